@@ -1,0 +1,57 @@
+"""The floating dtypes that candidates run in, and rounding to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gradwitness.errors import UnknownName
+
+__all__ = ["DTYPES", "DType", "find_dtype", "round_to"]
+
+FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class DType:
+    """A binary floating-point format (IEEE 754-2019, table 3.5; bfloat16 is float32's upper half)."""
+
+    name: str
+    unit_roundoff: float
+    smallest_normal: float
+    smallest_subnormal: float
+
+
+DTYPES = {
+    d.name: d
+    for d in (
+        DType("float64", 2.0**-53, 2.0**-1022, 2.0**-1074),
+        DType("float32", 2.0**-24, 2.0**-126, 2.0**-149),
+        DType("float16", 2.0**-11, 2.0**-14, 2.0**-24),
+        DType("bfloat16", 2.0**-8, 2.0**-126, 2.0**-133),
+    )
+}
+
+
+def find_dtype(name: str) -> DType:
+    """The dtype of that name. Raises UnknownName, listing what there is."""
+    try:
+        return DTYPES[name]
+    except KeyError:
+        raise UnknownName("dtype", name, DTYPES) from None
+
+
+def round_to(array: FloatArray, dtype: str) -> FloatArray:
+    """The array rounded to nearest even in `dtype`, as float64 holding exact values."""
+    if dtype == "float64":
+        return array
+    if dtype == "bfloat16":
+        import ml_dtypes
+
+        narrow: Any = ml_dtypes.bfloat16
+    else:
+        narrow = np.dtype(find_dtype(dtype).name)
+    with np.errstate(over="ignore"):
+        return np.asarray(array).astype(narrow).astype(np.float64)

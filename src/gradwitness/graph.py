@@ -1,0 +1,293 @@
+"""A loss as a graph: `trace` runs `loss(params, batch)` once on shapes and records its ops."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from gradwitness import tree
+from gradwitness.errors import GradwitnessError, ShapeError, TraceError
+from gradwitness.ops.value import BOOL, FLOAT, INT, Spec, Value
+from gradwitness.ops.vocabulary import Op, find_op
+
+__all__ = ["Graph", "Node", "spec_of", "trace"]
+
+LEAF, LITERAL, OUTPUT = "leaf", "literal", "output"  # nodes that are no ops
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Node:
+    """One step of a graph.
+
+    `op` names an op of the vocabulary, or is "leaf" (attribute `path`), "literal" (attribute
+    `value`, a Python scalar) or "output" (attribute `position`: one result of an op with several).
+    """
+
+    id: int
+    op: str
+    inputs: tuple[Node | None, ...]
+    attributes: Mapping[str, Any]
+    spec: Any  # Spec, or a tuple of Spec for an op with several results
+    line: tuple[str, int] | None = None
+
+    @property
+    def is_op(self) -> bool:
+        return self.op not in (LEAF, LITERAL, OUTPUT)
+
+    def __repr__(self) -> str:
+        inputs = ", ".join("None" if n is None else f"v{n.id}" for n in self.inputs)
+        return f"v{self.id} = {self.op}({inputs}) -> {self.spec}"
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A traced loss: nodes in topological order, of which the last is the scalar loss.
+
+    Every node reaches the loss. `constants` holds arrays that the loss closed over, by leaf path.
+    """
+
+    nodes: tuple[Node, ...]
+    constants: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def output(self) -> Node:
+        return self.nodes[-1]
+
+    @cached_property
+    def leaves(self) -> dict[str, Node]:
+        """The leaves that reach the loss, by path."""
+        return {n.attributes["path"]: n for n in self.nodes if n.op == LEAF}
+
+    @cached_property
+    def op_names(self) -> tuple[str, ...]:
+        """The ops used, sorted."""
+        return tuple(sorted({n.op for n in self.nodes if n.is_op}))
+
+    def descendants(self, paths: Sequence[str]) -> frozenset[int]:
+        """Ids of the nodes whose value depends on one of these leaves, the leaves included."""
+        reached: set[int] = set()
+        for node in self.nodes:
+            if node.op == LEAF:
+                if node.attributes["path"] in paths:
+                    reached.add(node.id)
+            elif any(i is not None and i.id in reached for i in node.inputs):
+                reached.add(node.id)
+        return frozenset(reached)
+
+    def active(self, wrt: Sequence[str]) -> frozenset[int]:
+        """Ids of the nodes through which a cotangent flows to one of the leaves `wrt`."""
+        reached: set[int] = set()
+        for node in self.nodes:
+            if node.op == LEAF:
+                if node.attributes["path"] in wrt:
+                    reached.add(node.id)
+            elif node.op != "stop_gradient" and _is_float(node) and any(i is not None and i.id in reached for i in node.inputs):
+                reached.add(node.id)
+        return frozenset(reached)
+
+    def decomposed(self) -> Graph:
+        """The same loss in elementary ops: fused ops expanded by definition, broadcasting made explicit."""
+        builder = Tracer(expand=True)
+        values: dict[int, Any] = {}
+        for node in self.nodes:
+            if node.op == LEAF:
+                values[node.id] = builder.leaf(node.attributes["path"], node.spec)
+            elif node.op == LITERAL:
+                values[node.id] = node.attributes["value"]
+            elif node.op == OUTPUT:
+                values[node.id] = values[_only(node).id][node.attributes["position"]]
+            else:
+                operands = [None if i is None else values[i.id] for i in node.inputs]
+                values[node.id] = builder.apply(node.op, operands, node.attributes)
+        return builder.graph(values[self.output.id], {**self.constants})
+
+    def source(self) -> str:
+        """The graph as a straight-line Python function of its leaves: what backends execute."""
+        lines = ["def loss(leaves):"]
+        for node in self.nodes:
+            if node.op == LITERAL:
+                continue
+            lines.append(f"    v{node.id} = {_expression(node)}")
+        lines.append(f"    return v{self.output.id}")
+        return "\n".join(lines) + "\n"
+
+
+def trace(loss: Callable[[Any, Any], Any], params: Any, batch: Any) -> Graph:
+    """Record `loss(params, batch)`, written over `gradwitness.ops`, as a Graph.
+
+    params and batch are nested dicts, lists or tuples of arrays; only their shapes and dtypes are
+    used. The loss must return a scalar (one element counts). Raises TraceError, which names the op,
+    the line of the loss, and the shapes.
+    """
+    tracer = Tracer()
+    arguments = []
+    for root, structure in (("params", params), ("batch", batch)):
+        leaves = {path: tracer.leaf(path, spec_of(leaf)) for path, leaf in tree.flatten(structure, root).items()}
+        arguments.append(tree.rebuild(structure, leaves, root))
+    return tracer.graph(loss(*arguments), tracer.constants)
+
+
+def spec_of(array: Any) -> Spec:
+    """Shape and kind of an array or scalar. Raises TraceError for anything that is not numeric."""
+    array = array if hasattr(array, "dtype") and hasattr(array, "shape") else np.asarray(array)
+    kind = getattr(array.dtype, "kind", "f")
+    kinds = {"f": FLOAT, "V": FLOAT, "i": INT, "u": INT, "b": BOOL}
+    if kind not in kinds:
+        raise TraceError(f"cannot use an array of dtype {array.dtype}: gradwitness takes floats, integers and booleans")
+    return Spec(tuple(array.shape), kinds[kind])
+
+
+class Tracer:
+    """Records nodes. With `expand`, fused ops are replaced by their definitions as they come."""
+
+    def __init__(self, *, expand: bool = False) -> None:
+        self.expand = expand
+        self.nodes: list[Node] = []
+        self.constants: dict[str, Array] = {}
+
+    def leaf(self, path: str, spec: Spec) -> Value:
+        return Value(self, self._add(LEAF, (), {"path": path}, spec), spec)
+
+    def graph(self, output: Any, constants: Mapping[str, Array]) -> Graph:
+        """The recorded nodes that reach `output`, which must be a scalar of this tracer's."""
+        if not isinstance(output, Value):
+            raise TraceError(
+                f"the loss must return a traced value computed by gradwitness.ops, got {type(output).__name__}. "
+                "Compute the loss from params and batch with ops and Python operators, and return it."
+            )
+        if output.size != 1 or output.dtype != FLOAT:
+            raise TraceError(f"the loss must return one floating number, got {output.spec}. End it in .mean() or .sum().")
+        needed = {output.node.id}
+        for node in reversed(self.nodes):
+            if node.id in needed:
+                needed.update(i.id for i in node.inputs if i is not None)
+        nodes = tuple(n for n in self.nodes if n.id in needed)
+        used = {n.attributes["path"] for n in nodes if n.op == LEAF}
+        return Graph(nodes, {p: a for p, a in {**constants, **self.constants}.items() if p in used})
+
+    def apply(self, op: str, operands: Sequence[Any], attributes: Mapping[str, Any]) -> Any:
+        declared = find_op(op)
+        try:
+            return self._apply(declared, self._values(operands), attributes)
+        except (ShapeError, TraceError) as error:
+            if isinstance(error, TraceError) and error.args[0].startswith(op + ":"):
+                raise
+            raise TraceError(_explain(declared, operands, attributes, str(error))) from None
+
+    def _apply(self, op: Op, operands: list[Value | None], attributes: Mapping[str, Any]) -> Any:
+        specs = [None if v is None else v.spec for v in operands]
+        filled = op.attributes(specs, attributes)
+        result = op.rule(*specs, **filled)
+        if self.expand and op.definition is not None:
+            return op.definition(*operands, **filled)
+        if self.expand and op.broadcasts:
+            operands = [self._spread(v, result) for v in operands]
+        node = self._add(op.name, tuple(None if v is None else v.node for v in operands), filled, result)
+        if isinstance(result, Spec):
+            return Value(self, node, result)
+        return tuple(
+            Value(self, self._add(OUTPUT, (node,), {"position": i}, spec), spec) for i, spec in enumerate(result)
+        )
+
+    def _spread(self, value: Value | None, result: Any) -> Value | None:
+        if value is None or value.node.op == LITERAL or value.shape == result.shape:
+            return value
+        spread: Value = self.apply("broadcast_to", [value], {"shape": result.shape})
+        return spread
+
+    def _values(self, operands: Sequence[Any]) -> list[Value | None]:
+        kinds = {o.dtype for o in operands if isinstance(o, Value)}
+        return [o if o is None else self._value(o, kinds) for o in operands]
+
+    def _value(self, operand: Any, kinds: set[str]) -> Value:
+        if isinstance(operand, Value):
+            if operand.builder is not self:
+                raise TraceError("a value of another trace was used; a loss may use only its own params and batch")
+            return operand
+        array = np.asarray(operand)
+        spec = spec_of(array)
+        if array.ndim == 0:
+            scalar: Any = array.item()
+            if spec.dtype == INT and kinds != {INT}:  # 2 * x means 2.0 * x unless x is an integer
+                scalar, spec = float(scalar), Spec((), FLOAT)
+            return Value(self, self._add(LITERAL, (), {"value": scalar}, spec), spec)
+        path = f"constant.{len(self.constants)}"
+        self.constants[path] = array.astype({FLOAT: np.float64, INT: np.int64, BOOL: np.bool_}[spec.dtype])
+        return self.leaf(path, spec)
+
+    def _add(self, op: str, inputs: tuple[Node | None, ...], attributes: Mapping[str, Any], spec: Any) -> Node:
+        node = Node(len(self.nodes), op, inputs, attributes, spec, None if self.expand else _user_line())
+        self.nodes.append(node)
+        return node
+
+
+_INTERNAL = (os.path.dirname(__file__) + os.sep + "ops" + os.sep, __file__)
+
+
+def _user_line() -> tuple[str, int] | None:
+    """File and line of the innermost frame outside the tracer and the ops."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_INTERNAL):
+        frame = frame.f_back  # type: ignore[assignment]
+    return None if frame is None else (frame.f_code.co_filename, frame.f_lineno)
+
+
+def _explain(op: Op, operands: Sequence[Any], attributes: Mapping[str, Any], reason: str) -> str:
+    lines = [f"{op.name}: {reason}"]
+    location = _user_line()
+    if location is not None:
+        file, number = location
+        lines.append(f"  at {file}:{number}: {linecache.getline(file, number).strip()}")
+    for position, operand in enumerate(operands):
+        if operand is not None:
+            lines.append(f"  {op.name_of_operand(position)}: {_describe(operand)}")
+    if attributes:
+        lines.append("  " + ", ".join(f"{k}={v!r}" for k, v in attributes.items()))
+    return "\n".join(lines)
+
+
+def _describe(operand: Any) -> str:
+    if isinstance(operand, Value):
+        return str(operand.spec)
+    try:
+        array = np.asarray(operand)
+        return repr(operand) if array.ndim == 0 else str(spec_of(array))
+    except (GradwitnessError, ValueError):
+        return f"a {type(operand).__name__}, which is no array"
+
+
+def _is_float(node: Node) -> bool:
+    specs = node.spec if isinstance(node.spec, tuple) else (node.spec,)
+    return any(s.dtype == FLOAT for s in specs)
+
+
+def _only(node: Node) -> Node:
+    (source,) = node.inputs
+    assert source is not None
+    return source
+
+
+def _expression(node: Node) -> str:
+    if node.op == LEAF:
+        return f"leaves[{node.attributes['path']!r}]"
+    if node.op == OUTPUT:
+        return f"v{_only(node).id}[{node.attributes['position']}]"
+    arguments = [_argument(i) for i in node.inputs]
+    if find_op(node.op).variadic:
+        arguments = [f"[{', '.join(arguments)}]"]
+    arguments += [f"{name}={value!r}" for name, value in node.attributes.items()]
+    return f"{node.op}({', '.join(arguments)})"
+
+
+def _argument(node: Node | None) -> str:
+    if node is None:
+        return "None"
+    return repr(node.attributes["value"]) if node.op == LITERAL else f"v{node.id}"

@@ -1,0 +1,239 @@
+"""Elementwise ops. Binary ones broadcast by NumPy's rule."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from gradwitness.ops.samples import boolean, positive, real, sample
+from gradwitness.ops.shapes import broadcast, expect, expect_dtype
+from gradwitness.ops.value import BOOL, FLOAT, Operand, Spec
+from gradwitness.ops.vocabulary import EXACT, OPERAND, ROUNDED, op
+
+_REAL = [sample(real(2, 3)), sample(real(7)), sample(real(2, 1, 4))]
+_WIDE = [sample(real(2, 3, scale=3.0)), sample(real(7)), sample(real(2, 1, 4, scale=2.0))]
+_POSITIVE = [sample(positive(2, 3)), sample(positive(7)), sample(positive(2, 1, 4, scale=3.0))]
+_PAIRS = [sample(real(2, 3), real(2, 3)), sample(real(4, 1, 3), real(2, 1)), sample(real(5), real(3, 5))]
+_SAME_SHAPE = [*_PAIRS, sample(real(3, 2), real(1))]
+_DIVISION = [sample(real(2, 3), positive(2, 3)), sample(real(4, 1, 3), positive(2, 1)), sample(real(5), positive(3, 5))]
+_POWERS = [
+    sample(positive(2, 3), real(2, 3)),
+    sample(positive(4, 1, 3), real(2, 1)),
+    sample(positive(5), real(3, 5)),
+]
+
+
+def _float(x: Spec) -> Spec:
+    expect_dtype(FLOAT, x=x)
+    return x
+
+
+def _pair(x: Spec, y: Spec) -> Spec:
+    expect_dtype(FLOAT, x=x, y=y)
+    return Spec(broadcast(x, y))
+
+
+@op(rounding=ROUNDED, samples=_SAME_SHAPE, broadcasts=True)
+def add(x: Operand, y: Operand) -> Spec:
+    """x + y."""
+    return _pair(x, y)
+
+
+@op(rounding=ROUNDED, samples=_SAME_SHAPE, broadcasts=True)
+def subtract(x: Operand, y: Operand) -> Spec:
+    """x - y."""
+    return _pair(x, y)
+
+
+@op(rounding=ROUNDED, samples=_SAME_SHAPE, broadcasts=True)
+def multiply(x: Operand, y: Operand) -> Spec:
+    """x * y."""
+    return _pair(x, y)
+
+
+@op(rounding=ROUNDED, samples=_DIVISION, broadcasts=True)
+def divide(x: Operand, y: Operand) -> Spec:
+    """x / y."""
+    return _pair(x, y)
+
+
+@op(rounding=ROUNDED, samples=_POWERS, broadcasts=True)
+def power(x: Operand, y: Operand) -> Spec:
+    """x ** y; the derivative by y takes log(x), so x must be positive where y is differentiated."""
+    return _pair(x, y)
+
+
+@op(rounding=EXACT, samples=_PAIRS, broadcasts=True)
+def maximum(x: Operand, y: Operand) -> Spec:
+    """The larger of x and y; where they tie, each gets half of the cotangent."""
+    return _pair(x, y)
+
+
+@op(rounding=EXACT, samples=_PAIRS, broadcasts=True)
+def minimum(x: Operand, y: Operand) -> Spec:
+    """The smaller of x and y; where they tie, each gets half of the cotangent."""
+    return _pair(x, y)
+
+
+@op(
+    rounding=EXACT,
+    samples=[
+        sample(boolean(2, 3), real(2, 3), real(2, 3)),
+        sample(boolean(4, 1, 3), real(2, 1), real(3)),
+        sample(boolean(3), real(4, 3), real(1)),
+    ],
+    broadcasts=True,
+)
+def where(condition: Operand, x: Operand, y: Operand) -> Spec:
+    """x where the boolean `condition` holds, else y."""
+    expect_dtype(BOOL, condition=condition)
+    expect_dtype(FLOAT, x=x, y=y)
+    return Spec(broadcast(condition, x, y))
+
+
+@op(rounding=EXACT, samples=_REAL)
+def negative(x: Operand) -> Spec:
+    """-x."""
+    return _float(x)
+
+
+@op(rounding=EXACT, samples=_REAL)
+def abs(x: Operand) -> Spec:
+    """|x|."""
+    return _float(x)
+
+
+@op(rounding=ROUNDED, samples=_REAL)
+def exp(x: Operand) -> Spec:
+    """e ** x."""
+    return _float(x)
+
+
+@op(rounding=ROUNDED, samples=_POSITIVE)
+def log(x: Operand) -> Spec:
+    """Natural logarithm."""
+    return _float(x)
+
+
+@op(rounding=ROUNDED, samples=_POSITIVE)
+def log1p(x: Operand) -> Spec:
+    """log(1 + x), accurate near 0."""
+    return _float(x)
+
+
+@op(rounding=ROUNDED, samples=_REAL)
+def expm1(x: Operand) -> Spec:
+    """exp(x) - 1, accurate near 0."""
+    return _float(x)
+
+
+@op(rounding=ROUNDED, samples=_POSITIVE)
+def sqrt(x: Operand) -> Spec:
+    """Square root."""
+    return _float(x)
+
+
+@op(rounding=ROUNDED, samples=_WIDE)
+def sin(x: Operand) -> Spec:
+    """Sine of x in radians."""
+    return _float(x)
+
+
+@op(rounding=ROUNDED, samples=_WIDE)
+def cos(x: Operand) -> Spec:
+    """Cosine of x in radians."""
+    return _float(x)
+
+
+@op(rounding=ROUNDED, samples=_WIDE)
+def tanh(x: Operand) -> Spec:
+    """Hyperbolic tangent."""
+    return _float(x)
+
+
+@op(rounding=ROUNDED, samples=_WIDE)
+def sigmoid(x: Operand) -> Spec:
+    """1 / (1 + exp(-x))."""
+    return _float(x)
+
+
+@op(rounding=EXACT, samples=_REAL)
+def relu(x: Operand) -> Spec:
+    """max(x, 0), with slope 0 at 0."""
+    return _float(x)
+
+
+@op(rounding=ROUNDED, samples=[*_REAL, sample(real(3, 5), negative_slope=0.3)])
+def leaky_relu(x: Operand, *, negative_slope: float = 0.01) -> Spec:
+    """x where x > 0, else negative_slope * x."""
+    return _float(x)
+
+
+@op(rounding=OPERAND, samples=[*_REAL, sample(real(3, 5), alpha=0.7)])
+def elu(x: Operand, *, alpha: float = 1.0) -> Spec:
+    """x where x > 0, else alpha * (exp(x) - 1)."""
+    return _float(x)
+
+
+@op(
+    rounding=OPERAND,
+    samples=[*_WIDE, sample(real(2, 3, scale=3.0), approximate="tanh"), sample(real(7), approximate="tanh")],
+)
+def gelu(x: Operand, *, approximate: str = "none") -> Spec:
+    """x * Phi(x): exact through erf (approximate="none"), or its tanh form (approximate="tanh").
+
+    Hendrycks and Gimpel, "Gaussian Error Linear Units", arXiv:1606.08415, section 2.
+    """
+    expect(approximate in ("none", "tanh"), f'approximate must be "none" or "tanh", got {approximate!r}')
+    return _float(x)
+
+
+@op(rounding=ROUNDED, samples=_WIDE)
+def silu(x: Operand) -> Spec:
+    """x * sigmoid(x), also called swish."""
+    return _float(x)
+
+
+@op(rounding=ROUNDED, samples=_WIDE)
+def softplus(x: Operand) -> Spec:
+    """log(1 + exp(x))."""
+    return _float(x)
+
+
+@op(rounding=EXACT, samples=[*_REAL, sample(real(3, 5), min_val=-0.3, max_val=0.8)])
+def hardtanh(x: Operand, *, min_val: float = -1.0, max_val: float = 1.0) -> Spec:
+    """x limited to [min_val, max_val], with slope 0 at both ends."""
+    expect(min_val < max_val, f"min_val must be below max_val, got {min_val} and {max_val}")
+    return _float(x)
+
+
+@op(
+    rounding=EXACT,
+    samples=[sample(real(2, 3), min=-0.4), sample(real(7), max=0.5), sample(real(2, 1, 4), min=-0.3, max=0.6)],
+)
+def clip(x: Operand, *, min: float | None = None, max: float | None = None) -> Spec:
+    """x limited to [min, max]; either bound may be None."""
+    expect(min is not None or max is not None, "give min=, max= or both")
+    return _float(x)
+
+
+@op(rounding=EXACT, samples=_REAL)
+def stop_gradient(x: Operand) -> Spec:
+    """x, through which no cotangent passes."""
+    return replace(x)
+
+
+def _comparison(name: str, summary: str) -> Any:
+    def rule(x: Operand, y: Operand) -> Spec:
+        return Spec(broadcast(x, y), BOOL)
+
+    rule.__name__, rule.__doc__ = name, summary
+    return op(rounding=EXACT, samples=_PAIRS, broadcasts=True)(rule)
+
+
+equal = _comparison("equal", "Whether x == y, as a boolean.")
+not_equal = _comparison("not_equal", "Whether x != y, as a boolean.")
+less = _comparison("less", "Whether x < y, as a boolean.")
+less_equal = _comparison("less_equal", "Whether x <= y, as a boolean.")
+greater = _comparison("greater", "Whether x > y, as a boolean.")
+greater_equal = _comparison("greater_equal", "Whether x >= y, as a boolean.")

@@ -1,0 +1,69 @@
+"""Samples: for each op a few sets of operands, drawn from a seed, that conformance and `--ops` run it on.
+
+Values are generic on purpose: no ones, zeros or repeated sizes, which hide bugs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Draw", "Sample", "boolean", "labels", "positive", "real", "sample"]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How to draw one operand: `shape`, and one of the kinds in `array`."""
+
+    kind: str
+    shape: tuple[int, ...]
+    scale: float = 1.0
+    high: int = 0
+
+    def array(self, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+        """An array of this kind: float64, int64 or bool."""
+        match self.kind:
+            case "real":
+                return self.scale * rng.standard_normal(self.shape)
+            case "positive":
+                return self.scale * (0.2 + rng.gamma(2.0, 0.5, self.shape))
+            case "labels":
+                return rng.integers(0, self.high, self.shape)
+            case "boolean":
+                return rng.random(self.shape) < 0.6
+        raise AssertionError(self.kind)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One call of an op: a draw (or None) per operand, and its attributes."""
+
+    operands: tuple[Draw | None, ...]
+    attributes: Mapping[str, Any]
+
+
+def real(*shape: int, scale: float = 1.0) -> Draw:
+    """Standard normal values times `scale`."""
+    return Draw("real", shape, scale)
+
+
+def positive(*shape: int, scale: float = 1.0) -> Draw:
+    """Gamma-distributed values, at least 0.2, times `scale`."""
+    return Draw("positive", shape, scale)
+
+
+def labels(*shape: int, high: int) -> Draw:
+    """Integers in [0, high), repeats likely."""
+    return Draw("labels", shape, high=high)
+
+
+def boolean(*shape: int) -> Draw:
+    """True with probability 0.6."""
+    return Draw("boolean", shape)
+
+
+def sample(*operands: Draw | None, **attributes: Any) -> Sample:
+    return Sample(operands, attributes)

@@ -1,0 +1,178 @@
+"""What an op is, and the table of all of them.
+
+An op is declared by a function that maps the specs of its operands to the spec of its result:
+
+    @op(rounding=ROUNDED, samples=[sample(real(2, 3)), sample(real(4)), sample(real(1, 5, 2))])
+    def tanh(x): return x
+
+Positional parameters are operands (arrays), keyword-only ones are static attributes. The decorated
+name records the op when a user calls it inside a traced loss. Nothing here computes.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ParamSpec, TypeVar, overload
+
+from gradwitness.errors import GradwitnessError, TraceError, UnknownName
+from gradwitness.ops.samples import Sample
+from gradwitness.ops.value import Builder, Spec, Value
+
+__all__ = ["CONTRACTION", "EXACT", "GATHER", "OPERAND", "OPS", "ROUNDED", "Op", "Rounding", "find_op", "op"]
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What floating point does to an elementary op's value and to the cotangents that it sends back.
+
+    exact        copied or selected: no rounding at all
+    rounded      one rounding of the result: u |y|
+    contraction  a sum of products: u |y| and, for the roundings inside, u sqrt(sum a^2 b^2)
+    operand      cancels inside: u |x| for the value, u |g| for the cotangent
+    """
+
+    value: str
+    cotangent: str
+
+
+EXACT = Rounding("exact", "exact")
+ROUNDED = Rounding("rounded", "rounded")
+CONTRACTION = Rounding("contraction", "contraction")
+GATHER = Rounding("exact", "contraction")  # copies going forward, sums coming back
+OPERAND = Rounding("operand", "operand")
+
+
+@dataclass(frozen=True)
+class Op:
+    """One op of the vocabulary: how it is called, what shape it gives, what rounding does to it.
+
+    A fused op carries its `definition` in elementary ops; `canonical` rewrites attributes into the
+    one form that adapters see (axes as a tuple of non-negative ints, say).
+    """
+
+    name: str
+    rule: Callable[..., Spec | tuple[Spec, ...]]
+    rounding: Rounding | None
+    samples: tuple[Sample, ...]
+    canonical: Callable[[Spec, dict[str, Any]], dict[str, Any]] | None = None
+    broadcasts: bool = False
+    definition: Callable[..., Any] | None = field(default=None, compare=False)
+
+    @functools.cached_property
+    def signature(self) -> inspect.Signature:
+        return inspect.signature(self.rule)
+
+    @functools.cached_property
+    def operand_names(self) -> tuple[str, ...]:
+        kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        return tuple(p.name for p in self.signature.parameters.values() if p.kind in kinds)
+
+    @functools.cached_property
+    def variadic(self) -> bool:
+        """Whether the op takes a sequence of arrays (concatenate, stack)."""
+        return any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in self.signature.parameters.values())
+
+    def name_of_operand(self, position: int) -> str:
+        return f"arrays[{position}]" if self.variadic else self.operand_names[position]
+
+    @property
+    def summary(self) -> str:
+        return (inspect.getdoc(self.rule) or "").split("\n", maxsplit=1)[0]
+
+    def attributes(self, operands: Sequence[Spec | None], given: Mapping[str, Any]) -> dict[str, Any]:
+        """`given` with the defaults filled in, in the one form that adapters see."""
+        known = [p for p in self.signature.parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
+        filled = {p.name: given.get(p.name, p.default) for p in known}
+        missing = [name for name, value in filled.items() if value is inspect.Parameter.empty]
+        extra = sorted(set(given) - set(filled))
+        if missing or extra:
+            what = f"needs {', '.join(missing)}=" if missing else f"does not take {', '.join(extra)}="
+            raise TraceError(f"{self.name} {what}; its attributes are: {', '.join(filled) or 'none'}")
+        first = operands[0]
+        return self.canonical(first, filled) if self.canonical and first is not None else filled
+
+
+OPS: dict[str, Op] = {}
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def find_op(name: str) -> Op:
+    """The op of that name. Raises UnknownName, listing what there is."""
+    try:
+        return OPS[name]
+    except KeyError:
+        raise UnknownName("op", name, OPS) from None
+
+
+class _Declaration:
+    """Gives the decorated function its callable face: a Value for a Spec, a pair for a pair."""
+
+    def __init__(self, **facts: Any) -> None:
+        self.facts = facts
+
+    @overload
+    def __call__(self, rule: Callable[P, Spec]) -> Callable[P, Value]: ...
+    @overload
+    def __call__(self, rule: Callable[P, tuple[Spec, Spec]]) -> Callable[P, tuple[Value, Value]]: ...
+    def __call__(self, rule: Callable[..., Any]) -> Callable[..., Any]:
+        declared = Op(rule.__name__, rule, **self.facts)
+        if declared.name in OPS:
+            raise GradwitnessError(f"op {declared.name!r} is declared twice")
+        OPS[declared.name] = declared
+
+        @functools.wraps(rule)
+        def record(*operands: Any, **attributes: Any) -> Any:
+            arrays = _operands(declared, operands, attributes)
+            return _builder(declared, arrays).apply(declared.name, arrays, attributes)
+
+        return record
+
+
+def op(
+    *,
+    rounding: Rounding | None = None,
+    samples: Sequence[Sample],
+    canonical: Callable[[Spec, dict[str, Any]], dict[str, Any]] | None = None,
+    broadcasts: bool = False,
+    definition: Callable[..., Any] | None = None,
+) -> _Declaration:
+    """Declare an op: elementary with its `rounding`, or fused with its `definition`."""
+    if (rounding is None) == (definition is None):
+        raise GradwitnessError("an op has either a rounding (elementary) or a definition (fused)")
+    return _Declaration(
+        rounding=rounding, samples=tuple(samples), canonical=canonical, broadcasts=broadcasts, definition=definition
+    )
+
+
+def _operands(declared: Op, given: Sequence[Any], attributes: dict[str, Any]) -> list[Any]:
+    """Operands in order, those given by keyword included (and taken out of `attributes`)."""
+    if declared.variadic:
+        return list(given[0] if len(given) == 1 else given)
+    names = declared.operand_names
+    if len(given) > len(names):
+        raise TraceError(f"{declared.name} takes {len(names)} arrays ({', '.join(names)}), got {len(given)}")
+    arrays = list(given)
+    for name in names[len(given) :]:
+        default = declared.signature.parameters[name].default
+        value = attributes.pop(name, default)
+        if value is inspect.Parameter.empty:
+            raise TraceError(f"{declared.name} needs {name}; it takes: {', '.join(names)}")
+        arrays.append(value)
+    return arrays
+
+
+def _builder(declared: Op, operands: Sequence[Any]) -> Builder:
+    for operand in operands:
+        if isinstance(operand, Value):
+            return operand.builder
+    kinds = ", ".join(type(o).__name__ for o in operands)
+    raise TraceError(
+        f"ops.{declared.name} got no traced value ({kinds}). The ops describe a loss and compute nothing: "
+        f"call them on what trace() or verify() hands to your loss(params, batch)."
+    )
+

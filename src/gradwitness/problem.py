@@ -1,0 +1,141 @@
+"""What is put on trial: a `Problem` (loss, params, batch) and its `Candidate` implementations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from gradwitness import tree
+from gradwitness.dtypes import round_to
+from gradwitness.errors import ProblemError
+from gradwitness.graph import Graph, trace
+
+__all__ = ["Candidate", "Problem"]
+
+Array = np.ndarray[Any, Any]
+Loss = Callable[[Any, Any], Any]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One implementation on trial: a backend, and the loss that it runs.
+
+    `loss` is a Graph, which the backend lowers, or None for the problem's own graph. `options` go
+    to the adapter.
+    """
+
+    backend: str
+    loss: Graph | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A loss over `gradwitness.ops`, with the point at which its gradient is asked for.
+
+    params, batch: nested dicts, lists or tuples of arrays. Floating leaves of params are
+    differentiated, or the leaves of params or batch that `wrt` names by path. Floats are held as
+    float64, integers as int64. Raises ProblemError, with the path, for what cannot be differentiated.
+    """
+
+    name: str
+    loss: Loss
+    params: Any
+    batch: Any
+    wrt: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @cached_property
+    def leaves(self) -> dict[str, Array]:
+        """Every leaf of params and batch by path, as float64, int64 or bool."""
+        both = {**_arrays(self.params, "params")}
+        for path, array in _arrays(self.batch, "batch").items():
+            if path in both:
+                raise ProblemError(f"params and batch both have a leaf {path!r}; rename one, as leaves are matched by path")
+            both[path] = array
+        return both
+
+    @cached_property
+    def differentiated(self) -> tuple[str, ...]:
+        """Paths of the leaves whose gradient is asked for."""
+        return self.wrt or tuple(_arrays(self.params, "params"))
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The loss, traced."""
+        return trace(self.loss, self.params, self.batch)
+
+    @cached_property
+    def primals(self) -> dict[str, Array]:
+        """The differentiated leaves by path."""
+        return {path: self.leaves[path] for path in self.differentiated}
+
+    def rounded(self, dtype: str) -> Problem:
+        """The same problem at the nearest point that `dtype` can hold; still float64 arrays."""
+
+        def shift(leaf: Array) -> Array:
+            return round_to(leaf, dtype) if leaf.dtype.kind == "f" else leaf
+
+        return self.at({path: shift(leaf) for path, leaf in self.leaves.items()})
+
+    def at(self, leaves: Mapping[str, Array]) -> Problem:
+        """The same problem with some leaves replaced, by path."""
+        merged = {**self.leaves, **leaves}
+        params, batch = tree.rebuild(self.params, merged, "params"), tree.rebuild(self.batch, merged, "batch")
+        moved = replace(self, params=params, batch=batch)
+        moved.__dict__["graph"] = self.graph  # shapes are unchanged: no need to trace again
+        return moved
+
+
+def _arrays(structure: Any, root: str) -> dict[str, Array]:
+    return {path: _as_array(leaf, path) for path, leaf in tree.flatten(structure, root).items()}
+
+
+def _as_array(leaf: Any, path: str) -> Array:
+    try:
+        array = np.asarray(leaf)
+    except Exception as error:
+        raise ProblemError(f"{path}: cannot be read as an array: {error}") from None
+    match array.dtype.kind:
+        case "f" | "V":
+            return array.astype(np.float64)
+        case "i" | "u":
+            return array.astype(np.int64)
+        case "b":
+            return array
+    raise ProblemError(
+        f"{path}: expected an array of floats, integers or booleans, got {type(leaf).__name__} of dtype {array.dtype}"
+    )
+
+
+def _check(problem: Problem) -> None:
+    params = _arrays(problem.params, "params")
+    leaves = problem.leaves
+    if problem.wrt is None:
+        for path, array in params.items():
+            if array.dtype.kind != "f":
+                raise ProblemError(
+                    f"{path}: a parameter must be floating to be differentiated, got {array.dtype}. "
+                    "Use array.astype(float), or put it into batch if it is data."
+                )
+    for path in problem.differentiated:
+        if path not in leaves:
+            raise ProblemError(f"wrt names {path!r}, which is not there; the leaves are: {', '.join(leaves)}")
+        if leaves[path].dtype.kind != "f":
+            raise ProblemError(f"{path}: wrt must name floating leaves, got {leaves[path].dtype}")
+        bad = int(np.count_nonzero(~np.isfinite(leaves[path])))
+        if bad:
+            raise ProblemError(f"{path}: {bad} of {leaves[path].size} values are NaN or infinite; a gradient needs a finite point")
+    for path, array in leaves.items():
+        if array.size == 0:
+            raise ProblemError(f"{path}: no elements (shape {array.shape}); give at least one example")
+    if not problem.differentiated:
+        raise ProblemError("params has no leaves: there is nothing to differentiate")
+
+

@@ -1,0 +1,110 @@
+"""What an adapter provides: a `Backend` that prepares candidates, and `Prepared` ones that run.
+
+Preparing pays every one-off cost (lowering, compiling, transfer) and records its seconds; running
+is separate everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from gradwitness.graph import Graph
+from gradwitness.problem import Candidate, Problem
+
+__all__ = ["Array", "Backend", "Capabilities", "Interpreter", "Prepared", "Primals"]
+
+Array = np.ndarray[Any, Any]
+Primals = Mapping[str, Array]  # the differentiated leaves by path, float64 holding values exact in the candidate's dtype
+LoweredLoss = Callable[[Mapping[str, Any]], Any]
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend can do, as data that the run reads.
+
+    requires: modules it imports when it prepares; install: the command that provides them.
+    compiles: preparing takes seconds per graph, so many small problems are bundled into one.
+    interpreter: it also implements `Interpreter`.
+    """
+
+    dtypes: tuple[str, ...]
+    ops: frozenset[str]
+    requires: tuple[str, ...] = ()
+    install: str = ""
+    compiles: bool = False
+    interpreter: bool = False
+
+
+class Prepared(Protocol):
+    """A candidate ready to run, with all its arrays on the device.
+
+    `value` and `value_and_gradient` take and give host arrays; a gradient is None where the
+    framework says that no path leads from the leaf to the loss. The others keep everything on the
+    device, for timing: `forward` makes a tape, `backward` consumes it.
+    """
+
+    setup_seconds: float
+
+    def value(self, params: Primals) -> float: ...
+    def value_and_gradient(self, params: Primals) -> tuple[float, dict[str, Array | None]]: ...
+    def place(self, params: Primals) -> Any: ...
+    def forward(self, placed: Any) -> Any: ...
+    def backward(self, tape: Any) -> Any: ...
+    def forward_backward(self, placed: Any) -> Any: ...
+    def wait(self, x: Any) -> None: ...
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """One framework, in one way of running it."""
+
+    name: str
+    capabilities: Capabilities
+
+    def devices(self) -> Sequence[str]:
+        """Devices present now, "cpu" first. May import the framework."""
+        ...
+
+    def settings(self, precision: str) -> dict[str, str]:
+        """The precision settings in force during a run, for the record."""
+        ...
+
+    def precision(self, precision: str) -> AbstractContextManager[None]:
+        """Holds matmul precision at "highest", or leaves it as it is at "default", and puts it back."""
+        ...
+
+    def lower(self, graph: Graph) -> LoweredLoss:
+        """`loss(leaves) -> scalar` over the framework's own arrays by path."""
+        ...
+
+    def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> Prepared:
+        """The candidate, compiled and placed. The problem is at a point that `dtype` can hold."""
+        ...
+
+
+@runtime_checkable
+class Interpreter(Protocol):
+    """Runs a graph node by node, with hooks: what noise floor and differences are written on.
+
+    `on_value(node, value, operands) -> value` sees, and may replace, each op's result before it is used;
+    `on_cotangent(node, cotangents, cotangent) -> cotangents` those that an op sends to its inputs.
+    """
+
+    def forward(
+        self,
+        graph: Graph,
+        leaves: Mapping[str, Array],
+        *,
+        on_value: Callable[..., Any] | None = None,
+        reuse: Any = None,
+        changed: Sequence[str] = (),
+    ) -> Any: ...
+    def loss(self, tape: Any) -> float: ...
+    def backward(
+        self, tape: Any, wrt: Sequence[str], *, cotangent: float = 1.0, on_cotangent: Callable[..., Any] | None = None
+    ) -> dict[str, Array]: ...
