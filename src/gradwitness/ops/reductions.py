@@ -11,7 +11,7 @@ from gradwitness.ops.elementwise import sqrt
 from gradwitness.ops.samples import real, sample
 from gradwitness.ops.shapes import axes_as_tuple, expect, expect_dtype, reduced
 from gradwitness.ops.value import FLOAT, Operand, Spec, Value
-from gradwitness.ops.vocabulary import CONTRACTION, EXACT, op
+from gradwitness.ops.vocabulary import EXACT, REDUCTION, op
 
 Axis = int | Sequence[int] | None
 
@@ -33,7 +33,7 @@ def _reduce(x: Spec, axis: tuple[int, ...], keepdims: bool) -> Spec:
     return Spec(reduced(x.shape, axis, keepdims))
 
 
-@op(rounding=CONTRACTION, samples=_SAMPLES, canonical=axes_as_tuple)
+@op(rounding=REDUCTION, samples=_SAMPLES, canonical=axes_as_tuple)
 def sum(x: Operand, *, axis: Axis = None, keepdims: bool = False) -> Spec:
     """Sum over axes."""
     return _reduce(x, axis, keepdims)  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from gradwitness.errors import GradwitnessError, TraceError, UnknownName
 from gradwitness.ops.samples import Sample
 from gradwitness.ops.value import Builder, Spec, Value
 
-__all__ = ["CONTRACTION", "EXACT", "GATHER", "OPERAND", "OPS", "ROUNDED", "Op", "Rounding", "find_op", "op"]
+__all__ = ["CONTRACTION", "EXACT", "GATHER", "OPERAND", "OPS", "REDUCTION", "ROUNDED", "Op", "Rounding", "find_op", "op"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Rounding:
 EXACT = Rounding("exact", "exact")
 ROUNDED = Rounding("rounded", "rounded")
 CONTRACTION = Rounding("contraction", "contraction")
+REDUCTION = Rounding("contraction", "exact")  # sums going forward, copies coming back
 GATHER = Rounding("exact", "contraction")  # copies going forward, sums coming back
 OPERAND = Rounding("operand", "operand")
 

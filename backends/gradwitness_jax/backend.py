@@ -1,0 +1,85 @@
+"""The backend "jax": one jitted value_and_grad per candidate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from gradwitness import lowering
+from gradwitness.errors import UnsupportedError
+from gradwitness.graph import Graph
+from gradwitness.ops import OPS
+from gradwitness.problem import Candidate, Problem
+from gradwitness.protocol import Capabilities, Prepared
+from gradwitness_jax.quiet import quiet
+
+__all__ = ["JaxBackend"]
+
+Loss = Callable[[Mapping[str, Any]], Any]
+
+
+class JaxBackend:
+    """jax.nn and jax.lax, or the jnp compositions of flax and optax, under jit."""
+
+    name = "jax"
+    capabilities = Capabilities(
+        dtypes=("float64", "float32", "float16", "bfloat16"),
+        ops=frozenset(OPS),
+        requires=("jax", "jaxlib"),
+        install='pip install "gradwitness[jax]"',
+    )
+
+    def devices(self) -> list[str]:
+        """ "cpu", and "cuda" where a GPU can be used."""
+        with quiet():
+            import jax
+
+            try:
+                return ["cpu", "cuda"] if jax.devices("gpu") else ["cpu"]
+            except RuntimeError:  # "Unknown backend: 'gpu' requested"
+                return ["cpu"]
+
+    def settings(self, precision: str) -> dict[str, str]:
+        """jax's precision settings as they stand inside `precision(precision)`."""
+        with self.precision(precision):
+            import jax
+
+            return {"jax_default_matmul_precision": str(jax.config.jax_default_matmul_precision)}
+
+    def precision(self, precision: str) -> AbstractContextManager[None]:
+        """Holds the default matmul precision at "highest". "default" leaves the caller's setting alone."""
+        if precision not in ("default", "highest"):
+            raise UnsupportedError(f'precision must be "default" or "highest", got {precision!r}')
+        if precision == "default":
+            return nullcontext()
+        with quiet():
+            import jax
+
+        return jax.default_matmul_precision("highest")
+
+    def lower(self, graph: Graph, dtype: str = "float64") -> Loss:
+        """`loss(leaves) -> scalar array`. dtype is that of the floats which the graph makes from labels and masks."""
+        with quiet():
+            from gradwitness_jax.functions import functions
+        return lowering.lower(graph, functions(dtype))
+
+    def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> Prepared:
+        """The candidate's graph, or the problem's, compiled. Raises UnsupportedError for a dtype or device."""
+        self._expect_supported(dtype, device)
+        graph = problem.graph if candidate.loss is None else candidate.loss
+        with quiet():
+            from gradwitness_jax.prepared import JaxPrepared
+
+            started = time.perf_counter()
+            prepared = JaxPrepared(self.lower(graph, dtype), graph, problem, dtype=dtype, device=device)
+            prepared.setup_seconds = time.perf_counter() - started
+        return prepared
+
+    def _expect_supported(self, dtype: str, device: str) -> None:
+        dtypes, devices = self.capabilities.dtypes, self.devices()
+        if dtype not in dtypes:
+            raise UnsupportedError(f"{self.name} has no dtype {dtype!r}; there is: {', '.join(dtypes)}")
+        if device not in devices:
+            raise UnsupportedError(f"{self.name} has no device {device!r} here; there is: {', '.join(devices)}")

@@ -1,0 +1,45 @@
+"""The whole vocabulary in jax's native ops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+
+from gradwitness_jax import (
+    arrays,
+    attention,
+    contractions,
+    elementwise,
+    losses,
+    normalizations,
+    pooling,
+    recurrent,
+    reductions,
+    softmax,
+)
+
+__all__ = ["FUNCTIONS", "functions"]
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **elementwise.FUNCTIONS,
+    **arrays.FUNCTIONS,
+    **reductions.FUNCTIONS,
+    **softmax.FUNCTIONS,
+    **contractions.FUNCTIONS,
+    **pooling.FUNCTIONS,
+    **normalizations.FUNCTIONS,
+    **recurrent.FUNCTIONS,
+    **attention.FUNCTIONS,
+    **losses.FUNCTIONS,
+}
+
+# These make floats out of labels, masks and literals: nothing in their operands says of what width.
+MAKES_FLOATS = ("where", "one_hot")
+
+
+def functions(dtype: str) -> dict[str, Callable[..., Any]]:
+    """Op name -> jax function, for graphs that run in `dtype`."""
+    return FUNCTIONS | {name: partial(FUNCTIONS[name], dtype=jnp.dtype(dtype)) for name in MAKES_FLOATS}

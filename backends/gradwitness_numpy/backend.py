@@ -1,0 +1,117 @@
+"""The NumPy backend: on trial like the others, and the interpreter that the evidence is gathered with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from gradwitness.errors import UnsupportedError
+from gradwitness.graph import Graph
+from gradwitness.ops import OPS
+from gradwitness.problem import Candidate, Problem
+from gradwitness.protocol import Capabilities
+from gradwitness_numpy.rules import RULES
+from gradwitness_numpy.sweep import OnCotangent, OnValue, Tape, backward, forward
+
+__all__ = ["NumpyBackend", "PreparedNumpy"]
+
+Array = np.ndarray[Any, Any]
+_QUIET: dict[str, Any] = {"all": "ignore"}  # overflow shows as inf in the result, where the verdict sees it
+
+
+class NumpyBackend:
+    """Hand-derived backprop in float64 or float32."""
+
+    name = "numpy"
+    capabilities = Capabilities(
+        dtypes=("float64", "float32"), ops=frozenset(OPS), requires=("numpy", "scipy"), interpreter=True
+    )
+
+    def devices(self) -> Sequence[str]:
+        return ("cpu",)
+
+    def settings(self, precision: str) -> dict[str, str]:
+        return {"matmul": "BLAS, full precision"}
+
+    @contextmanager
+    def precision(self, precision: str) -> Iterator[None]:
+        yield
+
+    def lower(self, graph: Graph) -> Any:
+        return lambda leaves: self.loss(self.forward(graph, leaves))
+
+    def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> PreparedNumpy:
+        if dtype not in self.capabilities.dtypes:
+            raise UnsupportedError(f"numpy runs in {', '.join(self.capabilities.dtypes)}, not in {dtype}")
+        if device != "cpu":
+            raise UnsupportedError(f"numpy runs on cpu, not on {device}")
+        return PreparedNumpy(candidate.loss or problem.graph, problem, np.dtype(dtype))
+
+    def forward(
+        self,
+        graph: Graph,
+        leaves: Mapping[str, Array],
+        *,
+        on_value: OnValue | None = None,
+        reuse: Tape | None = None,
+        changed: Sequence[str] = (),
+    ) -> Tape:
+        with np.errstate(**_QUIET):
+            return forward(
+                graph, RULES, {**graph.constants, **leaves}, on_value=on_value, reuse=reuse, changed=changed
+            )
+
+    def loss(self, tape: Tape) -> float:
+        return float(np.reshape(tape.loss, ()))
+
+    def backward(
+        self, tape: Tape, wrt: Sequence[str], *, cotangent: float = 1.0, on_cotangent: OnCotangent | None = None
+    ) -> dict[str, Array]:
+        seed = np.full(np.shape(tape.loss), cotangent, getattr(tape.loss, "dtype", np.float64))
+        with np.errstate(**_QUIET):
+            return backward(tape, wrt, seed, on_cotangent=on_cotangent)
+
+
+class PreparedNumpy:
+    """A graph with its leaves in the candidate's dtype."""
+
+    def __init__(self, graph: Graph, problem: Problem, dtype: np.dtype[Any]) -> None:
+        started = time.perf_counter()
+        self.graph, self.dtype, self.wrt = graph, dtype, problem.differentiated
+        fixed = {**problem.leaves, **graph.constants}
+        self.fixed = {p: self._cast(a) for p, a in fixed.items() if p not in self.wrt}
+        self.setup_seconds = time.perf_counter() - started
+
+    def _cast(self, array: Array) -> Array:
+        return array.astype(self.dtype) if array.dtype.kind == "f" else array
+
+    def value(self, params: Mapping[str, Array]) -> float:
+        return float(np.reshape(self.forward(self.place(params)).loss, ()))
+
+    def value_and_gradient(self, params: Mapping[str, Array]) -> tuple[float, dict[str, Array | None]]:
+        tape = self.forward(self.place(params))
+        gradients = self.backward(tape)
+        reached = {path: gradients.get(path) for path in self.wrt}
+        host = {path: None if g is None else np.array(g, self.dtype) for path, g in reached.items()}
+        return float(np.reshape(tape.loss, ())), host
+
+    def place(self, params: Mapping[str, Array]) -> dict[str, Array]:
+        return {path: self._cast(a) for path, a in params.items()}
+
+    def forward(self, placed: Mapping[str, Array]) -> Tape:
+        with np.errstate(**_QUIET):
+            return forward(self.graph, RULES, {**self.fixed, **placed})
+
+    def backward(self, tape: Tape) -> dict[str, Array]:
+        with np.errstate(**_QUIET):
+            return backward(tape, self.wrt, np.ones(np.shape(tape.loss), self.dtype))
+
+    def forward_backward(self, placed: Mapping[str, Array]) -> dict[str, Array]:
+        return self.backward(self.forward(placed))
+
+    def wait(self, x: Any) -> None:
+        """NumPy has finished when it returns."""

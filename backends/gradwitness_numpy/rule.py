@@ -1,0 +1,101 @@
+"""What a rule is: how an op is computed, and how a cotangent is pulled back through it by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Array", "Cotangents", "Rule", "Slab", "Step", "binary", "unary", "unbroadcast"]
+
+Array = Any  # a float or object array, or a NumPy scalar: everything here is ufuncs and matmul
+Cotangents = Sequence[Any]
+
+
+@dataclass(slots=True)
+class Step:
+    """One op as it was executed: what its vjp may look at.
+
+    `saved` is what the forward kept for the vjp beside operands and output; `needs[i]` says whether
+    the cotangent of operand i is wanted.
+    """
+
+    rule: Rule
+    operands: Sequence[Any]
+    attributes: Mapping[str, Any]
+    output: Any
+    saved: Any
+    needs: Sequence[bool]
+
+    def with_operands(self, operands: Sequence[Any]) -> Step:
+        """The same op executed on other operands."""
+        output, saved = self.rule.run(operands, self.attributes)
+        return Step(self.rule, operands, self.attributes, output, saved, self.needs)
+
+    def pull(self, cotangent: Array) -> Cotangents:
+        """The cotangents of the operands (None where not needed)."""
+        return self.rule.vjp(cotangent, self)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`forward(*operands, **attributes)` gives the output, or (output, saved) if it `saves`.
+
+    `vjp(cotangent, step)` gives one cotangent per operand. `jvp` is the place of the forward-mode rule.
+    """
+
+    forward: Callable[..., Any]
+    vjp: Callable[[Any, Step], Cotangents]
+    saves: bool = False
+    jvp: Callable[..., Any] | None = None
+
+    def run(self, operands: Sequence[Any], attributes: Mapping[str, Any]) -> tuple[Any, Any]:
+        result = self.forward(*operands, **attributes)
+        return result if self.saves else (result, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Slab:
+    """A cotangent that is zero but for `array[key]`: summed in place, so that slicing T steps costs T slices."""
+
+    shape: tuple[int, ...]
+    key: Any
+    values: Array
+
+    def dense(self) -> Array:
+        array = np.zeros(self.shape, self.values.dtype)
+        array[self.key] = self.values
+        return array
+
+
+def unbroadcast(cotangent: Array, like: Any) -> Array:
+    """The reverse of broadcasting `like`: the sum over the axes along which it was repeated."""
+    shape = np.shape(like)
+    if np.shape(cotangent) == shape:
+        return cotangent
+    extra = np.ndim(cotangent) - len(shape)
+    if extra:
+        cotangent = cotangent.sum(axis=tuple(range(extra)))
+    repeated = tuple(i for i, n in enumerate(shape) if n == 1 and cotangent.shape[i] != 1)
+    return cotangent.sum(axis=repeated, keepdims=True) if repeated else cotangent
+
+
+def unary(forward: Callable[..., Array], vjp: Callable[..., Array]) -> Rule:
+    """An elementwise rule of one operand: `vjp(g, y, x, **attributes)`."""
+
+    def pull(g: Array, step: Step) -> Cotangents:
+        return (vjp(g, step.output, step.operands[0], **step.attributes),)
+
+    return Rule(forward, pull)
+
+
+def binary(forward: Callable[..., Array], by_x: Callable[..., Array], by_y: Callable[..., Array]) -> Rule:
+    """An elementwise rule of two operands that broadcast: `by_x(g, z, x, y)` and `by_y(g, z, x, y)`."""
+
+    def pull(g: Array, step: Step) -> Cotangents:
+        pulls = zip((by_x, by_y), step.operands, step.needs, strict=True)
+        return [unbroadcast(by(g, step.output, *step.operands), o) if need else None for by, o, need in pulls]
+
+    return Rule(forward, pull)

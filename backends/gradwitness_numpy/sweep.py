@@ -1,0 +1,141 @@
+"""The forward pass of a graph and the reverse sweep over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gradwitness.graph import LEAF, LITERAL, OUTPUT, Graph, Node
+from gradwitness_numpy.rule import Array, Rule, Slab, Step
+
+__all__ = ["OnCotangent", "OnValue", "Tape", "backward", "forward"]
+
+OnValue = Callable[[Node, Step], Any]
+OnCotangent = Callable[[Node, Step, Any, Sequence[Any]], Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Tape:
+    """What a forward leaves behind: every node's value, and every op's step, by node id."""
+
+    graph: Graph
+    values: dict[int, Any]
+    steps: dict[int, Step]
+
+    @property
+    def loss(self) -> Any:
+        return self.values[self.graph.output.id]
+
+
+def forward(
+    graph: Graph,
+    rules: Mapping[str, Rule],
+    leaves: Mapping[str, Array],
+    *,
+    on_value: OnValue | None = None,
+    reuse: Tape | None = None,
+    changed: Sequence[str] = (),
+) -> Tape:
+    """Every node's value at `leaves`. `on_value(node, step)` may replace an op's result before it is used.
+
+    With `reuse`, only what depends on the `changed` leaves is computed again.
+    """
+    values = {} if reuse is None else dict(reuse.values)
+    steps = {} if reuse is None else dict(reuse.steps)
+    stale = None if reuse is None else graph.descendants(tuple(changed))
+    for node in graph.nodes:
+        if stale is not None and node.id not in stale:
+            continue
+        if node.op == LEAF:
+            values[node.id] = leaves[node.attributes["path"]]
+        elif node.op == LITERAL:
+            values[node.id] = node.attributes["value"]
+        elif node.op == OUTPUT:
+            values[node.id] = values[node.inputs[0].id][node.attributes["position"]]  # type: ignore[union-attr]
+        else:
+            operands = [None if i is None else values[i.id] for i in node.inputs]
+            rule = rules[node.op]
+            output, saved = rule.run(operands, node.attributes)
+            step = steps[node.id] = Step(rule, operands, node.attributes, output, saved, ())
+            if on_value is not None:
+                step.output = on_value(node, step)
+            values[node.id] = step.output
+    return Tape(graph, values, steps)
+
+
+def backward(
+    tape: Tape, wrt: Sequence[str], cotangent: Array, *, on_cotangent: OnCotangent | None = None
+) -> dict[str, Array]:
+    """The gradients by the leaves `wrt` that reach the loss: one visit per edge, in reverse order.
+
+    A value with several consumers gets the sum of the cotangents that they send. `on_cotangent(node,
+    step, cotangent, sent)` may replace what an op sends to its operands.
+    """
+    active = tape.graph.active(tuple(wrt))
+    pending = _Pending()
+    pending.send(tape.graph.output, cotangent)
+    gradients: dict[str, Array] = {}
+    for node in reversed(tape.graph.nodes):
+        if node.id not in active or node.id not in pending:
+            continue
+        g = pending.take(node)
+        if node.op == LEAF:
+            gradients[node.attributes["path"]] = g
+        elif node.op == OUTPUT:
+            pending.send_part(node, g)
+        else:
+            step = tape.steps[node.id]
+            step.needs = [i is not None and i.id in active for i in node.inputs]
+            sent = step.pull(_complete(g, step))
+            if on_cotangent is not None:
+                sent = on_cotangent(node, step, g, sent)
+            for source, part in zip(node.inputs, sent, strict=True):
+                if source is not None and source.id in active:
+                    pending.send(source, part)
+    return gradients
+
+
+class _Pending:
+    """Cotangents on their way, summed per node. A sum made here is owned, so later ones go in place."""
+
+    def __init__(self) -> None:
+        self.sums: dict[int, Any] = {}
+        self.owned: set[int] = set()
+
+    def __contains__(self, node_id: int) -> bool:
+        return node_id in self.sums
+
+    def take(self, node: Node) -> Any:
+        return self.sums.pop(node.id)
+
+    def send(self, node: Node, cotangent: Any) -> None:
+        if node.id not in self.sums:
+            self.sums[node.id] = cotangent.dense() if isinstance(cotangent, Slab) else cotangent
+            if isinstance(cotangent, Slab):
+                self.owned.add(node.id)
+        elif node.id in self.owned:
+            if isinstance(cotangent, Slab):
+                self.sums[node.id][cotangent.key] += cotangent.values
+            else:
+                self.sums[node.id] += cotangent
+        else:
+            dense = cotangent.dense() if isinstance(cotangent, Slab) else cotangent
+            self.sums[node.id] = self.sums[node.id] + dense
+            self.owned.add(node.id)
+
+    def send_part(self, part: Node, cotangent: Any) -> None:
+        """One result's cotangent, to the op that has several results."""
+        (source,) = part.inputs
+        assert source is not None
+        parts = self.sums.setdefault(source.id, [None] * len(source.spec))
+        parts[part.attributes["position"]] = cotangent
+
+
+def _complete(g: Any, step: Step) -> Any:
+    """For an op with several results: zeros for those that nothing used."""
+    if not isinstance(g, list):
+        return g
+    return [np.zeros_like(y) if part is None else part for part, y in zip(g, step.output, strict=True)]

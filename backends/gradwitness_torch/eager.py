@@ -1,0 +1,88 @@
+"""The backend "torch": eager ops, differentiated by autograd."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from gradwitness import lowering
+from gradwitness.errors import UnsupportedError
+from gradwitness.graph import Graph
+from gradwitness.ops import OPS
+from gradwitness.problem import Candidate, Problem
+from gradwitness.protocol import Capabilities, Prepared
+from gradwitness_torch.quiet import quiet
+
+__all__ = ["TorchBackend"]
+
+Loss = Callable[[Mapping[str, Any]], Any]
+
+
+class TorchBackend:
+    """torch's native ops, run one by one."""
+
+    name = "torch"
+    capabilities = Capabilities(
+        dtypes=("float64", "float32", "float16", "bfloat16"),
+        ops=frozenset(OPS),
+        requires=("torch",),
+        install='pip install "gradwitness[torch]"',
+    )
+
+    def devices(self) -> list[str]:
+        """ "cpu", and "cuda" where a GPU can be used."""
+        with quiet():
+            import torch
+
+            return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+
+    def settings(self, precision: str) -> dict[str, str]:
+        """torch's precision settings as they stand inside `precision(precision)`."""
+        with self.precision(precision):
+            from gradwitness_torch.precision import settings
+
+            return settings()
+
+    def precision(self, precision: str) -> AbstractContextManager[None]:
+        """Holds "highest": no TF32, no reduced-precision sums. "default" leaves the caller's settings alone."""
+        if precision not in ("default", "highest"):
+            raise UnsupportedError(f'precision must be "default" or "highest", got {precision!r}')
+        if precision == "default":
+            return nullcontext()
+        with quiet():
+            from gradwitness_torch.precision import highest
+        return highest()
+
+    def lower(self, graph: Graph, dtype: str = "float64") -> Loss:
+        """`loss(leaves) -> scalar tensor`. dtype is that of the floats which the graph makes from labels and masks."""
+        with quiet():
+            from gradwitness_torch.functions import functions
+        return lowering.lower(graph, functions(dtype))
+
+    def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> Prepared:
+        """The candidate's graph, or the problem's, in native ops. Raises UnsupportedError for a dtype or device."""
+        self._expect_supported(dtype, device)
+        graph = problem.graph if candidate.loss is None else candidate.loss
+        with quiet():
+            from gradwitness_torch.prepared import TorchPrepared
+
+            started = time.perf_counter()
+            loss = self._ready(self.lower(graph, dtype))
+            prepared = TorchPrepared(loss, graph, problem, dtype=dtype, device=device)
+            if self.capabilities.compiles:
+                prepared.value_and_gradient(problem.primals)
+            prepared.setup_seconds = time.perf_counter() - started
+        return prepared
+
+    def _ready(self, loss: Loss) -> Loss:
+        """What is run for a lowered loss: here, itself."""
+        return loss
+
+    def _expect_supported(self, dtype: str, device: str) -> None:
+        dtypes, devices = self.capabilities.dtypes, self.devices()
+        if dtype not in dtypes:
+            raise UnsupportedError(f"{self.name} has no dtype {dtype!r}; there is: {', '.join(dtypes)}")
+        if device not in devices:
+            raise UnsupportedError(f"{self.name} has no device {device!r} here; there is: {', '.join(devices)}")

@@ -1,0 +1,60 @@
+"""Elementwise ops in torch."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from gradwitness_torch.scalars import Operand, tensors
+
+__all__ = ["FUNCTIONS"]
+
+
+def _where(condition: Operand, x: Operand, y: Operand, *, dtype: torch.dtype) -> torch.Tensor:
+    """torch.where; of two scalars it would make the caller's default dtype, so they get the candidate's."""
+    (condition, *_) = tensors(condition, *(o for o in (x, y) if isinstance(o, torch.Tensor)))
+    if not isinstance(x, torch.Tensor) and not isinstance(y, torch.Tensor):
+        x = torch.full_like(condition, x, dtype=dtype)
+    return torch.where(condition, x, y)
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "add": operator.add,
+    "subtract": operator.sub,
+    "multiply": operator.mul,
+    "divide": operator.truediv,
+    "power": operator.pow,
+    "maximum": lambda x, y: torch.maximum(*tensors(x, y)),
+    "minimum": lambda x, y: torch.minimum(*tensors(x, y)),
+    "where": _where,
+    "negative": torch.neg,
+    "abs": torch.abs,
+    "exp": torch.exp,
+    "log": torch.log,
+    "log1p": torch.log1p,
+    "expm1": torch.expm1,
+    "sqrt": torch.sqrt,
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "relu": F.relu,
+    "leaky_relu": F.leaky_relu,
+    "elu": F.elu,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "softplus": F.softplus,
+    "hardtanh": F.hardtanh,
+    "clip": torch.clamp,
+    "stop_gradient": lambda x: x.detach(),
+    "equal": operator.eq,
+    "not_equal": operator.ne,
+    "less": operator.lt,
+    "less_equal": operator.le,
+    "greater": operator.gt,
+    "greater_equal": operator.ge,
+}

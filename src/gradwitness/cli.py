@@ -1,0 +1,231 @@
+"""The `gradwitness` command."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gradwitness import __name__ as package
+from gradwitness import registry
+from gradwitness.dtypes import DTYPES, find_dtype
+from gradwitness.errors import GradwitnessError, UnknownName
+
+if TYPE_CHECKING:
+    from gradwitness.problem import Problem
+    from gradwitness.report import Report
+
+__all__ = ["main"]
+
+FAST_NETWORKS = ("article", "mlp", "transformer")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name=package)
+def cli() -> None:
+    """Is this gradient right, and if not, who is wrong, where, and why?"""
+
+
+def _split(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """`a,b` as ("a", "b")."""
+    return tuple(dict.fromkeys(part.strip() for part in (value or "").split(",") if part.strip()))
+
+
+def _seed(context: click.Context, parameter: click.Parameter, value: str) -> int:
+    if value == "random":
+        return secrets.randbelow(2**31)
+    try:
+        return int(value)
+    except ValueError:
+        raise click.BadParameter(f"expected a whole number or 'random', got {value!r}") from None
+
+
+def _verdicts(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    from gradwitness.verdict import Verdict
+
+    names = _split(context, parameter, value)
+    for name in names:
+        if name not in list(Verdict):
+            raise click.BadParameter(str(UnknownName("verdict", name, [v.value for v in Verdict])))
+    return names
+
+
+@cli.command()
+@click.argument("networks", nargs=-1, metavar="[NETWORK]...")
+@click.option("--ops", is_flag=True, help="Add one small problem per op and differentiable argument.")
+@click.option("--backend", "backends", callback=_split, metavar="A,B", help="Only these backends.")
+@click.option("--dtype", "dtypes", callback=_split, metavar="A,B", default="float64,float32", show_default=True)
+@click.option("--device", "devices", callback=_split, metavar="A,B", default="cpu", show_default=True)
+@click.option("--seed", callback=_seed, metavar="N|random", default="0", show_default=True)
+@click.option("--fast", is_flag=True, help=f"Only {', '.join(FAST_NETWORKS)}, and no compiling backend.")
+@click.option(
+    "--precision",
+    type=click.Choice(["highest", "default"]),
+    default="highest",
+    show_default=True,
+    help="Hold matmul precision at the highest, or verify what people run untouched.",
+)
+@click.option("--allow", callback=_verdicts, metavar="VERDICT,...", help="Verdicts that pass as well.")
+@click.option("--require", callback=_split, metavar="A,B", help="Backends that must run and agree.")
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the evidence here.")
+@click.option("--verbose", is_flag=True, help="A row per gradient.")
+def verify(
+    networks: tuple[str, ...],
+    ops: bool,
+    backends: tuple[str, ...],
+    dtypes: tuple[str, ...],
+    devices: tuple[str, ...],
+    seed: int,
+    fast: bool,
+    precision: str,
+    allow: tuple[str, ...],
+    require: tuple[str, ...],
+    json_file: Path | None,
+    verbose: bool,
+) -> None:
+    """Run NETWORKs (default: all) through every backend and judge each gradient.
+
+    Exits with 0 if at least one gradient agreed and every other is accepted, 1 if not, 2 for wrong usage.
+    """
+    from gradwitness.verify import Settings, verify_problems
+
+    chosen = _backends(backends, fast)
+    for name in (*backends, *require):
+        registry.backend(name)
+    for name in backends:
+        registry.expect_installed(name)
+    for dtype in dtypes:
+        find_dtype(dtype)
+    _expect_devices(devices, chosen)
+    _expect_writable(json_file)
+    cases = list(_cases(networks or (FAST_NETWORKS if fast else None), ops, seed, chosen))
+    settings = Settings(dtypes, devices, precision, seed)
+    with _progress() as show:
+        report = verify_problems(cases, settings, progress=show)
+    if json_file:
+        _write(report, json_file)
+    click.echo(report.table(verbose=verbose, color=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
+    failures = report.failures(allow=allow, require=require)
+    for reason in failures:
+        if "required" in reason or reason.startswith("nothing"):
+            click.echo(reason)
+    raise SystemExit(1 if failures else 0)
+
+
+def _backends(named: Sequence[str], fast: bool) -> tuple[str, ...]:
+    if named:
+        return tuple(named)
+    names = registry.backend_names()
+    return tuple(n for n in names if not (fast and registry.backend(n).capabilities.compiles))
+
+
+def _cases(
+    networks: Sequence[str] | None, ops: bool, seed: int, backends: Sequence[str]
+) -> Iterator[tuple[Problem, tuple[str, ...]]]:
+    """The problems and, for each, the backends that take part in it."""
+    from gradwitness.networks import NETWORKS, network
+
+    if networks is None:
+        networks = tuple(NETWORKS)
+    for name in networks:
+        yield network(name, seed=seed), tuple(backends)
+    if ops:
+        from gradwitness.networks.single_ops import op_bundles, op_problems
+
+        compiling = tuple(n for n in backends if registry.backend(n).capabilities.compiles)
+        direct = tuple(n for n in backends if n not in compiling)
+        if direct:
+            yield from ((problem, direct) for problem in op_problems(seed))
+        if compiling:  # a compilation takes seconds: one per family instead of one per op
+            yield from ((problem, compiling) for problem in op_bundles(seed))
+
+
+def _expect_devices(devices: Sequence[str], backends: Sequence[str]) -> None:
+    """Every device is there for at least one backend."""
+    if tuple(devices) == ("cpu",):
+        return  # every backend has it, and asking would import the frameworks
+    known = {d for n in backends if not registry.missing_modules(n) for d in registry.backend(n).devices()}
+    for device in devices:
+        if device not in known:
+            raise UnknownName("device", device, known)
+
+
+def _expect_writable(path: Path | None) -> None:
+    if path is not None and not path.parent.is_dir():
+        raise GradwitnessError(f"--json {path}: the folder {path.parent} does not exist; create it first")
+
+
+def _write(report: Report, path: Path) -> None:
+    from gradwitness.report.document import write_whole
+
+    try:
+        write_whole(path, report.json() + "\n")
+    except OSError as error:
+        raise GradwitnessError(f"--json {path}: cannot be written: {error.strerror}") from None
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """A status line on standard error while it works, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("starting") as status:
+        yield status.update
+
+
+@cli.command("list")
+@click.argument("what", type=click.Choice(["networks", "backends", "ops"]))
+def list_(what: str) -> None:
+    """What there is: networks, backends (with versions and devices), or ops."""
+    from tabulate import tabulate
+
+    headers, rows = {"networks": _networks, "backends": _backend_rows, "ops": _ops}[what]()
+    click.echo(tabulate(rows, headers, tablefmt="simple", disable_numparse=True))
+
+
+def _networks() -> tuple[list[str], list[list[Any]]]:
+    from gradwitness.networks import NETWORKS, network
+
+    rows = []
+    for name, make in NETWORKS.items():
+        problem = network(name)
+        size = sum(array.size for array in problem.primals.values())
+        rows.append([name, len(problem.differentiated), size, (make.__doc__ or "").split("\n", maxsplit=1)[0]])
+    return ["network", "tensors", "parameters", "what"], rows
+
+
+def _backend_rows() -> tuple[list[str], list[list[Any]]]:
+    rows = []
+    for name in registry.backend_names():
+        capabilities = registry.backend(name).capabilities
+        missing = registry.missing_modules(name)
+        state = f"not installed: {capabilities.install}" if missing else ", ".join(registry.backend(name).devices())
+        versions = ", ".join(f"{m} {v}" for m, v in registry.versions(name).items())
+        rows.append([name, versions, state, ", ".join(capabilities.dtypes)])
+    return ["backend", "versions", "devices", "dtypes"], rows
+
+
+def _ops() -> tuple[list[str], list[list[Any]]]:
+    from gradwitness.ops import OPS
+
+    return ["op", "kind", "what"], [
+        [op.name, "fused" if op.definition else "elementary", op.summary] for op in OPS.values()
+    ]
+
+
+def main() -> None:
+    """Run the command; every error that gradwitness raises on its own account is one message and exit 2."""
+    try:
+        cli()
+    except GradwitnessError as error:
+        click.echo(f"gradwitness: {error}", err=True)
+        raise SystemExit(2) from None

@@ -1,0 +1,154 @@
+"""Numerical derivatives, each with a bound on its own error.
+
+Central differences at three halved steps, extrapolated twice (Richardson 1911; Ridders, "Accurate
+computation of F'(x)", Adv. Eng. Software 4 (1982)). The bound adds what the last extrapolation
+changed (truncation), the loss's own rounding over the step, and half of the jump between the
+one-sided derivatives (a kink), extrapolated from second differences, which vanishes where the loss
+is smooth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Differences", "Probe", "finite_differences", "textbook_difference"]
+
+Array = np.ndarray[Any, Any]
+LossOf = Callable[[str, Array], float]  # the loss with the leaf at this path replaced
+
+EVERY_COORDINATE = 32  # tensors up to this many elements are differenced coordinate by coordinate
+SAMPLED_COORDINATES = 12  # of larger ones
+DIRECTIONS = 3  # and Gaussian directions within the tensor
+STEPS = (2e-3, 4e-5, 8e-7)  # of the scale of what is moved: the first for smooth losses, the last beside kinks
+TEXTBOOK_STEP = 1e-5
+SIGMAS = 6.0  # rounding errors of the loss are taken to stay within this many standard deviations
+PRECISE = 1e-8  # a bound below this part of the derivative needs no smaller step
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One numerical derivative: along coordinate `index` (flat), or along `direction` (the leaf's shape)."""
+
+    value: float
+    bound: float
+    index: int | None = None
+    direction: Array | None = None
+    textbook: float | None = None
+
+    def of(self, gradient: Array) -> float:
+        """The same derivative according to a gradient."""
+        if self.direction is not None:
+            return float(np.vdot(self.direction, gradient))
+        return float(gradient.reshape(-1)[self.index])
+
+
+@dataclass(frozen=True)
+class Differences:
+    """The numerical derivatives of the loss by one leaf."""
+
+    probes: tuple[Probe, ...]
+    coordinates: int  # how many of the leaf's elements were differenced one by one
+    size: int
+
+    def worst(self, gradient: Array, slack: Callable[[Probe], float]) -> tuple[float, float]:
+        """(error, bound) of the probe at which the gradient exceeds bound + slack the most."""
+        return max(
+            ((abs(p.of(gradient) - p.value), p.bound + slack(p)) for p in self.probes),
+            key=lambda pair: _ratio(*pair),
+            default=(0.0, np.inf),
+        )
+
+
+def finite_differences(
+    loss_of: LossOf, primals: Mapping[str, Array], loss: float, noise: float, *, seed: Sequence[int]
+) -> dict[str, Differences]:
+    """Differences of the loss by each leaf of `primals` (float64).
+
+    `loss` is the value at the primals and `noise` the standard deviation of its rounding error.
+    """
+    result = {}
+    for number, (path, x) in enumerate(primals.items()):
+        rng = np.random.default_rng([*seed, number])
+        result[path] = _tensor(lambda moved, path=path: loss_of(path, moved), x, loss, noise, rng)  # type: ignore[misc]
+    return result
+
+
+def textbook_difference(gradients: Mapping[str, Array], differences: Mapping[str, Differences]) -> float:
+    """||a - n|| / (||a|| + ||n||) over all coordinates differenced at step 1e-5: the textbook rule.
+
+    a is the gradient, n the plain central difference; the rule asks for less than 1e-5.
+    """
+    analytic, numeric = [], []
+    for path, found in differences.items():
+        for probe in found.probes:
+            if probe.textbook is not None:
+                analytic.append(probe.of(gradients[path]))
+                numeric.append(probe.textbook)
+    a, n = np.array(analytic), np.array(numeric)
+    total = float(np.linalg.norm(a) + np.linalg.norm(n))
+    return float(np.linalg.norm(a - n)) / total if total else 0.0
+
+
+def _tensor(loss_of: Callable[[Array], float], x: Array, loss: float, noise: float, rng: np.random.Generator) -> Differences:
+    everything = x.size <= EVERY_COORDINATE
+    chosen = range(x.size) if everything else np.sort(rng.choice(x.size, SAMPLED_COORDINATES, replace=False))
+    typical = float(np.sqrt(np.mean(x * x))) or 1.0
+    probes = [_coordinate(loss_of, x, int(i), max(abs(float(x.flat[i])), typical), loss, noise) for i in chosen]
+    if not everything:
+        for _ in range(DIRECTIONS):
+            v = rng.standard_normal(x.shape)
+            value, bound = _derivative(lambda t, v=v: loss_of(x + t * v), typical, loss, noise)  # type: ignore[misc]
+            probes.append(Probe(value, bound, direction=v))
+    return Differences(tuple(probes), len(chosen), x.size)
+
+
+def _coordinate(loss_of: Callable[[Array], float], x: Array, index: int, scale: float, loss: float, noise: float) -> Probe:
+    def along(t: float) -> float:
+        moved = x.copy()
+        moved.flat[index] += t
+        return loss_of(moved)
+
+    value, bound = _derivative(along, scale, loss, noise)
+    textbook = (along(TEXTBOOK_STEP) - along(-TEXTBOOK_STEP)) / (2 * TEXTBOOK_STEP)
+    return Probe(value, bound, index=index, textbook=textbook)
+
+
+def _derivative(along: Callable[[float], float], scale: float, loss: float, noise: float) -> tuple[float, float]:
+    """The derivative at 0 with the smallest bound among the steps, trying smaller ones only if needed."""
+    best = (np.nan, np.inf)
+    for step in STEPS:
+        value, bound = _extrapolated(along, step * scale, loss, noise)
+        if bound < best[1]:
+            best = (value, bound)
+        if bound <= PRECISE * abs(value) or bound <= 2 * _rounding(noise, step * scale):
+            break
+    return best
+
+
+def _rounding(noise: float, step: float) -> float:
+    """The deviation of the twice extrapolated difference: (64 D(h/4) - 20 D(h/2) + D(h)) / 45."""
+    return SIGMAS * 4.1 * noise / step
+
+
+def _extrapolated(along: Callable[[float], float], step: float, loss: float, noise: float) -> tuple[float, float]:
+    steps = (step, step / 2, step / 4)
+    pairs = [(along(h), along(-h)) for h in steps]
+    slopes = [(up - down) / (2 * h) for (up, down), h in zip(pairs, steps, strict=True)]
+    jumps = [(up - 2 * loss + down) / h for (up, down), h in zip(pairs, steps, strict=True)]
+    once = (4 * slopes[1] - slopes[0]) / 3, (4 * slopes[2] - slopes[1]) / 3
+    twice = (16 * once[1] - once[0]) / 15
+    # Odd powers of h: removing h and h^3 leaves the jump of the one-sided derivatives.
+    jump_once = 2 * jumps[1] - jumps[0], 2 * jumps[2] - jumps[1]
+    jump = (8 * jump_once[1] - jump_once[0]) / 7
+    bound = abs(twice - once[1]) + _rounding(noise, step) + abs(jump) / 2
+    return (twice, bound) if np.isfinite(bound) else (np.nan, np.inf)
+
+
+def _ratio(error: float, bound: float) -> float:
+    if not np.isfinite(error):
+        return np.inf
+    return error / bound if bound > 0 else (np.inf if error else 0.0)

@@ -1,0 +1,143 @@
+"""What rounding alone can explain: Monte Carlo arithmetic at the level of nodes.
+
+Every op's value and every cotangent of the decomposed graph is perturbed, in float64, as strongly as
+the candidate's dtype would round it; the spread of the gradients over several such runs is the floor.
+Parker, "Monte Carlo Arithmetic", UCLA CSD-970002 (1997); Denis et al., "Verificarlo", ARITH 23 (2016).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gradwitness.dtypes import find_dtype
+from gradwitness.graph import Graph, Node
+from gradwitness.ops import find_op
+from gradwitness.protocol import Interpreter
+
+__all__ = ["NoiseFloor", "TensorFloor", "noise_floor", "value_floor"]
+
+Array = np.ndarray[Any, Any]
+RUNS = 16  # independent perturbed runs: the degrees of freedom of every spread
+SHRINKAGE = 4  # a row's mean square counts for as much as this many runs of each of its elements
+AMPLIFICATION = 2.0**20  # at u itself float64 would round the perturbation away
+
+
+@dataclass(frozen=True)
+class TensorFloor:
+    """The floor of one gradient: `norm`, the rms norm of its deviations, and `elements`, its shape, their rms."""
+
+    norm: float
+    elements: Array
+    runs: int = RUNS
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """The floor of the loss, and of each gradient by path, in one dtype at one point."""
+
+    value: float
+    tensors: dict[str, TensorFloor]
+
+
+def noise_floor(
+    interpreter: Interpreter,
+    graph: Graph,
+    leaves: Mapping[str, Array],
+    wrt: Sequence[str],
+    dtype: str,
+    *,
+    seed: Sequence[int],
+    runs: int = RUNS,
+) -> NoiseFloor:
+    """The spread of loss and gradients when every node of `graph.decomposed()` rounds as in `dtype`."""
+    elementary = graph.decomposed()
+    tape = interpreter.forward(elementary, leaves)
+    loss, gradients = interpreter.loss(tape), interpreter.backward(tape, wrt)
+    values: list[float] = []
+    squares = {path: np.zeros(g.shape) for path, g in gradients.items()}
+    for run in range(runs):
+        rounding = _Perturbation(dtype, np.random.default_rng([*seed, run]))
+        tape = interpreter.forward(elementary, leaves, on_value=rounding.on_value)
+        values.append(interpreter.loss(tape) - loss)
+        for path, g in interpreter.backward(tape, wrt, on_cotangent=rounding.on_cotangent).items():
+            squares[path] += ((g - gradients[path]) / rounding.amplification) ** 2
+    spread = float(np.sqrt(np.mean(np.square(values)))) / _amplification(dtype)
+    return NoiseFloor(spread, {path: _tensor_floor(total / runs, runs) for path, total in squares.items()})
+
+
+def value_floor(
+    interpreter: Interpreter, graph: Graph, leaves: Mapping[str, Array], dtype: str, *, seed: Sequence[int], runs: int = RUNS
+) -> float:
+    """The spread of the loss alone: forward passes only."""
+    elementary = graph.decomposed()
+    loss = interpreter.loss(interpreter.forward(elementary, leaves))
+    values = []
+    for run in range(runs):
+        rounding = _Perturbation(dtype, np.random.default_rng([*seed, run]))
+        values.append(interpreter.loss(interpreter.forward(elementary, leaves, on_value=rounding.on_value)) - loss)
+    return float(np.sqrt(np.mean(np.square(values)))) / _amplification(dtype)
+
+
+def _tensor_floor(mean_squares: Array, runs: int) -> TensorFloor:
+    """Each element's spread, shrunk towards its row's: a small sample alone would call too many elements quiet."""
+    rest = tuple(range(1, mean_squares.ndim))
+    row = mean_squares.mean(axis=rest, keepdims=True) if rest else mean_squares.mean(keepdims=True)
+    shrunk = (runs * mean_squares + SHRINKAGE * row) / (runs + SHRINKAGE)
+    return TensorFloor(float(np.sqrt(mean_squares.sum())), np.sqrt(shrunk), runs)
+
+
+def _amplification(dtype: str) -> float:
+    return AMPLIFICATION if dtype == "float64" else 1.0
+
+
+class _Perturbation:
+    """One run's rounding errors: Gaussian, with the standard deviation that `Rounding` names for each op."""
+
+    def __init__(self, dtype: str, rng: np.random.Generator) -> None:
+        self.amplification = _amplification(dtype)
+        found = find_dtype(dtype)
+        self.variance = (found.unit_roundoff * self.amplification) ** 2
+        self.tiny = found.smallest_subnormal
+        self.rng = rng
+        self.squared: dict[int, Any] = {}  # each contraction's step on squared operands
+
+    def on_value(self, node: Node, step: Any) -> Any:
+        rounding = find_op(node.op).rounding
+        assert rounding is not None, node.op
+        moment = None
+        if "contraction" in (rounding.value, rounding.cotangent):
+            self.squared[node.id] = step.with_operands([_square(o) for o in step.operands])
+        if rounding.value == "contraction":
+            moment = self.squared[node.id].output
+        elif rounding.value == "operand":
+            moment = _square(step.operands[0])
+        elif rounding.value == "exact":
+            return step.output
+        return self._perturb(step.output, moment)
+
+    def on_cotangent(self, node: Node, step: Any, cotangent: Any, sent: Sequence[Any]) -> Sequence[Any]:
+        rounding = find_op(node.op).rounding
+        assert rounding is not None, node.op
+        if rounding.cotangent == "exact":
+            return sent
+        moments: Sequence[Any] = [None] * len(sent)
+        if rounding.cotangent == "contraction":
+            squared = self.squared[node.id]
+            squared.needs = step.needs
+            moments = squared.pull(_square(cotangent))
+        elif rounding.cotangent == "operand":
+            moments = [_square(cotangent)] * len(sent)
+        return [None if s is None else self._perturb(s, m) for s, m in zip(sent, moments, strict=True)]
+
+    def _perturb(self, x: Any, moment: Any) -> Any:
+        total = _square(x) if moment is None else _square(x) + moment
+        deviation = np.sqrt(total * self.variance) + self.tiny
+        return x + deviation * self.rng.standard_normal(np.shape(x))
+
+
+def _square(x: Any) -> Any:
+    return None if x is None else x * x

@@ -1,0 +1,121 @@
+"""One small problem per op and operand: what `--ops` runs. And the same, bundled by family, for compilers."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gradwitness import ops
+from gradwitness.graph import spec_of
+from gradwitness.networks.initial import generator
+from gradwitness.ops import OPS, Op, Spec, Value
+from gradwitness.ops.samples import Sample
+from gradwitness.ops.value import FLOAT
+from gradwitness.problem import Problem
+
+__all__ = ["bundle", "op_bundles", "op_problems"]
+
+Array = np.ndarray[Any, Any]
+Operands = dict[str, Array]  # one sample's operands by name, those that are given
+
+WITHOUT_GRADIENT = ("stop_gradient",)  # its gradient is zero by definition
+
+
+def op_problems(seed: int = 0) -> list[Problem]:
+    """A problem `matmul.x` for each op and each floating operand of it, over all its samples that have one.
+
+    The loss is the sum of the results times random cotangents. Leaf `sample0.x` is the operand, in
+    params; the sample's others and `sample0.cotangent.0`, one for each result, are in batch.
+    """
+    return [problem for op in OPS.values() if op.name not in WITHOUT_GRADIENT for problem in _problems(op, seed)]
+
+
+def op_bundles(seed: int = 0) -> list[Problem]:
+    """The problems of `op_problems` in one problem per family of ops: `ops.reductions`, leaf `max.x.sample0.x`."""
+    families: dict[str, list[Problem]] = {}
+    for problem in op_problems(seed):
+        op = OPS[problem.name.partition(".")[0]]
+        families.setdefault(op.rule.__module__.rpartition(".")[2], []).append(problem)
+    return [bundle(f"ops.{family}", problems) for family, problems in families.items()]
+
+
+def bundle(name: str, problems: Sequence[Problem]) -> Problem:
+    """One problem whose loss is the sum of theirs, the leaves of each nested under the parts of its name."""
+    names = [problem.name.split(".") for problem in problems]
+
+    def loss(params: Any, batch: Any) -> Value:
+        losses: list[Value] = [
+            p.loss(_find(params, parts), _find(batch, parts)) for p, parts in zip(problems, names, strict=True)
+        ]
+        return functools.reduce(ops.add, losses)
+
+    return Problem(
+        name, loss, _nested(names, [p.params for p in problems]), _nested(names, [p.batch for p in problems])
+    )
+
+
+def _problems(op: Op, seed: int) -> Iterator[Problem]:
+    rng = generator(op.name, seed)
+    drawn = [_operands(op, sample, rng) for sample in op.samples]
+    results = [_results(op, operands, sample) for operands, sample in zip(drawn, op.samples, strict=True)]
+    if any(result.dtype != FLOAT for sample_results in results for result in sample_results):
+        return  # comparisons
+    cotangents = [[np.asarray(rng.standard_normal(r.shape)) for r in sample_results] for sample_results in results]
+    for operand in _floating(drawn):
+        chosen = [i for i, operands in enumerate(drawn) if operand in operands]
+        params = {f"sample{i}": {operand: drawn[i][operand]} for i in chosen}
+        others = {i: {name: array for name, array in drawn[i].items() if name != operand} for i in chosen}
+        batch = {f"sample{i}": {**others[i], "cotangent": cotangents[i]} for i in chosen}
+        yield Problem(f"{op.name}.{operand}", functools.partial(_loss, op, chosen), params, batch)
+
+
+def _loss(op: Op, chosen: Sequence[int], params: Any, batch: Any) -> Value:
+    """The sum over samples and results of result times cotangent."""
+    terms: list[Value] = []
+    for i in chosen:
+        result = _call(op, {**batch[f"sample{i}"], **params[f"sample{i}"]}, op.samples[i])
+        results = result if isinstance(result, tuple) else (result,)
+        products = [r * c for r, c in zip(results, batch[f"sample{i}"]["cotangent"], strict=True)]
+        terms += [p.sum() if p.ndim else p for p in products]
+    return functools.reduce(ops.add, terms)
+
+
+def _call(op: Op, operands: Mapping[str, Any], sample: Sample) -> Any:
+    arrays = [operands.get(op.name_of_operand(i)) for i in range(len(sample.operands))]
+    return getattr(ops, op.name)(*arrays, **sample.attributes)
+
+
+def _operands(op: Op, sample: Sample, rng: np.random.Generator) -> Operands:
+    return {op.name_of_operand(i): np.asarray(d.array(rng)) for i, d in enumerate(sample.operands) if d is not None}
+
+
+def _results(op: Op, operands: Operands, sample: Sample) -> tuple[Spec, ...]:
+    names = [op.name_of_operand(i) for i in range(len(sample.operands))]
+    specs = [spec_of(operands[name]) if name in operands else None for name in names]
+    result = op.rule(*specs, **op.attributes(specs, sample.attributes))
+    return result if isinstance(result, tuple) else (result,)
+
+
+def _floating(drawn: Sequence[Operands]) -> list[str]:
+    """Names of the floating operands, in order."""
+    names = {name: None for operands in drawn for name, array in operands.items() if array.dtype.kind == "f"}
+    return list(names)
+
+
+def _nested(names: Sequence[Sequence[str]], trees: Sequence[Any]) -> dict[str, Any]:
+    """Nested dicts in which `_find(nested, name)` is the tree of that name."""
+    nested: dict[str, Any] = {}
+    for name, tree in zip(names, trees, strict=True):
+        node = nested
+        for part in name[:-1]:
+            node = node.setdefault(part, {})
+        node[name[-1]] = tree
+    return nested
+
+
+def _find(nested: Any, name: Sequence[str]) -> Any:
+    return functools.reduce(operator.getitem, name, nested)

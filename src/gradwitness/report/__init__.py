@@ -1,0 +1,5 @@
+"""What a run found: `Report`, as a table, a short text, or JSON."""
+
+from gradwitness.report.report import Report, Row
+
+__all__ = ["Report", "Row"]

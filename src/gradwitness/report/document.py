@@ -1,0 +1,61 @@
+"""The report as JSON, and files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gradwitness.report.report import Report
+
+__all__ = ["SCHEMA", "schema", "to_json", "write_whole"]
+
+SCHEMA = 1
+
+
+def to_json(report: Report) -> str:
+    """Keys as in schema.json. NaN and infinity, which JSON lacks, are the strings "nan", "inf" and "-inf"."""
+    document = {
+        "schema": SCHEMA,
+        "ok": report.ok,
+        "environment": report.environment,
+        "rows": [asdict(row) for row in report.rows],
+    }
+    return json.dumps(_jsonable(document), indent=1, allow_nan=False)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a report."""
+    text = Path(__file__).with_name("schema.json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def write_whole(path: str | Path, text: str) -> None:
+    """Write a file so that it is there completely or not at all, whatever interrupts."""
+    target = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=target.parent or ".", prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)  # mkstemp gives 0600; a report is an ordinary file
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _jsonable(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -1,0 +1,101 @@
+"""The result of a run: one row per gradient, and what they add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gradwitness.verdict import ACCEPTED, Verdict
+
+__all__ = ["Report", "Row"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One gradient of one candidate: its verdict and the figures behind it (see `verdict.Judgement`).
+
+    parameter and shape are None where the candidate did not run (`unsupported`, `error`). reference:
+    the norm of the referee's gradient. textbook: relative difference at step 1e-5 over the whole
+    candidate. referee: this is the gradient that the others are held against.
+    """
+
+    network: str
+    candidate: str
+    backend: str
+    device: str
+    dtype: str
+    verdict: Verdict
+    message: str = ""
+    parameter: str | None = None
+    shape: tuple[int, ...] | None = None
+    reference: float | None = None
+    error: float | None = None
+    floor: float | None = None
+    ratio: float | None = None
+    fd_error: float | None = None
+    fd_bound: float | None = None
+    limit: float | None = None
+    textbook: float | None = None
+    referee: bool = False
+    setup_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """All rows of a run, and the environment in which they were found. Falsy if something does not agree."""
+
+    rows: tuple[Row, ...]
+    environment: Mapping[str, Any]
+
+    @property
+    def ok(self) -> bool:
+        """At least one gradient agreed, and every other is accepted."""
+        return not self.failures()
+
+    def failures(self, *, allow: Collection[str] = (), require: Collection[str] = ()) -> tuple[str, ...]:
+        """Why this report is not green, a line each; none if it is.
+
+        allow: verdicts that pass as well. require: backends that must have run and agreed, so that
+        `unsupported` is a failure for them.
+        """
+        reasons = [
+            describe(row)
+            for row in self.rows
+            if row.verdict not in ACCEPTED and row.verdict not in allow
+        ]
+        for name in require:
+            rows = [row for row in self.rows if name in (row.backend, row.candidate)]
+            reasons += [f"{describe(row)} (required)" for row in rows if row.verdict is Verdict.UNSUPPORTED]
+            if not any(row.verdict is Verdict.AGREE for row in rows):
+                reasons.append(f"{name} is required, and nothing of it agreed")
+        if not any(row.verdict is Verdict.AGREE for row in self.rows):
+            reasons.append("nothing agreed: a run that verified nothing is not green")
+        return tuple(reasons)
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __repr__(self) -> str:
+        from gradwitness.report.table import short_report
+
+        return short_report(self)
+
+    def table(self, *, verbose: bool = False, color: bool = False) -> str:
+        """A row per network, backend and dtype; with `verbose` one per gradient."""
+        from gradwitness.report.table import table
+
+        return table(self, verbose=verbose, color=color)
+
+    def json(self) -> str:
+        """The whole report as JSON, as `report/schema.json` describes it."""
+        from gradwitness.report.document import to_json
+
+        return to_json(self)
+
+
+def describe(row: Row) -> str:
+    """One line: who, where, verdict, why."""
+    place = f" {row.parameter}" if row.parameter is not None else ""
+    who = row.candidate if row.device == "cpu" else f"{row.candidate} on {row.device}"
+    return f"{row.network} {row.dtype} {who}{place}: {row.verdict}" + (f": {row.message}" if row.message else "")

@@ -1,0 +1,97 @@
+"""The report as text: a table, and the short report that an assertion shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+
+from gradwitness.report.report import Report, Row, describe
+from gradwitness.verdict import ACCEPTED, Verdict
+
+__all__ = ["short_report", "table"]
+
+HEADERS = ("network", "dtype", "backend", "worst tensor", "error", "floor", "error/floor", "fd error", "textbook", "verdict")
+SHOWN = 12  # lines of a short report
+TEXTBOOK_RULE = 1e-5
+_SEVERITY = list(Verdict)
+_COLORS = {True: "\033[32m", False: "\033[31m"}
+
+
+def table(report: Report, *, verbose: bool, color: bool) -> str:
+    """A row per network x backend x dtype, its worst tensor shown; details below for what does not agree."""
+    from tabulate import tabulate
+
+    rows = list(report.rows) if verbose else [_worst(list(cell)) for _, cell in groupby(report.rows, _cell)]
+    body = [_line(row, color) for row in rows]
+    lines = [tabulate(body, HEADERS, tablefmt="simple", disable_numparse=True, colalign=_ALIGN)]
+    details = [describe(row) for row in report.rows if row.verdict is not Verdict.AGREE]
+    if details:
+        lines += ["", *_deduplicated(details)]
+    return "\n".join([*lines, "", summary(report)])
+
+
+_ALIGN = ("left", "left", "left", "left", "right", "right", "right", "right", "right", "left")
+
+
+def summary(report: Report) -> str:
+    """How many gradients got which verdict."""
+    counts = {v: sum(row.verdict is v for row in report.rows) for v in Verdict}
+    parts = [f"{n} {v}" for v, n in counts.items() if n]
+    return f"{len(report.rows)} gradients: " + ", ".join(parts) if parts else "no gradients"
+
+
+def short_report(report: Report) -> str:
+    """A dozen lines at most: what failed, or that all agree."""
+    failures = report.failures()
+    if not failures:
+        return f"gradwitness: {summary(report)}"
+    lines = [f"gradwitness: {summary(report)}", *failures[: SHOWN - 2]]
+    if len(failures) > SHOWN - 2:
+        lines.append(f"... and {len(failures) - SHOWN + 2} more")
+    return "\n".join(lines)
+
+
+def _cell(row: Row) -> tuple[str, str, str, str]:
+    return row.network, row.dtype, row.candidate, row.device
+
+
+def _worst(rows: list[Row]) -> Row:
+    """The row with the gravest verdict; among equals the one nearest to its threshold."""
+    return max(rows, key=lambda row: (_SEVERITY.index(row.verdict), row.ratio or 0.0, row.error or 0.0))
+
+
+def _line(row: Row, color: bool) -> list[str]:
+    verdict = str(row.verdict)
+    if color:
+        verdict = f"{_COLORS[row.verdict in ACCEPTED]}{verdict}\033[0m"
+    return [
+        row.network,
+        row.dtype,
+        row.candidate if row.device == "cpu" else f"{row.candidate} ({row.device})",
+        row.parameter or "",
+        "referee" if row.referee else _relative(row, row.error),
+        _relative(row, row.floor),
+        "" if row.error is None or row.floor is None else _ratio(row.error, row.floor),
+        _relative(row, row.fd_error),
+        "" if row.textbook is None else f"{row.textbook:.0e} {'ok' if row.textbook < TEXTBOOK_RULE else 'FAILS'}",
+        verdict,
+    ]
+
+
+def _relative(row: Row, figure: float | None) -> str:
+    """Relative to the gradient's norm, or absolute (abs) where that norm is nothing but rounding."""
+    if figure is None:
+        return ""
+    if row.reference and row.floor is not None and row.reference > row.floor:
+        return f"{figure / row.reference:.1e}"
+    return f"{figure:.1e} abs" if figure else "0"
+
+
+def _ratio(error: float, floor: float) -> str:
+    if error == 0:
+        return "0"
+    return f"{error / floor:.2g}" if floor else "inf"
+
+
+def _deduplicated(lines: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(lines))

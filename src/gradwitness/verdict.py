@@ -1,0 +1,254 @@
+"""From evidence to a named verdict: one function, `judge`.
+
+A gradient agrees if its distance from the referee's is what rounding explains: error / noise floor,
+by norm and element by element, against thresholds that follow from the number of perturbed runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from gradwitness.dtypes import find_dtype
+from gradwitness.evidence.finite_difference import Differences, Probe
+from gradwitness.evidence.noise_floor import TensorFloor
+
+__all__ = ["ACCEPTED", "Judgement", "TensorEvidence", "Verdict", "confirms", "judge", "judge_loss", "threshold"]
+
+Array = np.ndarray[Any, Any]
+
+FALSE_ALARM = 1e-9  # the chance, per tensor and statistic, that rounding alone exceeds the threshold
+
+
+class Verdict(StrEnum):
+    """What is said of one gradient of one candidate, worst last."""
+
+    AGREE = "agree"
+    UNSUPPORTED = "unsupported"
+    INCONCLUSIVE = "inconclusive"
+    NONFINITE = "nonfinite"
+    MISSING = "missing"
+    DISAGREE = "disagree"
+    DIFFERENT_LOSS = "different-loss"
+    ERROR = "error"
+
+
+ACCEPTED = frozenset({Verdict.AGREE, Verdict.UNSUPPORTED})
+
+
+@dataclass(frozen=True)
+class TensorEvidence:
+    """What is known about one gradient at one point, in one dtype.
+
+    reference: the referee's gradient (float64), or None where differences do not confirm it.
+    reached: whether a path leads from the leaf to the loss.
+    """
+
+    dtype: str
+    reference: Array
+    confirmed: bool
+    floor: TensorFloor
+    differences: Differences
+    reached: bool
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict with the figures that it rests on; errors and floors are absolute, by norm.
+
+    error, floor: distance from the referee and what rounding explains of it. ratio: the larger of
+    error / floor over its threshold, by norm and by element (at most 1 agrees). fd_error, fd_bound:
+    distance from the numerical derivative at the worst probe, and what it may be. limit: the
+    smallest error by norm that would have been caught. doubted: the referee is not better placed.
+    """
+
+    verdict: Verdict
+    message: str = ""
+    error: float | None = None
+    floor: float | None = None
+    ratio: float | None = None
+    fd_error: float | None = None
+    fd_bound: float | None = None
+    limit: float | None = None
+    doubted: bool = False
+
+
+@cache
+def threshold(runs: int, count: int = 1) -> float:
+    """How many floors rounding may reach: Student's t with `runs` degrees of freedom, `count` elements.
+
+    The floor is a spread estimated from `runs` samples, so error / floor follows t, not the normal
+    law; the largest of `count` elements is bounded by Bonferroni's inequality.
+    """
+    from scipy.special import stdtrit
+
+    return float(-stdtrit(runs, FALSE_ALARM / (2 * count)))
+
+
+def judge(gradient: Array | None, evidence: TensorEvidence, *, is_referee: bool = False) -> Judgement:
+    """The verdict on one gradient (None: the framework found no path to the loss)."""
+    if gradient is None:
+        if evidence.reached:
+            return Judgement(Verdict.MISSING, "None, though a path leads from this parameter to the loss")
+        gradient = np.zeros(evidence.reference.shape)
+    if gradient.shape != evidence.reference.shape:
+        return Judgement(
+            Verdict.DISAGREE, f"the gradient has shape {gradient.shape}, its parameter {evidence.reference.shape}"
+        )
+    gradient = gradient.astype(np.float64)
+    bad = int(np.count_nonzero(~np.isfinite(gradient)))
+    if bad:
+        also = "; the referee's is too" if not np.all(np.isfinite(evidence.reference)) else ""
+        return Judgement(Verdict.NONFINITE, f"{bad} of {gradient.size} elements are NaN or infinite{also}")
+    if not np.all(np.isfinite(evidence.reference)):
+        return Judgement(Verdict.INCONCLUSIVE, "the referee's gradient is NaN or infinite here, this one is not")
+    fd_error, fd_bound = evidence.differences.worst(gradient, lambda probe: _slack(probe, evidence.floor))
+    figures = {"fd_error": fd_error, "fd_bound": fd_bound, "floor": evidence.floor.norm, "limit": _limit(evidence)}
+    if is_referee:
+        return _judge_referee(evidence, figures)
+    if not evidence.confirmed:
+        return _judge_by_differences(gradient, evidence, figures)
+    return _judge_by_floor(gradient, evidence, figures)
+
+
+def _judge_referee(evidence: TensorEvidence, figures: dict[str, Any]) -> Judgement:
+    if evidence.confirmed:
+        return Judgement(Verdict.AGREE, **figures)
+    return Judgement(Verdict.DISAGREE, _against_differences(evidence.reference, evidence), **figures)
+
+
+def _judge_by_differences(gradient: Array, evidence: TensorEvidence, figures: dict[str, Any]) -> Judgement:
+    """Where the referee is refuted, numerical derivatives decide."""
+    if figures["fd_error"] > figures["fd_bound"]:
+        return Judgement(Verdict.DISAGREE, _against_differences(gradient, evidence), **figures)
+    if not _would_catch_zero(evidence):
+        return Judgement(Verdict.INCONCLUSIVE, "finite differences are too coarse here to refute a zero", **figures)
+    return Judgement(Verdict.AGREE, "judged by finite differences, as they refute the referee", **figures)
+
+
+def _judge_by_floor(gradient: Array, evidence: TensorEvidence, figures: dict[str, Any]) -> Judgement:
+    floor, error = evidence.floor, gradient - evidence.reference
+    norm = float(np.linalg.norm(error))
+    by_norm = _over(norm, floor.norm) / threshold(floor.runs)
+    by_element = _over(np.abs(error), floor.elements) / threshold(floor.runs, error.size)
+    figures |= {"error": norm, "ratio": max(by_norm, float(np.max(by_element)))}
+    if figures["ratio"] > 1:
+        if figures["fd_error"] <= figures["fd_bound"] and _refereed_within_bound(gradient, evidence):
+            message = "beyond the noise floor, yet finite differences cannot tell which of the two is right"
+            return Judgement(Verdict.INCONCLUSIVE, message, doubted=True, **figures)
+        return Judgement(Verdict.DISAGREE, _against_referee(gradient, evidence, int(np.argmax(by_element))), **figures)
+    if _zero_could_pass(evidence):
+        message = "rounding in this dtype is as large as the gradient: a zero would pass"
+        return Judgement(Verdict.INCONCLUSIVE, message, **figures)
+    return Judgement(Verdict.AGREE, **figures)
+
+
+def judge_loss(losses: list[float], references: list[float], floors: list[float]) -> str | None:
+    """None if the candidate computes the same loss at every point, else what differs.
+
+    The first point is the problem's own, the others its neighbours; floors are spreads of the loss.
+    """
+    for place, (loss, reference, floor) in enumerate(zip(losses, references, floors, strict=True)):
+        if not np.isfinite(reference):
+            continue
+        where = "at the given point" if place == 0 else f"at seeded neighbour {place} (not at the given point)"
+        if not np.isfinite(loss):
+            return f"the loss is {loss} {where}; the referee's is {reference:.9g}"
+        ratio = float(_over(abs(loss - reference), floor))
+        if ratio > threshold(16):
+            return f"the losses differ {where}: {loss:.9g} against {reference:.9g}, {_floors(ratio)} of the loss"
+    return None
+
+
+def _over(error: Any, floor: Any) -> Any:
+    """error / floor, where 0 / 0 is agreement and x / 0 is not."""
+    error, floor = np.asarray(error, np.float64), np.asarray(floor, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(error == 0, 0.0, error / floor)
+
+
+def _slack(probe: Probe, floor: TensorFloor) -> float:
+    """What rounding in the candidate's own gradient may add to a probe's difference."""
+    if probe.direction is not None:
+        return threshold(floor.runs) * float(np.linalg.norm(probe.direction * floor.elements))
+    return threshold(floor.runs, floor.elements.size) * float(floor.elements.reshape(-1)[probe.index])
+
+
+def confirms(reference: Array, dtype: str, floor: TensorFloor, differences: Differences) -> bool:
+    """Whether finite differences confirm the referee's float64 gradient within their bound."""
+    scale = find_dtype("float64").unit_roundoff / find_dtype(dtype).unit_roundoff
+    error, bound = differences.worst(reference, lambda probe: scale * _slack(probe, floor))
+    return bool(error <= bound)
+
+
+def _refereed_within_bound(gradient: Array, evidence: TensorEvidence) -> bool:
+    """Whether every coordinate was differenced, so that no wrong one can hide between the probes."""
+    every = evidence.differences.coordinates == evidence.differences.size
+    gap = np.abs(gradient - evidence.reference).reshape(-1)
+    bounds = [2 * p.bound for p in evidence.differences.probes if p.index is not None]
+    return bool(np.all(gap <= bounds)) if every else bool(np.linalg.norm(gap) <= 2 * max(bounds, default=0.0))
+
+
+def _limit(evidence: TensorEvidence) -> float:
+    return threshold(evidence.floor.runs) * evidence.floor.norm
+
+
+def _zero_could_pass(evidence: TensorEvidence) -> bool:
+    """A gradient truly not zero, yet within the floor of zero.
+
+    A gradient that is zero by structure (a bias before batch norm) is computed as float64 noise;
+    there a zero is right.
+    """
+    norm = float(np.linalg.norm(evidence.reference))
+    scale = find_dtype("float64").unit_roundoff / find_dtype(evidence.dtype).unit_roundoff
+    return scale * _limit(evidence) < norm <= _limit(evidence)
+
+
+def _would_catch_zero(evidence: TensorEvidence) -> bool:
+    zero = np.zeros(evidence.reference.shape)
+    error, bound = evidence.differences.worst(zero, lambda probe: _slack(probe, evidence.floor))
+    return bool(error > bound)
+
+
+def _floors(ratio: float) -> str:
+    return "where rounding explains none" if np.isinf(ratio) else f"{ratio:.3g} noise floors"
+
+
+def _against_referee(gradient: Array, evidence: TensorEvidence, worst: int) -> str:
+    place = [int(i) for i in np.unravel_index(worst, gradient.shape)]
+    got, expected = float(gradient.reshape(-1)[worst]), float(evidence.reference.reshape(-1)[worst])
+    norm = float(np.linalg.norm(evidence.reference))
+    error = float(np.linalg.norm(gradient - evidence.reference))
+    part = f"{error / norm:.2g} of its norm" if norm else f"{error:.3g} where it is 0"
+    return (
+        f"off by {part}, {_floors(float(_over(error, evidence.floor.norm)))}; "
+        f"worst at {place}: {got:.9g}, expected {expected:.9g}{_numeric(evidence, worst)}"
+    )
+
+
+def _numeric(evidence: TensorEvidence, index: int) -> str:
+    for probe in evidence.differences.probes:
+        if probe.index == index:
+            return f", finite difference {probe.value:.9g} +- {probe.bound:.1g}"
+    return ""
+
+
+def _against_differences(gradient: Array, evidence: TensorEvidence) -> str:
+    def excess(probe: Probe) -> float:
+        return float(_over(abs(probe.of(gradient) - probe.value), probe.bound + _slack(probe, evidence.floor)))
+
+    probe = max(evidence.differences.probes, key=excess)
+    if probe.index is None:
+        place = "along a Gaussian direction"
+    else:
+        place = f"at {[int(i) for i in np.unravel_index(probe.index, gradient.shape)]}"
+    return (
+        f"finite differences refute it {place}: {probe.of(gradient):.9g}, "
+        f"finite difference {probe.value:.9g} +- {probe.bound:.1g}"
+    )
+
+

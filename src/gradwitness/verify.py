@@ -1,0 +1,224 @@
+"""The run: one problem and many candidates give a Report."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from gradwitness import registry
+from gradwitness.dtypes import find_dtype
+from gradwitness.errors import UnsupportedError
+from gradwitness.evidence.finite_difference import textbook_difference
+from gradwitness.evidence.referee import Testimony, testimony
+from gradwitness.problem import Candidate, Loss, Problem
+from gradwitness.report import Report, Row
+from gradwitness.verdict import Judgement, TensorEvidence, Verdict, confirms, judge, judge_loss
+
+__all__ = ["Settings", "verify", "verify_problem", "verify_problems"]
+
+Array = np.ndarray[Any, Any]
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run is made: on what, in what precision ("highest" or "default"), from which seed."""
+
+    dtypes: tuple[str, ...] = ("float64", "float32")
+    devices: tuple[str, ...] = ("cpu",)
+    precision: str = "highest"
+    seed: int = 0
+
+
+def verify(
+    loss: Loss | Problem,
+    params: Any = None,
+    batch: Any = None,
+    *,
+    backends: Sequence[str] | None = None,
+    dtypes: Sequence[str] = ("float64", "float32"),
+    devices: Sequence[str] = ("cpu",),
+    precision: str = "highest",
+    seed: int = 0,
+    wrt: Sequence[str] | None = None,
+    name: str = "loss",
+) -> Report:
+    """Run one loss through every backend and judge each gradient.
+
+    loss: `loss(params, batch)` over `gradwitness.ops`, or a Problem. params, batch: nested dicts,
+    lists or tuples of arrays. backends: names, default all; one that is not installed is
+    `unsupported` by default and an error if named here. Raises GradwitnessError for what cannot be
+    traced, differentiated or found.
+    """
+    problem = loss if isinstance(loss, Problem) else Problem(name, loss, params, batch, tuple(wrt) if wrt else None)
+    if backends is not None:
+        for backend in backends:
+            registry.expect_installed(backend)
+    labels = tuple(backends) if backends is not None else registry.backend_names()
+    settings = Settings(tuple(dtypes), tuple(devices), precision, seed)
+    return verify_problems([(problem, labels)], settings)
+
+
+def verify_problems(
+    cases: Iterable[tuple[Problem, Sequence[str]]], settings: Settings, *, progress: Progress = lambda text: None
+) -> Report:
+    """Each problem through its backends. One candidate's failure never costs the others' results."""
+    rows: list[Row] = []
+    used: dict[str, None] = {}
+    for problem, names in cases:
+        used |= dict.fromkeys(names)
+        candidates = {name: Candidate(name) for name in names}
+        rows += verify_problem(problem, candidates, settings, progress=progress)
+    return Report(tuple(rows), environment(tuple(used), settings))
+
+
+def verify_problem(
+    problem: Problem,
+    candidates: Mapping[str, Candidate],
+    settings: Settings,
+    *,
+    progress: Progress = lambda text: None,
+) -> list[Row]:
+    """Every candidate in every dtype and on every device: a row per gradient."""
+    rows: list[Row] = []
+    for dtype in settings.dtypes:
+        find_dtype(dtype)
+        progress(f"{problem.name} {dtype}: referee, noise floor and finite differences")
+        known = testimony(registry.interpreter(), problem, dtype, seed=settings.seed)
+        for device in settings.devices:
+            found: list[Row] = []
+            doubted: set[str] = set()
+            for label, candidate in candidates.items():
+                progress(f"{problem.name} {dtype}: {label}")
+                cell, doubts = _trial(label, candidate, known, device, settings)
+                found += cell
+                doubted |= doubts
+            rows += [_doubt(row) if row.parameter in doubted else row for row in found]
+    return rows
+
+
+def _trial(
+    label: str, candidate: Candidate, known: Testimony, device: str, settings: Settings
+) -> tuple[list[Row], set[str]]:
+    """The rows of one candidate (its gradients judged, or the one reason why there are none), and the
+    parameters at which it casts doubt on the referee."""
+    blank = Row(known.problem.name, label, candidate.backend, device, known.dtype, Verdict.ERROR)
+    try:
+        refusal = _refusal(candidate, known.dtype, device)
+        if refusal:
+            return [replace(blank, verdict=Verdict.UNSUPPORTED, message=refusal)], set()
+        return _judged(blank, candidate, known, settings)
+    except UnsupportedError as error:
+        return [replace(blank, verdict=Verdict.UNSUPPORTED, message=str(error))], set()
+    except Exception as error:
+        return [replace(blank, message=_first_lines(error))], set()
+
+
+def _refusal(candidate: Candidate, dtype: str, device: str) -> str | None:
+    """What the backend has declared that it cannot do, if that is asked for here."""
+    registry.expect_installed(candidate.backend)
+    backend = registry.backend(candidate.backend)
+    if dtype not in backend.capabilities.dtypes:
+        return f"{backend.name} does not run in {dtype} (it has {', '.join(backend.capabilities.dtypes)})"
+    devices = backend.devices()
+    if device not in devices:
+        return f"{backend.name} does not run on {device} here (it has {', '.join(devices)})"
+    return None
+
+
+def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settings) -> tuple[list[Row], set[str]]:
+    backend = registry.backend(candidate.backend)
+    with backend.precision(settings.precision):
+        prepared = backend.prepare(candidate, known.problem, dtype=known.dtype, device=blank.device)
+        loss, gradients = prepared.value_and_gradient(known.problem.primals)
+        losses = [loss, *(prepared.value(n) for n in known.neighbours)]
+    is_referee = backend.capabilities.interpreter and known.dtype == "float64" and candidate.loss is None
+    different = judge_loss(losses, list(known.losses), list(known.loss_floors))
+    textbook = _textbook(gradients, known)
+    rows, doubted = [], set()
+    for path, reference in known.gradients.items():
+        judgement = judge(gradients.get(path), _evidence(path, known), is_referee=is_referee)
+        if different:
+            judgement = replace(judgement, verdict=Verdict.DIFFERENT_LOSS, message=different)
+        elif judgement.doubted:
+            doubted.add(path)
+        rows.append(_row(blank, path, reference, judgement, textbook, is_referee, prepared.setup_seconds))
+    return rows, doubted
+
+
+def _evidence(path: str, known: Testimony) -> TensorEvidence:
+    reference, floor, differences = known.gradients[path], known.floor.tensors[path], known.differences[path]
+    confirmed = confirms(reference, known.dtype, floor, differences)
+    return TensorEvidence(known.dtype, reference, confirmed, floor, differences, path in known.reached)
+
+
+def _textbook(gradients: Mapping[str, Array | None], known: Testimony) -> float:
+    filled = {p: np.zeros(g.shape) if gradients.get(p) is None else gradients[p] for p, g in known.gradients.items()}
+    return textbook_difference(filled, known.differences)  # type: ignore[arg-type]
+
+
+def _row(
+    blank: Row, path: str, reference: Array, judgement: Judgement, textbook: float, is_referee: bool, seconds: float
+) -> Row:
+    return replace(
+        blank,
+        verdict=judgement.verdict,
+        message=judgement.message,
+        parameter=path,
+        shape=reference.shape,
+        reference=float(np.linalg.norm(reference)),
+        error=judgement.error,
+        floor=judgement.floor,
+        ratio=judgement.ratio,
+        fd_error=judgement.fd_error,
+        fd_bound=judgement.fd_bound,
+        limit=judgement.limit,
+        textbook=textbook,
+        referee=is_referee,
+        setup_seconds=seconds,
+    )
+
+
+def _doubt(row: Row) -> Row:
+    """Where finite differences cannot say which of two is wrong, the referee is as doubtful as the other."""
+    if not (row.referee and row.verdict is Verdict.AGREE):
+        return row
+    message = "another candidate differs beyond the noise floor, and finite differences cannot tell which is right"
+    return replace(row, verdict=Verdict.INCONCLUSIVE, message=message)
+
+
+def _first_lines(error: Exception) -> str:
+    """The error's type and the first lines of its message, on one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' / '.join(lines[:3])[:400]}"
+
+
+def environment(backends: Sequence[str], settings: Settings) -> dict[str, Any]:
+    """What a reader needs to run it again: versions, devices, precision settings, seed."""
+    installed = [name for name in backends if not registry.missing_modules(name)]
+    versions: dict[str, str] = {}
+    held: dict[str, dict[str, str]] = {}
+    for name in installed:
+        versions |= registry.versions(name)
+        backend = registry.backend(name)
+        try:
+            with backend.precision(settings.precision):
+                held[name] = backend.settings(settings.precision)
+        except Exception as error:
+            held[name] = {"error": _first_lines(error)}
+    return {
+        "gradwitness": metadata.version("gradwitness"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions,
+        "devices": list(settings.devices),
+        "precision": settings.precision,
+        "settings": held,
+        "seed": settings.seed,
+    }
+
