@@ -27,11 +27,11 @@ def _scaled_dot_product_attention(
 ) -> jax.Array:
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     scores = jnp.einsum("bhtd,bhsd->bhts", query * scale, key)
-    mask = jnp.tri(*scores.shape[-2:], dtype=bool) if is_causal else attn_mask
+    mask = jnp.tri(query.shape[-2], key.shape[-2], dtype=bool) if is_causal else attn_mask
     if mask is None:
         return jnp.einsum("bhts,bhsd->bhtd", jax.nn.softmax(scores), value)
     # finite, so that a row in which nothing is allowed has a finite softmax, whose weights are then dropped
-    weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(scores.dtype).min))
+    weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(scores.dtype).min))  # type: ignore[no-untyped-call]
     return jnp.einsum("bhts,bhsd->bhtd", jnp.where(mask, weights, 0.0), value)
 
 

@@ -46,7 +46,8 @@ class JaxBackend:
         with self.precision(precision):
             import jax
 
-            return {"jax_default_matmul_precision": str(jax.config.jax_default_matmul_precision)}
+            held = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+            return {"jax_default_matmul_precision": str(held)}
 
     def precision(self, precision: str) -> AbstractContextManager[None]:
         """Holds the default matmul precision at "highest". "default" leaves the caller's setting alone."""
@@ -57,7 +58,8 @@ class JaxBackend:
         with quiet():
             import jax
 
-        return jax.default_matmul_precision("highest")
+        held: AbstractContextManager[None] = jax.default_matmul_precision("highest")
+        return held
 
     def lower(self, graph: Graph, dtype: str = "float64") -> Loss:
         """`loss(leaves) -> scalar array`. dtype is that of the floats which the graph makes from labels and masks."""

@@ -92,10 +92,11 @@ class JaxPrepared:
             return gradient
 
     def wait(self, x: Any) -> None:
-        jax.block_until_ready(x)
+        jax.block_until_ready(x)  # type: ignore[no-untyped-call]
 
     def _x64(self) -> AbstractContextManager[Any]:
-        return jax.enable_x64(self._wide)
+        context: AbstractContextManager[Any] = jax.enable_x64(self._wide)
+        return context
 
     def _placed(self, params: Primals) -> Arrays:
         return {path: self._put(params[path]) for path in self._reaching}
@@ -103,7 +104,8 @@ class JaxPrepared:
     def _put(self, array: Array) -> jax.Array:
         """A copy on the device (jax may share a host array's memory): floats in the candidate's dtype."""
         dtype = self._dtype if array.dtype.kind == "f" else array.dtype
-        return jax.device_put(np.array(array, dtype=dtype), self._device)
+        placed: jax.Array = jax.device_put(np.array(array, dtype=dtype), self._device)
+        return placed
 
 
 def _inputs(graph: Graph, problem: Problem) -> dict[str, Array]:

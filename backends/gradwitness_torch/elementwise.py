@@ -9,15 +9,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from gradwitness_torch.scalars import Operand, tensors
+from gradwitness_torch.scalars import Operand, on_tensors, tensors
 
 __all__ = ["FUNCTIONS"]
 
 
 def _where(condition: Operand, x: Operand, y: Operand, *, dtype: torch.dtype) -> torch.Tensor:
     """torch.where; of two scalars it would make the caller's default dtype, so they get the candidate's."""
-    (condition, *_) = tensors(condition, *(o for o in (x, y) if isinstance(o, torch.Tensor)))
-    if not isinstance(x, torch.Tensor) and not isinstance(y, torch.Tensor):
+    if not isinstance(condition, torch.Tensor):
+        condition = tensors(condition, x, y)[0]
+    elif not isinstance(x, torch.Tensor) and not isinstance(y, torch.Tensor):
         x = torch.full_like(condition, x, dtype=dtype)
     return torch.where(condition, x, y)
 
@@ -28,8 +29,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "multiply": operator.mul,
     "divide": operator.truediv,
     "power": operator.pow,
-    "maximum": lambda x, y: torch.maximum(*tensors(x, y)),
-    "minimum": lambda x, y: torch.minimum(*tensors(x, y)),
+    "maximum": on_tensors(torch.maximum),
+    "minimum": on_tensors(torch.minimum),
     "where": _where,
     "negative": torch.neg,
     "abs": torch.abs,

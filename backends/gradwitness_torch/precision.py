@@ -56,7 +56,7 @@ def settings() -> dict[str, str]:
     matmul = torch.backends.cuda.matmul
     older = {
         "float32_matmul_precision": _read(torch.get_float32_matmul_precision, "mixed"),
-        "cudnn.allow_tf32": _read(lambda: torch.backends.cudnn.allow_tf32, "mixed"),
+        "cudnn.allow_tf32": _read(lambda: str(torch.backends.cudnn.allow_tf32), "mixed"),
         **{f"cuda.matmul.{name}": getattr(matmul, name) for name in (*_REDUCTIONS, "allow_fp16_accumulation")},
     }
     newer = {f"{library}.{op}.fp32_precision": _get(library, op) for library, op in _OPS if _HAS_FP32_PRECISION}

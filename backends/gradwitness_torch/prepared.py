@@ -75,8 +75,8 @@ class TorchPrepared:
 
     def _tensor(self, array: Array) -> torch.Tensor:
         """A copy on the device: floats in the candidate's dtype, integers and booleans as they are."""
-        dtype = self._dtype if array.dtype.kind == "f" else None
-        return torch.tensor(np.ascontiguousarray(array), dtype=dtype, device=self._device)
+        tensor = torch.from_numpy(np.array(array, order="C"))
+        return tensor.to(self._device, self._dtype if array.dtype.kind == "f" else tensor.dtype)
 
     def _array(self, tensor: torch.Tensor | None) -> Array | None:
         """A copy on the host: two leaves may share one gradient tensor."""

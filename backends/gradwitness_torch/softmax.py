@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 
+from gradwitness_torch.reductions import over_axes
+
 __all__ = ["FUNCTIONS"]
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "softmax": lambda x, *, axis: torch.softmax(x, dim=axis),
     "log_softmax": lambda x, *, axis: torch.log_softmax(x, dim=axis),
-    "logsumexp": lambda x, *, axis, keepdims: torch.logsumexp(x, dim=axis, keepdim=keepdims),
+    "logsumexp": over_axes(torch.logsumexp),
 }

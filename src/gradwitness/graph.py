@@ -5,9 +5,10 @@ from __future__ import annotations
 import linecache
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,16 @@ class Graph:
 
     def descendants(self, paths: Sequence[str]) -> frozenset[int]:
         """Ids of the nodes whose value depends on one of these leaves, the leaves included."""
+        key = tuple(paths)
+        if key not in self._descendants:  # differences ask for the same leaf thousands of times
+            self._descendants[key] = self._find_descendants(key)
+        return self._descendants[key]
+
+    @cached_property
+    def _descendants(self) -> dict[tuple[str, ...], frozenset[int]]:
+        return {}
+
+    def _find_descendants(self, paths: tuple[str, ...]) -> frozenset[int]:
         reached: set[int] = set()
         for node in self.nodes:
             if node.op == LEAF:
@@ -95,7 +106,7 @@ class Graph:
 
     def decomposed(self) -> Graph:
         """The same loss in elementary ops: fused ops expanded by definition, broadcasting made explicit."""
-        builder = Tracer(expand=True)
+        builder = Tracer(expand=True, taken=self.leaves)
         values: dict[int, Any] = {}
         for node in self.nodes:
             if node.op == LEAF:
@@ -146,14 +157,19 @@ def spec_of(array: Any) -> Spec:
 
 
 class Tracer:
-    """Records nodes. With `expand`, fused ops are replaced by their definitions as they come."""
+    """Records nodes. With `expand`, fused ops are replaced by their definitions as they come.
 
-    def __init__(self, *, expand: bool = False) -> None:
+    `taken` are leaf paths that no constant may use.
+    """
+
+    def __init__(self, *, expand: bool = False, taken: Iterable[str] = ()) -> None:
         self.expand = expand
+        self.taken = set(taken)
         self.nodes: list[Node] = []
         self.constants: dict[str, Array] = {}
 
     def leaf(self, path: str, spec: Spec) -> Value:
+        self.taken.add(path)
         return Value(self, self._add(LEAF, (), {"path": path}, spec), spec)
 
     def graph(self, output: Any, constants: Mapping[str, Array]) -> Graph:
@@ -219,7 +235,7 @@ class Tracer:
             if spec.dtype == INT and kinds != {INT}:  # 2 * x means 2.0 * x unless x is an integer
                 scalar, spec = float(scalar), Spec((), FLOAT)
             return Value(self, self._add(LITERAL, (), {"value": scalar}, spec), spec)
-        path = f"constant.{len(self.constants)}"
+        path = next(p for i in count() if (p := f"constant.{i}") not in self.taken)
         self.constants[path] = array.astype({FLOAT: np.float64, INT: np.int64, BOOL: np.bool_}[spec.dtype])
         return self.leaf(path, spec)
 

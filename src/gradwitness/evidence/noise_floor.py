@@ -140,4 +140,5 @@ class _Perturbation:
 
 
 def _square(x: Any) -> Any:
-    return None if x is None else x * x
+    """The square of a float; indices, masks and absent operands as they are."""
+    return x * x if getattr(x, "dtype", np.dtype(float)).kind == "f" and x is not None else x

@@ -25,13 +25,13 @@ def generator(name: str, seed: int) -> Generator:
 
 def weight(rng: Generator, *shape: int, gain: float = 1.0) -> Array:
     """Normal weights of shape (out, ...), of standard deviation gain / sqrt(fan_in)."""
-    drawn: Array = rng.standard_normal(shape) * (gain / math.sqrt(math.prod(shape[1:])))
-    return drawn
+    return rng.normal(0.0, gain / math.sqrt(math.prod(shape[1:])), shape)
 
 
 def bias(rng: Generator, size: int) -> Array:
     """Shape (size,): magnitudes in [0.05, 0.4], signs at random."""
-    return rng.uniform(0.05, 0.4, size) * rng.choice([-1.0, 1.0], size)
+    magnitude = rng.uniform(0.05, 0.4, size)
+    return np.where(rng.random(size) < 0.5, -magnitude, magnitude)
 
 
 def scale(rng: Generator, size: int) -> Array:

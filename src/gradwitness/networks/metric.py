@@ -24,7 +24,7 @@ def siamese(
     """softplus(margin + |a - p| - |a - n|), averaged, for the embeddings of anchors, positives, negatives.
 
     The three embeddings share every parameter, whose cotangents come from three places. The smooth
-    form of the triplet loss of Schroff et al., arXiv:1503.03832, equation 1, on distances not squared.
+    form of the triplet loss of Schroff et al., arXiv:1503.03832, section 3.1, on distances not squared.
     """
     rng = generator("siamese", seed)
     params = {"hidden": dense(rng, features, width), "output": dense(rng, width, outputs)}

@@ -36,7 +36,7 @@ def gaussian_mixture(
     """
     rng = generator("gaussian_mixture", seed)
     below = dimensions * (dimensions - 1) // 2
-    factors = [bias(rng, components * dimensions), rng.normal(0.0, 0.3, components * below)]
+    factors = [bias(rng, components * dimensions), rng.normal(0.0, 0.7 / dimensions**0.5, components * below)]
     params = {
         "alphas": rng.normal(size=components),
         "means": rng.normal(size=(components, dimensions)),
@@ -49,10 +49,11 @@ def gaussian_mixture(
         log_determinants = diagonals.sum(1)
         centred = batch["x"][:, None] - params["means"]  # (batch, K, D)
         inner = params["alphas"] + log_determinants - 0.5 * _squared_distances(centred, diagonals, lower, triangle)
-        likelihood = ops.logsumexp(inner, axis=1).sum() - centred.shape[0] * ops.logsumexp(params["alphas"], axis=0)
+        mixing = ops.logsumexp(params["alphas"], axis=0)
+        log_likelihood: Value = ops.logsumexp(inner, axis=1).sum() - centred.shape[0] * mixing
         squares = ops.exp(2.0 * diagonals).sum() + (lower * lower).sum()
-        prior = 0.5 * gamma**2 * squares - extra_freedom * log_determinants.sum()
-        return prior - likelihood
+        negative_log_prior: Value = 0.5 * gamma**2 * squares - extra_freedom * log_determinants.sum()
+        return negative_log_prior - log_likelihood
 
     return Problem("gaussian_mixture", loss, params, {"x": rng.normal(size=(batch, dimensions))})
 

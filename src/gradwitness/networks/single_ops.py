@@ -59,7 +59,7 @@ def bundle(name: str, problems: Sequence[Problem]) -> Problem:
 
 
 def _problems(op: Op, seed: int) -> Iterator[Problem]:
-    rng = generator(op.name, seed)
+    rng = generator(f"op:{op.name}", seed)  # apart from networks of the same name
     drawn = [_operands(op, sample, rng) for sample in op.samples]
     results = [_results(op, operands, sample) for operands, sample in zip(drawn, op.samples, strict=True)]
     if any(result.dtype != FLOAT for sample_results in results for result in sample_results):

@@ -1,0 +1,146 @@
+"""The sessions of this project: `nox -l` lists them, `nox -s NAME` runs one, arguments follow `--`.
+
+torch takes 1.5 GB, so the sessions that need it share one environment, which session `environment` makes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"  # the first with `requires`
+nox.options.default_venv_backend = "virtualenv"
+nox.options.sessions = ["lint", "types", "tests", "verify"]
+
+ROOT = Path(__file__).parent
+CONSTRAINTS = ROOT / "constraints.txt"
+PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+BACKENDS = PYPROJECT["project"]["entry-points"]["gradwitness.backends"]
+PACKAGES = [ROOT / folder for folder in PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]]
+
+
+@nox.session(requires=["environment"], venv_backend="none")
+def verify(session: nox.Session) -> None:
+    """Verify every network with every backend; arguments are those of `gradwitness verify`."""
+    run(session, "gradwitness", "verify", *session.posargs)
+
+
+@nox.session(requires=["environment"], venv_backend="none")
+def tests(session: nox.Session) -> None:
+    """Run the tests; arguments are pytest's."""
+    run(session, "pytest", *session.posargs)
+
+
+@nox.session(requires=["environment"], venv_backend="none")
+def bench(session: nox.Session) -> None:
+    """Time the backward passes; arguments are pytest's."""
+    run(session, "pytest", "--benchmark-only", *session.posargs)
+
+
+@nox.session(requires=["environment"], venv_backend="none")
+def types(session: nox.Session) -> None:
+    """Check the types; arguments are mypy's."""
+    run(session, "mypy", *session.posargs)
+
+
+@nox.session(reuse_venv=True)
+def lint(session: nox.Session) -> None:
+    """Check style, formatting and the walls between the packages."""
+    install(session, *group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    folders = {folder.parent for folder in PACKAGES}
+    session.run("lint-imports", "--no-cache", env={"PYTHONPATH": os.pathsep.join(map(str, sorted(folders)))})
+
+
+@nox.session(requires=["build"], default=False)
+def package(session: nox.Session) -> None:
+    """Install the wheel in a fresh environment and try it, without the frameworks and then with them."""
+    (wheel,) = (ROOT / "dist").glob("*.whl")
+    expect_contents(session, wheel)
+    session.chdir(session.create_tmp())  # away from the sources
+
+    install(session, str(wheel))
+    expect_backends(session)
+    session.run("gradwitness", "--help", silent=True)
+    session.run("gradwitness", "verify", "article", "--json", "report.json")
+    expect_verdicts(session, Path("report.json"), agree={"numpy"})
+    said = session.run("gradwitness", "verify", "article", "--require", "torch", silent=True, success_codes=[1])
+    if "required" not in str(said):
+        session.error(f"--require torch without torch must fail because it is required; it said:\n{said}")
+
+    install(session, f"{wheel}[torch,jax]")
+    expect_backends(session)
+    session.run("gradwitness", "verify", "article", "--json", "report.json", "--require", ",".join(BACKENDS))
+    expect_verdicts(session, Path("report.json"), agree=set(BACKENDS))
+
+
+@nox.session(default=False)
+def build(session: nox.Session) -> None:
+    """Build the sdist, and from it the wheel, into dist/."""
+    shutil.rmtree(ROOT / "dist", ignore_errors=True)
+    install(session, *group("build"))
+    session.run("python", "-m", "build", "--no-isolation", "--outdir", "dist", silent=True)
+
+
+@nox.session(reuse_venv=True, default=False)
+def environment(session: nox.Session) -> None:
+    """Make the environment that verify, tests, bench and types share, again when what it is made from changed."""
+    made_from = hashlib.sha256(CONSTRAINTS.read_bytes() + (ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    record = Path(session.virtualenv.location, "made-from.sha256")
+    if record.is_file() and record.read_text() == made_from:
+        return
+    install(session, "--editable", ".[torch,jax]", *group("test"), *group("types"))
+    record.write_text(made_from)
+
+
+def run(session: nox.Session, program: str, *arguments: str) -> None:
+    """Run a program of the shared environment; what it writes on standard error stays apart."""
+    folder = session.cache_dir.parent / "environment" / ("Scripts" if os.name == "nt" else "bin")
+    path = os.pathsep.join([str(folder), os.environ.get("PATH", "")])
+    session.run(str(folder / program), *arguments, env={"PATH": path}, stderr=None)
+
+
+def install(session: nox.Session, *requirements: str) -> None:
+    """Install at the versions that constraints.txt pins."""
+    session.install("--constraint", str(CONSTRAINTS), *requirements)
+
+
+def group(name: str) -> tuple[str, ...]:
+    """The requirements of a dependency group of pyproject.toml."""
+    return nox.project.dependency_groups(PYPROJECT, name)
+
+
+def expect_contents(session: nox.Session, wheel: Path) -> None:
+    """The wheel has every file of every package, and besides only its metadata."""
+    expected = {
+        file.relative_to(package.parent).as_posix()
+        for package in PACKAGES
+        for file in package.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    found = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    if found != expected:
+        session.error(f"{wheel.name} lacks {sorted(expected - found)} and should not have {sorted(found - expected)}")
+
+
+def expect_backends(session: nox.Session) -> None:
+    """Every declared backend loads from the installed package."""
+    code = "from gradwitness.registry import *; print(*(backend(name).name for name in backend_names()))"
+    loaded = str(session.run("python", "-c", code, silent=True)).split()
+    if sorted(loaded) != sorted(BACKENDS):
+        session.error(f"loaded backends {loaded}, expected {list(BACKENDS)}")
+
+
+def expect_verdicts(session: nox.Session, report: Path, *, agree: set[str]) -> None:
+    """Every backend has rows: `agree` in those named, `unsupported` in the others."""
+    found = {(row["backend"], row["verdict"]) for row in json.loads(report.read_text())["rows"]}
+    expected = {(name, "agree" if name in agree else "unsupported") for name in BACKENDS}
+    if found != expected:
+        session.error(f"verdicts {sorted(found)}, expected {sorted(expected)}")

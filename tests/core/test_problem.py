@@ -1,0 +1,83 @@
+"""Problems: leaves by path, rounding, and bad input named by its path."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gradwitness import Problem, ops
+from gradwitness.errors import ProblemError
+from gradwitness.tree import flatten, rebuild
+
+
+def loss(params: Any, batch: Any) -> Any:
+    return ops.mse(ops.linear(batch["x"], params["w"]), batch["y"], reduction="mean", half=False)
+
+
+def problem(**changes: Any) -> Problem:
+    params = {"w": np.full((2, 3), 0.1)} | changes.pop("params", {})
+    batch = {"x": np.full((4, 3), 0.7), "y": np.zeros((4, 2))} | changes.pop("batch", {})
+    return Problem("linear", loss, params, batch, **changes)
+
+
+def test_paths_join_levels_with_dots_and_rebuild_restores_the_structure() -> None:
+    tree = {"layers": [{"w": 1}, {"w": 2}], "pair": (3, 4), "b": 5}
+    leaves = flatten(tree, "params")
+    assert leaves == {"layers.0.w": 1, "layers.1.w": 2, "pair.0": 3, "pair.1": 4, "b": 5}
+    assert rebuild(tree, leaves, "params") == tree
+    assert flatten(7, "params") == {"params": 7}
+
+
+@pytest.mark.parametrize(
+    ("tree", "says"),
+    [({"a.b": 1}, "'a.b'.*free of dots"), ({0: 1, "0": 2}, "two leaves have the path '0'"), ({"": 1}, "not empty")],
+)
+def test_ambiguous_paths_are_refused(tree: Any, says: str) -> None:
+    with pytest.raises(ProblemError, match=says):
+        flatten(tree, "params")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"params": {"w": np.ones((2, 3), int)}}, "w: a parameter must be floating.*int64.*astype"),
+        ({"params": {"w": np.array([[1.0, np.nan, np.inf]] * 2)}}, "w: 4 of 6 values are NaN or infinite"),
+        ({"params": {"w": "text"}}, "w: expected an array of floats.*str"),
+        ({"params": {"w": None}}, "w: expected an array.*NoneType"),
+        ({"params": {"x": np.ones(2)}}, "params and batch both have a leaf 'x'"),
+        ({"batch": {"x": np.ones((0, 3))}}, r"x: no elements \(shape \(0, 3\)\)"),
+        ({"wrt": ("z",)}, "wrt names 'z'.*w, x, y"),
+        ({"batch": {"y": np.zeros((4, 2), int)}, "wrt": ("y",)}, "y: wrt must name floating leaves"),
+    ],
+)
+def test_bad_input_is_one_error_with_the_path(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ProblemError, match=says):
+        problem(**changes)
+
+
+def test_no_params_is_an_error() -> None:
+    with pytest.raises(ProblemError, match="nothing to differentiate"):
+        Problem("empty", loss, {}, {"x": np.ones((4, 3))})
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("float64", 0.1), ("float32", 0.10000000149011612), ("bfloat16", 0.10009765625), ("float16", 0.0999755859375)])
+def test_rounding_happens_once_and_in_the_core(dtype: str, expected: float) -> None:
+    rounded = problem().rounded(dtype)
+    assert rounded.primals["w"][0, 0] == expected
+    assert rounded.primals["w"].dtype == np.float64
+    assert rounded.rounded(dtype).primals["w"][0, 0] == expected
+
+
+def test_wrt_names_leaves_of_the_batch() -> None:
+    assert problem(wrt=("x",)).differentiated == ("x",)
+    assert problem().differentiated == ("w",)
+
+
+def test_the_callers_arrays_are_not_touched() -> None:
+    w = np.full((2, 3), 0.1, np.float32)
+    made = problem(params={"w": w})
+    made.rounded("bfloat16").at({"w": np.zeros((2, 3))})
+    assert w.dtype == np.float32
+    assert np.all(w == np.float32(0.1))
