@@ -15,6 +15,7 @@ from gradwitness.errors import ProblemError
 from gradwitness.graph import Graph
 from gradwitness.problem import Problem
 from gradwitness.protocol import Array, Primals
+from gradwitness_jax.quiet import quiet
 
 __all__ = ["JaxPrepared"]
 
@@ -72,7 +73,8 @@ class JaxPrepared:
             placed = self._placed(params)
         if not self._warm:
             started = time.perf_counter()
-            self.wait(self.backward(self.forward(placed)))
+            with quiet():
+                self.wait(self.backward(self.forward(placed)))
             self.setup_seconds += time.perf_counter() - started
             self._warm = True
         return placed
@@ -92,7 +94,7 @@ class JaxPrepared:
             return gradient
 
     def wait(self, x: Any) -> None:
-        jax.block_until_ready(x)  # type: ignore[no-untyped-call]
+        jax.block_until_ready(x)
 
     def _x64(self) -> AbstractContextManager[Any]:
         context: AbstractContextManager[Any] = jax.enable_x64(self._wide)

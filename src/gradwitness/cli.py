@@ -26,7 +26,21 @@ __all__ = ["main"]
 FAST_NETWORKS = ("article", "mlp", "transformer")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Failure(click.ClickException):
+    """An error of ours as one message and exit status 2."""
+
+    exit_code = 2
+
+
+class _Commands(click.Group):
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except GradwitnessError as error:
+            raise _Failure(str(error)) from None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name=package)
 def cli() -> None:
     """Is this gradient right, and if not, who is wrong, where, and why?"""
@@ -223,9 +237,5 @@ def _ops() -> tuple[list[str], list[list[Any]]]:
 
 
 def main() -> None:
-    """Run the command; every error that gradwitness raises on its own account is one message and exit 2."""
-    try:
-        cli()
-    except GradwitnessError as error:
-        click.echo(f"gradwitness: {error}", err=True)
-        raise SystemExit(2) from None
+    """The console script."""
+    cli(prog_name="gradwitness")

@@ -89,7 +89,11 @@ def verify_problem(
     for dtype in settings.dtypes:
         find_dtype(dtype)
         progress(f"{problem.name} {dtype}: referee, noise floor and finite differences")
-        known = testimony(registry.interpreter(), problem, dtype, seed=settings.seed)
+        try:
+            known = testimony(registry.interpreter(), problem, dtype, seed=settings.seed)
+        except Exception as error:
+            rows += _without_referee(problem, candidates, settings, dtype, error)
+            continue
         for device in settings.devices:
             found: list[Row] = []
             doubted: set[str] = set()
@@ -100,6 +104,18 @@ def verify_problem(
                 doubted |= doubts
             rows += [_doubt(row) if row.parameter in doubted else row for row in found]
     return rows
+
+
+def _without_referee(
+    problem: Problem, candidates: Mapping[str, Candidate], settings: Settings, dtype: str, error: Exception
+) -> list[Row]:
+    """Nothing can be judged where the referee itself raised: a row for each candidate that says so."""
+    message = f"no referee: {_first_lines(error)}"
+    return [
+        Row(problem.name, label, candidate.backend, device, dtype, Verdict.ERROR, message)
+        for device in settings.devices
+        for label, candidate in candidates.items()
+    ]
 
 
 def _trial(

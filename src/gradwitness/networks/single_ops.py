@@ -79,9 +79,16 @@ def _loss(op: Op, chosen: Sequence[int], params: Any, batch: Any) -> Value:
     for i in chosen:
         result = _call(op, {**batch[f"sample{i}"], **params[f"sample{i}"]}, op.samples[i])
         results = result if isinstance(result, tuple) else (result,)
-        products = [r * c for r, c in zip(results, batch[f"sample{i}"]["cotangent"], strict=True)]
-        terms += [p.sum() if p.ndim else p for p in products]
+        terms += [_inner(op, r, c) for r, c in zip(results, batch[f"sample{i}"]["cotangent"], strict=True)]
     return functools.reduce(ops.add, terms)
+
+
+def _inner(op: Op, result: Value, cotangent: Value) -> Value:
+    """sum(result * cotangent), by another op than the one on trial: two equal faults would cancel."""
+    if op.name == "multiply":
+        return ops.matmul(result.reshape(-1), cotangent.reshape(-1))
+    product = result * cotangent
+    return product.sum() if product.ndim else product
 
 
 def _call(op: Op, operands: Mapping[str, Any], sample: Sample) -> Any:
