@@ -16,26 +16,21 @@ FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 @dataclass(frozen=True)
 class DType:
-    """A binary floating-point format (IEEE 754-2019, table 3.5; bfloat16 is float32's upper half).
-
-    accumulation: the unit roundoff inside sums of products. Every kernel in use here accumulates the
-    16-bit formats in float32, so a long sum of theirs rounds once, at its end.
-    """
+    """A binary floating-point format (IEEE 754-2019, table 3.5; bfloat16 is float32's upper half)."""
 
     name: str
     unit_roundoff: float
     smallest_normal: float
     smallest_subnormal: float
-    accumulation: float
 
 
 DTYPES = {
     d.name: d
     for d in (
-        DType("float64", 2.0**-53, 2.0**-1022, 2.0**-1074, 2.0**-53),
-        DType("float32", 2.0**-24, 2.0**-126, 2.0**-149, 2.0**-24),
-        DType("float16", 2.0**-11, 2.0**-14, 2.0**-24, 2.0**-24),
-        DType("bfloat16", 2.0**-8, 2.0**-126, 2.0**-133, 2.0**-24),
+        DType("float64", 2.0**-53, 2.0**-1022, 2.0**-1074),
+        DType("float32", 2.0**-24, 2.0**-126, 2.0**-149),
+        DType("float16", 2.0**-11, 2.0**-14, 2.0**-24),
+        DType("bfloat16", 2.0**-8, 2.0**-126, 2.0**-133),
     )
 }
 

@@ -197,15 +197,15 @@ def _limit(evidence: TensorEvidence) -> float:
     return threshold(evidence.floor.runs) * evidence.floor.norm
 
 
-def _zero_could_pass(evidence: TensorEvidence) -> bool:
-    """A gradient truly not zero, yet within the floor of zero.
+def _is_zero(evidence: TensorEvidence) -> bool:
+    """Whether the gradient is zero by structure (a bias before batch norm): float64 computes nothing but noise."""
+    narrowing = find_dtype("float64").unit_roundoff / find_dtype(evidence.dtype).unit_roundoff
+    return float(np.linalg.norm(evidence.reference)) <= narrowing * _limit(evidence)
 
-    A gradient that is zero by structure (a bias before batch norm) is computed as float64 noise;
-    there a zero is right.
-    """
-    norm = float(np.linalg.norm(evidence.reference))
-    scale = find_dtype("float64").unit_roundoff / find_dtype(evidence.dtype).unit_roundoff
-    return scale * _limit(evidence) < norm <= _limit(evidence)
+
+def _zero_could_pass(evidence: TensorEvidence) -> bool:
+    """Whether a zero would be within the floor of a gradient that is not zero."""
+    return not _is_zero(evidence) and float(np.linalg.norm(evidence.reference)) <= _limit(evidence)
 
 
 def _would_catch_zero(evidence: TensorEvidence) -> bool:
@@ -223,7 +223,7 @@ def _against_referee(gradient: Array, evidence: TensorEvidence, worst: int) -> s
     got, expected = float(gradient.reshape(-1)[worst]), float(evidence.reference.reshape(-1)[worst])
     norm = float(np.linalg.norm(evidence.reference))
     error = float(np.linalg.norm(gradient - evidence.reference))
-    part = f"{error / norm:.2g} of its norm" if norm else f"{error:.3g} where it is 0"
+    part = f"{error:.3g} where it is 0" if _is_zero(evidence) else f"{error / norm:.2g} of its norm"
     return (
         f"off by {part}, {_floors(float(_over(error, evidence.floor.norm)))}; "
         f"worst at {place}: {got:.9g}, expected {expected:.9g}{_numeric(evidence, worst)}"

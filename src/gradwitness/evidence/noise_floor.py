@@ -101,7 +101,6 @@ class _Perturbation:
         self.amplification = _amplification(dtype)
         found = find_dtype(dtype)
         self.variance = (found.unit_roundoff * self.amplification) ** 2
-        self.inside = (found.accumulation / found.unit_roundoff) ** 2
         self.tiny = found.smallest_subnormal
         self.rng = rng
         self.squared: dict[int, Any] = {}  # each contraction's step on squared operands
@@ -113,7 +112,7 @@ class _Perturbation:
         if "contraction" in (rounding.value, rounding.cotangent):
             self.squared[node.id] = step.with_operands([_square(o) for o in step.operands])
         if rounding.value == "contraction":
-            moment = self.squared[node.id].output * self.inside
+            moment = self.squared[node.id].output
         elif rounding.value == "operand":
             moment = _square(step.operands[0])
         elif rounding.value == "exact":
@@ -129,7 +128,7 @@ class _Perturbation:
         if rounding.cotangent == "contraction":
             squared = self.squared[node.id]
             squared.needs = step.needs
-            moments = [None if m is None else m * self.inside for m in squared.pull(_square(cotangent))]
+            moments = squared.pull(_square(cotangent))
         elif rounding.cotangent == "operand":
             moments = [_square(cotangent)] * len(sent)
         return [None if s is None else self._perturb(s, m) for s, m in zip(sent, moments, strict=True)]
