@@ -96,6 +96,7 @@ def environment(session: nox.Session) -> None:
     record = Path(session.virtualenv.location, "made-from.sha256")
     if record.is_file() and record.read_text() == made_from:
         return
+    session.log("Installing torch and jax, once: 1.5 GB, some minutes on a slow line.")
     install(session, "--editable", ".[torch,jax]", *group("test"), *group("types"))
     record.write_text(made_from)
 

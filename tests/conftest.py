@@ -1,4 +1,4 @@
-"""What every test shares: Hypothesis without deadlines, and `gpu` tests skipped where there is no GPU."""
+"""What every test shares: the interpreter, Hypothesis without deadlines, and what is skipped when."""
 
 from __future__ import annotations
 
@@ -6,13 +6,26 @@ import pytest
 from hypothesis import settings
 
 from gradwitness import registry
+from gradwitness.protocol import Interpreter
 
 # a framework's first call takes seconds, the next a millisecond
 settings.register_profile("gradwitness", deadline=None)
 settings.load_profile("gradwitness")
 
 
+@pytest.fixture
+def interpreter() -> Interpreter:
+    """The backend that runs graphs node by node."""
+    return registry.interpreter()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--nightly", action="store_true", help="run the tests marked `nightly` too")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("nightly") and not item.config.getoption("--nightly"):
+        pytest.skip("takes minutes: runs with --nightly")
     if item.get_closest_marker("gpu") and not _has_gpu():
         pytest.skip("no backend has a GPU here")
 

@@ -12,11 +12,6 @@ import jax.numpy as jnp
 __all__ = ["FUNCTIONS"]
 
 
-def _where(condition: Any, x: Any, y: Any, *, dtype: Any) -> jax.Array:
-    """jnp.where; of two scalars it would make the default dtype, so they get the candidate's."""
-    return jnp.where(condition, x, y).astype(dtype)
-
-
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add": operator.add,
     "subtract": operator.sub,
@@ -25,13 +20,14 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "power": operator.pow,
     "maximum": jnp.maximum,
     "minimum": jnp.minimum,
-    "where": _where,
+    "where": jnp.where,
     "negative": jnp.negative,
     "abs": jnp.abs,
     "exp": jnp.exp,
     "log": jnp.log,
     "log1p": jnp.log1p,
     "expm1": jnp.expm1,
+    "erf": jax.scipy.special.erf,
     "sqrt": jnp.sqrt,
     "sin": jnp.sin,
     "cos": jnp.cos,

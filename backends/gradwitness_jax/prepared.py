@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradwitness.errors import ProblemError
 from gradwitness.graph import Graph
 from gradwitness.problem import Problem
 from gradwitness.protocol import Array, Primals
@@ -40,7 +39,7 @@ class JaxPrepared:
         self._paths = problem.differentiated
         self._reaching = [path for path in self._paths if path in graph.leaves]
         with self._x64():
-            self._constants = {path: self._put(a) for path, a in _inputs(graph, problem).items()}
+            self._constants = {path: self._put(a) for path, a in problem.inputs(graph).items()}
             self._one = self._put(np.ones(()))
         self._compile(loss)
         self.value_and_gradient(problem.primals)
@@ -108,13 +107,3 @@ class JaxPrepared:
         dtype = self._dtype if array.dtype.kind == "f" else array.dtype
         placed: jax.Array = jax.device_put(np.array(array, dtype=dtype), self._device)
         return placed
-
-
-def _inputs(graph: Graph, problem: Problem) -> dict[str, Array]:
-    """The leaves of the graph that are not differentiated."""
-    known = {**problem.leaves, **graph.constants}
-    unknown = [path for path in graph.leaves if path not in known]
-    if unknown:
-        there = ", ".join(known)
-        raise ProblemError(f"the graph reads {', '.join(unknown)}, which {problem.name!r} lacks; its leaves: {there}")
-    return {path: known[path] for path in graph.leaves if path not in problem.differentiated}

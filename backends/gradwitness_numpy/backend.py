@@ -82,8 +82,7 @@ class PreparedNumpy:
     def __init__(self, graph: Graph, problem: Problem, dtype: np.dtype[Any]) -> None:
         started = time.perf_counter()
         self.graph, self.dtype, self.wrt = graph, dtype, problem.differentiated
-        fixed = {**problem.leaves, **graph.constants}
-        self.fixed = {p: self._cast(a) for p, a in fixed.items() if p not in self.wrt}
+        self.fixed = {path: self._cast(a) for path, a in problem.inputs(graph).items()}
         self.setup_seconds = time.perf_counter() - started
 
     def _cast(self, array: Array) -> Array:

@@ -7,7 +7,7 @@ import operator
 
 import numpy as np
 
-from gradwitness_numpy.numerics import gaussian_cdf, gaussian_density, sigmoid, softplus
+from gradwitness_numpy.numerics import erf, gaussian_cdf, gaussian_density, sigmoid, softplus
 from gradwitness_numpy.rule import Array, Cotangents, Rule, Step, binary, unary, unbroadcast
 
 
@@ -88,6 +88,7 @@ RULES: dict[str, Rule] = {
     "log": unary(np.log, lambda g, y, x: g / x),
     "log1p": unary(np.log1p, lambda g, y, x: g / (1 + x)),
     "expm1": unary(np.expm1, lambda g, y, x: g * np.exp(x)),
+    "erf": unary(erf, lambda g, y, x: g * np.exp(-x * x) * (2 / math.sqrt(math.pi))),
     "sqrt": unary(np.sqrt, lambda g, y, x: g * 0.5 / y),
     "sin": unary(np.sin, lambda g, y, x: g * np.cos(x)),
     "cos": unary(np.cos, lambda g, y, x: -g * np.sin(x)),

@@ -7,9 +7,16 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["gaussian_cdf", "gaussian_density", "scatter_add", "sigmoid", "softplus"]
+__all__ = ["erf", "gaussian_cdf", "gaussian_density", "scatter_add", "sigmoid", "softplus"]
 
 Array = Any
+
+
+def erf(x: Array) -> Array:
+    """2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x."""
+    from scipy.special import erf as error_function
+
+    return error_function(x)
 
 
 def sigmoid(x: Array) -> Array:

@@ -14,13 +14,8 @@ from gradwitness_torch.scalars import Operand, on_tensors, tensors
 __all__ = ["FUNCTIONS"]
 
 
-def _where(condition: Operand, x: Operand, y: Operand, *, dtype: torch.dtype) -> torch.Tensor:
-    """torch.where; of two scalars it would make the caller's default dtype, so they get the candidate's."""
-    if not isinstance(condition, torch.Tensor):
-        condition = tensors(condition, x, y)[0]
-    elif not isinstance(x, torch.Tensor) and not isinstance(y, torch.Tensor):
-        x = torch.full_like(condition, x, dtype=dtype)
-    return torch.where(condition, x, y)
+def _where(condition: Operand, x: Operand, y: Operand) -> torch.Tensor:
+    return torch.where(tensors(condition, x, y)[0], x, y)
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -38,6 +33,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "log": torch.log,
     "log1p": torch.log1p,
     "expm1": torch.expm1,
+    "erf": torch.erf,
     "sqrt": torch.sqrt,
     "sin": torch.sin,
     "cos": torch.cos,

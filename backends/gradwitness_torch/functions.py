@@ -36,10 +36,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     **losses.FUNCTIONS,
 }
 
-# These make floats out of labels, masks and literals: nothing in their operands says of what width.
-MAKES_FLOATS = ("where", "one_hot")
-
 
 def functions(dtype: str) -> dict[str, Callable[..., Any]]:
-    """Op name -> torch function, for graphs that run in `dtype`."""
-    return FUNCTIONS | {name: partial(FUNCTIONS[name], dtype=getattr(torch, dtype)) for name in MAKES_FLOATS}
+    """Op name -> torch function, for graphs that run in `dtype`, which one_hot cannot tell from its labels."""
+    return FUNCTIONS | {"one_hot": partial(FUNCTIONS["one_hot"], dtype=getattr(torch, dtype))}

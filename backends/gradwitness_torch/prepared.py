@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from gradwitness.errors import ProblemError
 from gradwitness.graph import Graph
 from gradwitness.problem import Problem
 from gradwitness.protocol import Array, Primals
@@ -41,7 +40,7 @@ class TorchPrepared:
         self._host = np.float64 if dtype == "float64" else np.float32
         self._paths = problem.differentiated
         self._reaching = [path for path in self._paths if path in graph.leaves]
-        self._constants = {path: self._tensor(a) for path, a in _inputs(graph, problem).items()}
+        self._constants = {path: self._tensor(a) for path, a in problem.inputs(graph).items()}
 
     def value(self, params: Primals) -> float:
         return self.forward(self.place(params)).loss.item()
@@ -84,13 +83,3 @@ class TorchPrepared:
 
 
 _WIDER = {np.float64: torch.float64, np.float32: torch.float32}
-
-
-def _inputs(graph: Graph, problem: Problem) -> dict[str, Array]:
-    """The leaves of the graph that are not differentiated."""
-    known = {**problem.leaves, **graph.constants}
-    unknown = [path for path in graph.leaves if path not in known]
-    if unknown:
-        there = ", ".join(known)
-        raise ProblemError(f"the graph reads {', '.join(unknown)}, which {problem.name!r} lacks; its leaves: {there}")
-    return {path: known[path] for path in graph.leaves if path not in problem.differentiated}

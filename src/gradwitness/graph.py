@@ -192,7 +192,7 @@ class Tracer:
     def apply(self, op: str, operands: Sequence[Any], attributes: Mapping[str, Any]) -> Any:
         declared = find_op(op)
         try:
-            return self._apply(declared, self._values(operands), attributes)
+            return self._apply(declared, self._values(declared, operands), attributes)
         except (ShapeError, TraceError) as error:
             if isinstance(error, TraceError) and error.args[0].startswith(op + ":"):
                 raise
@@ -219,22 +219,28 @@ class Tracer:
         spread: Value = self.apply("broadcast_to", [value], {"shape": result.shape})
         return spread
 
-    def _values(self, operands: Sequence[Any]) -> list[Value | None]:
+    def _values(self, op: Op, operands: Sequence[Any]) -> list[Value | None]:
         kinds = {o.dtype for o in operands if isinstance(o, Value)}
-        return [o if o is None else self._value(o, kinds) for o in operands]
+        return [o if o is None else self._value(o, op, kinds) for o in operands]
 
-    def _value(self, operand: Any, kinds: set[str]) -> Value:
+    def _value(self, operand: Any, op: Op, kinds: set[str]) -> Value:
         if isinstance(operand, Value):
             if operand.builder is not self:
                 raise TraceError("a value of another trace was used; a loss may use only its own params and batch")
             return operand
         array = np.asarray(operand)
         spec = spec_of(array)
-        if array.ndim == 0:
+        if array.ndim == 0 and op.broadcasts:
             scalar: Any = array.item()
             if spec.dtype == INT and kinds != {INT}:  # 2 * x means 2.0 * x unless x is an integer
                 scalar, spec = float(scalar), Spec((), FLOAT)
+            if spec.dtype == FLOAT and FLOAT not in kinds:  # no array says how wide it is, so it becomes one
+                return self._constant(np.asarray(scalar), spec)
             return Value(self, self._add(LITERAL, (), {"value": scalar}, spec), spec)
+        return self._constant(array, spec)
+
+    def _constant(self, array: Array, spec: Spec) -> Value:
+        """An array that the loss closed over, as a leaf of its own."""
         path = next(p for i in count() if (p := f"constant.{i}") not in self.taken)
         self.constants[path] = array.astype({FLOAT: np.float64, INT: np.int64, BOOL: np.bool_}[spec.dtype])
         return self.leaf(path, spec)

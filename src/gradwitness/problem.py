@@ -76,6 +76,19 @@ class Problem:
         """The differentiated leaves by path."""
         return {path: self.leaves[path] for path in self.differentiated}
 
+    def inputs(self, graph: Graph) -> dict[str, Array]:
+        """The leaves that `graph` reads and that are not differentiated, its constants included, by path.
+
+        Raises ProblemError if the graph reads a leaf that is not here.
+        """
+        known = {**self.leaves, **graph.constants}
+        unknown = [path for path in graph.leaves if path not in known]
+        if unknown:
+            raise ProblemError(
+                f"the graph reads {', '.join(unknown)}, which {self.name!r} lacks; its leaves: {', '.join(known)}"
+            )
+        return {path: known[path] for path in graph.leaves if path not in self.differentiated}
+
     def rounded(self, dtype: str) -> Problem:
         """The same problem at the nearest point that `dtype` can hold; still float64 arrays."""
 

@@ -126,3 +126,15 @@ def test_a_value_of_another_trace_is_refused() -> None:
     trace(lambda p, b: (kept.append(p["w"]), p["w"].sum())[1], {"w": W}, {})
     with pytest.raises(TraceError, match="another trace"):
         trace(lambda p, b: (p["w"] * kept[0]).sum(), {"w": W}, {})
+
+
+def test_scalars_that_no_array_gives_a_width_become_leaves(interpreter: Interpreter) -> None:
+    """where(mask, 1.0, 0.0): as literals they would take each framework's default dtype."""
+    graph = trace(lambda p, b: (ops.where(b["m"], 1, 0) * p["w"]).sum(), {"w": W}, {"m": W > 0})
+    assert list(graph.constants) == ["constant.0", "constant.1"]
+    assert value(interpreter, graph, w=W, m=W > 0) == 6.0
+
+
+def test_an_integer_index_stays_an_integer(interpreter: Interpreter) -> None:
+    graph = trace(lambda p, b: ops.take(p["w"], 2, axis=0).sum(), {"w": W}, {})
+    assert value(interpreter, graph, w=np.arange(12.0).reshape(4, 3)) == 21.0

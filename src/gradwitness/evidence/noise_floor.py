@@ -113,8 +113,6 @@ class _Perturbation:
             self.squared[node.id] = step.with_operands([_square(o) for o in step.operands])
         if rounding.value == "contraction":
             moment = self.squared[node.id].output
-        elif rounding.value == "operand":
-            moment = _square(step.operands[0])
         elif rounding.value == "exact":
             return step.output
         return self._perturb(step.output, moment)
@@ -129,8 +127,6 @@ class _Perturbation:
             squared = self.squared[node.id]
             squared.needs = step.needs
             moments = squared.pull(_square(cotangent))
-        elif rounding.cotangent == "operand":
-            moments = [_square(cotangent)] * len(sent)
         return [None if s is None else self._perturb(s, m) for s, m in zip(sent, moments, strict=True)]
 
     def _perturb(self, x: Any, moment: Any) -> Any:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 from gradwitness.ops.samples import boolean, positive, real, sample
 from gradwitness.ops.shapes import broadcast, expect, expect_dtype
-from gradwitness.ops.value import BOOL, FLOAT, Operand, Spec
-from gradwitness.ops.vocabulary import EXACT, OPERAND, ROUNDED, op
+from gradwitness.ops.value import BOOL, FLOAT, Operand, Spec, Value
+from gradwitness.ops.vocabulary import EXACT, ROUNDED, op
 
-_REAL = [sample(real(2, 3)), sample(real(7)), sample(real(2, 1, 4))]
+_REAL = [sample(real(2, 3)), sample(real(7)), sample(real(2, 1, 4)), sample(real())]
 _WIDE = [sample(real(2, 3, scale=3.0)), sample(real(7)), sample(real(2, 1, 4, scale=2.0))]
 _POSITIVE = [sample(positive(2, 3)), sample(positive(7)), sample(positive(2, 1, 4, scale=3.0))]
 _PAIRS = [sample(real(2, 3), real(2, 3)), sample(real(4, 1, 3), real(2, 1)), sample(real(5), real(3, 5))]
@@ -127,6 +128,12 @@ def expm1(x: Operand) -> Spec:
     return _float(x)
 
 
+@op(rounding=ROUNDED, samples=_WIDE)
+def erf(x: Operand) -> Spec:
+    """The error function: 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x."""
+    return _float(x)
+
+
 @op(rounding=ROUNDED, samples=_POSITIVE)
 def sqrt(x: Operand) -> Spec:
     """Square root."""
@@ -169,15 +176,25 @@ def leaky_relu(x: Operand, *, negative_slope: float = 0.01) -> Spec:
     return _float(x)
 
 
-@op(rounding=OPERAND, samples=[*_REAL, sample(real(3, 5), alpha=0.7)])
+def _elu(x: Value, *, alpha: float) -> Value:
+    return where(x > 0.0, x, expm1(minimum(x, 0.0)) * alpha)
+
+
+@op(samples=[*_REAL, sample(real(3, 5), alpha=0.7)], definition=_elu)
 def elu(x: Operand, *, alpha: float = 1.0) -> Spec:
     """x where x > 0, else alpha * (exp(x) - 1)."""
     return _float(x)
 
 
+def _gelu(x: Value, *, approximate: str) -> Value:
+    if approximate == "none":
+        return x * 0.5 * (1.0 + erf(x * math.sqrt(0.5)))
+    return x * 0.5 * (1.0 + tanh((x + x * x * x * 0.044715) * math.sqrt(2 / math.pi)))
+
+
 @op(
-    rounding=OPERAND,
     samples=[*_WIDE, sample(real(2, 3, scale=3.0), approximate="tanh"), sample(real(7), approximate="tanh")],
+    definition=_gelu,
 )
 def gelu(x: Operand, *, approximate: str = "none") -> Spec:
     """x * Phi(x): exact through erf (approximate="none"), or its tanh form (approximate="tanh").

@@ -20,6 +20,7 @@ _SAMPLES = [
     sample(real(3, 4), axis=1, keepdims=True),
     sample(real(2, 5, 3), axis=(0, -1)),
     sample(real(6), axis=0),
+    sample(real(), axis=None),
 ]
 
 
@@ -70,7 +71,7 @@ def _std(x: Value, *, axis: tuple[int, ...], keepdims: bool, correction: float) 
     return sqrt(_var(x, axis=axis, keepdims=keepdims, correction=correction))
 
 
-_SPREADS = [*_SAMPLES, sample(real(4, 3), axis=0, correction=1), sample(real(5), axis=None, correction=1)]
+_SPREADS = [*_SAMPLES[:-1], sample(real(4, 3), axis=0, correction=1), sample(real(5), axis=None, correction=1)]
 
 
 def _spread(x: Spec, axis: tuple[int, ...], keepdims: bool, correction: float) -> Spec:

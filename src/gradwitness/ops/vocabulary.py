@@ -21,7 +21,7 @@ from gradwitness.errors import GradwitnessError, TraceError, UnknownName
 from gradwitness.ops.samples import Sample
 from gradwitness.ops.value import Builder, Spec, Value
 
-__all__ = ["CONTRACTION", "EXACT", "GATHER", "OPERAND", "OPS", "REDUCTION", "ROUNDED", "Op", "Rounding", "find_op", "op"]
+__all__ = ["CONTRACTION", "EXACT", "GATHER", "OPS", "REDUCTION", "ROUNDED", "Op", "Rounding", "find_op", "op"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,6 @@ class Rounding:
     exact        copied or selected: no rounding at all
     rounded      one rounding of the result: u |y|
     contraction  a sum of products: u |y| and, for the roundings inside, u sqrt(sum a^2 b^2)
-    operand      cancels inside: u |x| for the value, u |g| for the cotangent
     """
 
     value: str
@@ -43,7 +42,6 @@ ROUNDED = Rounding("rounded", "rounded")
 CONTRACTION = Rounding("contraction", "contraction")
 REDUCTION = Rounding("contraction", "exact")  # sums going forward, copies coming back
 GATHER = Rounding("exact", "contraction")  # copies going forward, sums coming back
-OPERAND = Rounding("operand", "operand")
 
 
 @dataclass(frozen=True)
