@@ -29,6 +29,7 @@ class JaxBackend:
         ops=frozenset(OPS),
         requires=("jax", "jaxlib"),
         install='pip install "gradwitness[jax]"',
+        sum_growth={"bfloat16": 0.5, "float16": 0.5},  # XLA on the CPU adds cotangents one by one, in 16 bits
     )
 
     def devices(self) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 
 from gradwitness_numpy.numerics import scatter_add
@@ -42,13 +41,10 @@ RULES: dict[str, Rule] = {
         lambda x, *, axes: np.transpose(x, axes), lambda g, y, x, *, axes: np.transpose(g, np.argsort(axes))
     ),
     "reshape": unary(lambda x, *, shape: np.reshape(x, shape), lambda g, y, x, *, shape: np.reshape(g, np.shape(x))),
-    "broadcast_to": unary(
-        lambda x, *, shape: np.broadcast_to(x, shape), lambda g, y, x, *, shape: unbroadcast(g, x)
-    ),
+    "broadcast_to": unary(lambda x, *, shape: np.broadcast_to(x, shape), lambda g, y, x, *, shape: unbroadcast(g, x)),
     "concatenate": Rule(lambda *arrays, axis: np.concatenate(arrays, axis=axis), _concatenate_vjp),
     "stack": Rule(lambda *arrays, axis: np.stack(arrays, axis=axis), _stack_vjp),
     "index": Rule(lambda x, *, key: x[key], _index_vjp),
     "take": Rule(lambda x, indices, *, axis: np.take(x, indices, axis=axis), _take_vjp),
     "one_hot": Rule(_one_hot, lambda g, step: (None,)),
 }
-

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gradwitness_numpy.rule import Array, Cotangents, Rule, Step, unbroadcast
+from gradwitness_numpy.rule import Array, Cotangents, Rule, Step, sum_leading, unbroadcast
 
 
 def _transposed(x: Array) -> Array:
@@ -48,7 +48,7 @@ def _linear_vjp(g: Array, step: Step) -> Cotangents:
     return (
         (rows @ weight).reshape(x.shape) if step.needs[0] else None,
         rows.T @ _rows(x) if step.needs[1] else None,
-        rows.sum(axis=0) if step.needs[2] else None,
+        sum_leading(rows, 1) if step.needs[2] else None,
     )
 
 

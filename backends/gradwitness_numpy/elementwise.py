@@ -68,9 +68,7 @@ RULES: dict[str, Rule] = {
     "subtract": binary(operator.sub, lambda g, z, x, y: g, lambda g, z, x, y: -g),
     "multiply": binary(operator.mul, lambda g, z, x, y: g * y, lambda g, z, x, y: g * x),
     "divide": binary(operator.truediv, lambda g, z, x, y: g / y, lambda g, z, x, y: -g * z / y),
-    "power": binary(
-        operator.pow, lambda g, z, x, y: g * (y * x ** (y - 1)), lambda g, z, x, y: g * (z * np.log(x))
-    ),
+    "power": binary(operator.pow, lambda g, z, x, y: g * (y * x ** (y - 1)), lambda g, z, x, y: g * (z * np.log(x))),
     "maximum": binary(
         np.maximum,
         lambda g, z, x, y: _larger_share(g, x > y, x == y),

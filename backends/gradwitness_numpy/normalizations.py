@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradwitness_numpy.rule import Array, Cotangents, Rule, Step
+from gradwitness_numpy.rule import Array, Cotangents, Rule, Step, sum_leading
 
 Axes = tuple[int, ...]
 
@@ -31,11 +31,10 @@ def _layer_norm_vjp(g: Array, step: Step) -> Cotangents:
     normal, inverse = step.saved
     weight = step.operands[1]
     split = g.ndim - weight.ndim
-    leading, trailing = tuple(range(split)), tuple(range(split, g.ndim))
     return (
-        _normalized_vjp(g * weight, normal, inverse, trailing) if step.needs[0] else None,
-        (g * normal).sum(axis=leading) if step.needs[1] else None,
-        g.sum(axis=leading) if step.needs[2] else None,
+        _normalized_vjp(g * weight, normal, inverse, tuple(range(split, g.ndim))) if step.needs[0] else None,
+        sum_leading(g * normal, split) if step.needs[1] else None,
+        sum_leading(g, split) if step.needs[2] else None,
     )
 
 
@@ -54,7 +53,7 @@ def _rms_norm_vjp(g: Array, step: Step) -> Cotangents:
     along = (scaled * normal).mean(axis=tuple(range(split, g.ndim)), keepdims=True)
     return (
         inverse * (scaled - normal * along) if step.needs[0] else None,
-        (g * normal).sum(axis=tuple(range(split))) if step.needs[1] else None,
+        sum_leading(g * normal, split) if step.needs[1] else None,
     )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from gradwitness_numpy.numerics import sigmoid
-from gradwitness_numpy.rule import Array, Cotangents, Rule, Step
+from gradwitness_numpy.rule import Array, Cotangents, Rule, Step, sum_leading
 
 
 def _affine_vjp(g: Array, x: Array, weight: Array) -> tuple[Array, Array, Array]:
     """Cotangents of x, weight and bias in x @ weight.T + bias."""
-    return g @ weight, g.T @ x, g.sum(axis=0)
+    return g @ weight, g.T @ x, sum_leading(g, 1)
 
 
 def _lstm_cell(x: Array, h: Array, c: Array, w_ih: Array, w_hh: Array, b_ih: Array, b_hh: Array) -> tuple[Array, Array]:
@@ -40,7 +40,9 @@ def _lstm_cell_vjp(cotangents: tuple[Array, Array], step: Step) -> Cotangents:
     return dx, dh, by_memory * f, dw_ih, dw_hh, db, db
 
 
-def _gru_cell(x: Array, h: Array, w_ih: Array, w_hh: Array, b_ih: Array, b_hh: Array) -> tuple[Array, tuple[Array, ...]]:
+def _gru_cell(
+    x: Array, h: Array, w_ih: Array, w_hh: Array, b_ih: Array, b_hh: Array
+) -> tuple[Array, tuple[Array, ...]]:
     r_x, z_x, n_x = np.split(x @ w_ih.T + b_ih, 3, axis=1)
     r_h, z_h, n_h = np.split(h @ w_hh.T + b_hh, 3, axis=1)
     r, z = sigmoid(r_x + r_h), sigmoid(z_x + z_h)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Array", "Cotangents", "Rule", "Slab", "Step", "binary", "unary", "unbroadcast"]
+__all__ = ["Array", "Cotangents", "Rule", "Slab", "Step", "binary", "sum_leading", "unary", "unbroadcast"]
 
 Array = Any  # a float or object array, or a NumPy scalar: everything here is ufuncs and matmul
 Cotangents = Sequence[Any]
@@ -77,9 +78,15 @@ def unbroadcast(cotangent: Array, like: Any) -> Array:
         return cotangent
     extra = np.ndim(cotangent) - len(shape)
     if extra:
-        cotangent = cotangent.sum(axis=tuple(range(extra)))
+        cotangent = sum_leading(cotangent, extra)
     repeated = tuple(i for i, n in enumerate(shape) if n == 1 and cotangent.shape[i] != 1)
     return cotangent.sum(axis=repeated, keepdims=True) if repeated else cotangent
+
+
+def sum_leading(x: Array, axes: int) -> Array:
+    """The sum over the first `axes` axes, as a product with ones: BLAS sums in blocks, faster and closer."""
+    rows = math.prod(x.shape[:axes])
+    return (np.ones(rows, x.dtype) @ x.reshape(rows, -1)).reshape(x.shape[axes:])
 
 
 def unary(forward: Callable[..., Array], vjp: Callable[..., Array]) -> Rule:

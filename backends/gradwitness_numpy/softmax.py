@@ -30,7 +30,9 @@ def _logsumexp(x: Array, *, axis: Axes, keepdims: bool) -> tuple[Array, Array]:
     weights = np.exp(x - peak)
     total = weights.sum(axis=axis, keepdims=True)
     result = np.log(total) + peak
-    return (result if keepdims else result.reshape([n for i, n in enumerate(x.shape) if i not in axis])), weights / total
+    return (
+        result if keepdims else result.reshape([n for i, n in enumerate(x.shape) if i not in axis])
+    ), weights / total
 
 
 def _logsumexp_vjp(g: Array, step: Step) -> Cotangents:

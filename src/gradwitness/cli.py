@@ -14,7 +14,7 @@ import click
 
 from gradwitness import __name__ as package
 from gradwitness import registry
-from gradwitness.dtypes import DTYPES, find_dtype
+from gradwitness.dtypes import find_dtype
 from gradwitness.errors import GradwitnessError, UnknownName
 
 if TYPE_CHECKING:

@@ -100,7 +100,11 @@ class Graph:
             if node.op == LEAF:
                 if node.attributes["path"] in wrt:
                     reached.add(node.id)
-            elif node.op != "stop_gradient" and _is_float(node) and any(i is not None and i.id in reached for i in node.inputs):
+            elif (
+                node.op != "stop_gradient"
+                and _is_float(node)
+                and any(i is not None and i.id in reached for i in node.inputs)
+            ):
                 reached.add(node.id)
         return frozenset(reached)
 
@@ -180,7 +184,9 @@ class Tracer:
                 "Compute the loss from params and batch with ops and Python operators, and return it."
             )
         if output.size != 1 or output.dtype != FLOAT:
-            raise TraceError(f"the loss must return one floating number, got {output.spec}. End it in .mean() or .sum().")
+            raise TraceError(
+                f"the loss must return one floating number, got {output.spec}. End it in .mean() or .sum()."
+            )
         needed = {output.node.id}
         for node in reversed(self.nodes):
             if node.id in needed:

@@ -57,7 +57,9 @@ class Problem:
         both = {**_arrays(self.params, "params")}
         for path, array in _arrays(self.batch, "batch").items():
             if path in both:
-                raise ProblemError(f"params and batch both have a leaf {path!r}; rename one, as leaves are matched by path")
+                raise ProblemError(
+                    f"params and batch both have a leaf {path!r}; rename one, as leaves are matched by path"
+                )
             both[path] = array
         return both
 
@@ -144,11 +146,11 @@ def _check(problem: Problem) -> None:
             raise ProblemError(f"{path}: wrt must name floating leaves, got {leaves[path].dtype}")
         bad = int(np.count_nonzero(~np.isfinite(leaves[path])))
         if bad:
-            raise ProblemError(f"{path}: {bad} of {leaves[path].size} values are NaN or infinite; a gradient needs a finite point")
+            raise ProblemError(
+                f"{path}: {bad} of {leaves[path].size} values are NaN or infinite; a gradient needs a finite point"
+            )
     for path, array in leaves.items():
         if array.size == 0:
             raise ProblemError(f"{path}: no elements (shape {array.shape}); give at least one example")
     if not problem.differentiated:
         raise ProblemError("params has no leaves: there is nothing to differentiate")
-
-

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,7 +19,9 @@ from gradwitness.problem import Candidate, Problem
 __all__ = ["Array", "Backend", "Capabilities", "Interpreter", "Prepared", "Primals"]
 
 Array = np.ndarray[Any, Any]
-Primals = Mapping[str, Array]  # the differentiated leaves by path, float64 holding values exact in the candidate's dtype
+Primals = Mapping[
+    str, Array
+]  # the differentiated leaves by path, float64 holding values exact in the candidate's dtype
 LoweredLoss = Callable[[Mapping[str, Any]], Any]
 
 
@@ -30,6 +32,9 @@ class Capabilities:
     requires: modules it imports when it prepares; install: the command that provides them.
     compiles: preparing takes seconds per graph, so many small problems are bundled into one.
     interpreter: it also implements `Interpreter`.
+    sum_growth: by dtype, the exponent p with which its plain sums round worse than independently: k
+    terms leave an error of u k**p sqrt(sum of squares). 0 (the default) for pairwise or wider sums, 1/2
+    for one term after another; measured by the conformance suite.
     """
 
     dtypes: tuple[str, ...]
@@ -38,6 +43,7 @@ class Capabilities:
     install: str = ""
     compiles: bool = False
     interpreter: bool = False
+    sum_growth: Mapping[str, float] = field(default_factory=dict)
 
 
 class Prepared(Protocol):
@@ -94,6 +100,8 @@ class Interpreter(Protocol):
     `on_value(node, value, operands) -> value` sees, and may replace, each op's result before it is used;
     `on_cotangent(node, cotangents, cotangent) -> cotangents` those that an op sends to its inputs.
     """
+
+    capabilities: Capabilities
 
     def forward(
         self,

@@ -27,7 +27,9 @@ def _entry_points() -> dict[str, metadata.EntryPoint]:
 
 def backend_names() -> tuple[str, ...]:
     """Every declared backend, NumPy first, whether or not its framework is installed."""
-    return tuple(sorted(_entry_points(), key=lambda name: (name != "numpy", name == "torch.compile", name != "torch", name)))
+    return tuple(
+        sorted(_entry_points(), key=lambda name: (name != "numpy", name == "torch.compile", name != "torch", name))
+    )
 
 
 @cache
@@ -47,7 +49,11 @@ def backend(name: str) -> Backend:
 
 def _defect(made: object, name: str) -> str | None:
     if not isinstance(made, Backend):
-        members = [m for m in ("name", "capabilities", "devices", "settings", "precision", "lower", "prepare") if not hasattr(made, m)]
+        members = [
+            m
+            for m in ("name", "capabilities", "devices", "settings", "precision", "lower", "prepare")
+            if not hasattr(made, m)
+        ]
         return f"does not follow the Backend protocol; it lacks: {', '.join(members)}"
     if made.name != name:
         return f"its name is {made.name!r}, its entry point says {name!r}; make them equal"

@@ -38,7 +38,9 @@ def _walk(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], A
         name = str(key)
         if "." in name or not name:
             where = ".".join(path) or "the top level"
-            raise ProblemError(f"key {name!r} in {where}: a dot joins levels in paths, so keys must be free of dots and not empty")
+            raise ProblemError(
+                f"key {name!r} in {where}: a dot joins levels in paths, so keys must be free of dots and not empty"
+            )
         yield from _walk(child, (*path, name))
 
 

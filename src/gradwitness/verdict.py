@@ -250,5 +250,3 @@ def _against_differences(gradient: Array, evidence: TensorEvidence) -> str:
         f"finite differences refute it {place}: {probe.of(gradient):.9g}, "
         f"finite difference {probe.value:.9g} +- {probe.bound:.1g}"
     )
-
-

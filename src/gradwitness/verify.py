@@ -14,7 +14,7 @@ from gradwitness import registry
 from gradwitness.dtypes import find_dtype
 from gradwitness.errors import UnsupportedError
 from gradwitness.evidence.finite_difference import textbook_difference
-from gradwitness.evidence.referee import Testimony, testimony
+from gradwitness.evidence.referee import Floors, Testimony, testimony
 from gradwitness.problem import Candidate, Loss, Problem
 from gradwitness.report import Report, Row
 from gradwitness.verdict import Judgement, TensorEvidence, Verdict, confirms, judge, judge_loss
@@ -90,7 +90,7 @@ def verify_problem(
         find_dtype(dtype)
         progress(f"{problem.name} {dtype}: referee, noise floor and finite differences")
         try:
-            known = testimony(registry.interpreter(), problem, dtype, seed=settings.seed)
+            known = _testimony(problem, dtype, settings.seed)
         except Exception as error:
             rows += _without_referee(problem, candidates, settings, dtype, error)
             continue
@@ -154,11 +154,12 @@ def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settin
         loss, gradients = prepared.value_and_gradient(known.problem.primals)
         losses = [loss, *(prepared.value(n) for n in known.neighbours)]
     is_referee = backend.capabilities.interpreter and known.dtype == "float64" and candidate.loss is None
-    different = judge_loss(losses, list(known.losses), list(known.loss_floors))
+    floors = known.floors_of(backend.capabilities.sum_growth.get(known.dtype, 0.0))
+    different = judge_loss(losses, list(known.losses), list(floors.losses))
     textbook = _textbook(gradients, known)
     rows, doubted = [], set()
     for path, reference in known.gradients.items():
-        judgement = judge(gradients.get(path), _evidence(path, known), is_referee=is_referee)
+        judgement = judge(gradients.get(path), _evidence(path, known, floors), is_referee=is_referee)
         if different:
             judgement = replace(judgement, verdict=Verdict.DIFFERENT_LOSS, message=different)
         elif judgement.doubted:
@@ -167,10 +168,16 @@ def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settin
     return rows, doubted
 
 
-def _evidence(path: str, known: Testimony) -> TensorEvidence:
-    reference, floor, differences = known.gradients[path], known.floor.tensors[path], known.differences[path]
-    confirmed = confirms(reference, known.dtype, floor, differences)
-    return TensorEvidence(known.dtype, reference, confirmed, floor, differences, path in known.reached)
+def _testimony(problem: Problem, dtype: str, seed: int) -> Testimony:
+    interpreter = registry.interpreter()
+    growth = interpreter.capabilities.sum_growth.get("float64", 0.0)
+    return testimony(interpreter, problem, dtype, sum_growth=growth, seed=seed)
+
+
+def _evidence(path: str, known: Testimony, floors: Floors) -> TensorEvidence:
+    reference, differences = known.gradients[path], known.differences[path]
+    confirmed = confirms(reference, known.dtype, known.own.tensors[path], differences)
+    return TensorEvidence(known.dtype, reference, confirmed, floors.tensors[path], differences, path in known.reached)
 
 
 def _textbook(gradients: Mapping[str, Array | None], known: Testimony) -> float:
@@ -237,4 +244,3 @@ def environment(backends: Sequence[str], settings: Settings) -> dict[str, Any]:
         "settings": held,
         "seed": settings.seed,
     }
-

@@ -75,7 +75,10 @@ def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_framework_that_is_not_installed() -> None:
     everything = verify("article", "--dtype", "float64")
     assert everything.exit_code == 0
-    assert 'torch: unsupported: torch needs torch, which is not installed: pip install "gradwitness[torch]"' in everything.output
+    assert (
+        'torch: unsupported: torch needs torch, which is not installed: pip install "gradwitness[torch]"'
+        in everything.output
+    )
     assert verify("article", "--backend", "numpy,torch").exit_code == 2
     required = verify("article", "--dtype", "float64", "--require", "torch")
     assert required.exit_code == 1
@@ -123,7 +126,10 @@ FAULTS: dict[str, tuple[Tamper, str]] = {
         lambda v, g: (v, {**g, "output.bias": g["output.bias"] * np.nan}),
         "torch output.bias: nonfinite: 1 of 1 elements are NaN or infinite",
     ),
-    "different-loss": (lambda v, g: (v * 1.001, g), "torch hidden.weight: different-loss: the losses differ at the given"),
+    "different-loss": (
+        lambda v, g: (v * 1.001, g),
+        "torch hidden.weight: different-loss: the losses differ at the given",
+    ),
     "error": (raising, "torch: error: RuntimeError: the kernel gave up / with details"),
 }
 

@@ -62,7 +62,10 @@ def test_no_params_is_an_error() -> None:
         Problem("empty", loss, {}, {"x": np.ones((4, 3))})
 
 
-@pytest.mark.parametrize(("dtype", "expected"), [("float64", 0.1), ("float32", 0.10000000149011612), ("bfloat16", 0.10009765625), ("float16", 0.0999755859375)])
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [("float64", 0.1), ("float32", 0.10000000149011612), ("bfloat16", 0.10009765625), ("float16", 0.0999755859375)],
+)
 def test_rounding_happens_once_and_in_the_core(dtype: str, expected: float) -> None:
     rounded = problem().rounded(dtype)
     assert rounded.primals["w"][0, 0] == expected

@@ -43,7 +43,7 @@ def test_nodes_that_do_not_reach_the_loss_are_dropped() -> None:
         (lambda x: x + 1, lambda x: x + 1),
         (lambda x: 1 - x, lambda x: 1 - x),
         (lambda x: 2 / (x * 3), lambda x: 2 / (x * 3)),
-        (lambda x: -x**2, lambda x: -(x**2)),
+        (lambda x: -(x**2), lambda x: -(x**2)),
         (lambda x: 2.0**x, lambda x: 2.0**x),
         (lambda x: x @ x.T, lambda x: x @ x.T),
         (lambda x: np.full((2, 5), 0.1) @ x, lambda x: np.full((2, 5), 0.1) @ x),
@@ -73,9 +73,7 @@ def test_integers_compare_as_integers_and_scale_as_floats(interpreter: Interpret
 
 def test_constants_of_the_loss_and_of_definitions_keep_apart(interpreter: Interpreter) -> None:
     x = np.arange(32.0).reshape(2, 1, 4, 4)
-    graph = trace(
-        lambda p, b: ops.avg_pool2d(p["x"] * np.full((2, 1, 4, 4), 3.0), kernel_size=2).sum(), {"x": x}, {}
-    )
+    graph = trace(lambda p, b: ops.avg_pool2d(p["x"] * np.full((2, 1, 4, 4), 3.0), kernel_size=2).sum(), {"x": x}, {})
     elementary = graph.decomposed()
     assert len(elementary.constants) == 2
     assert value(interpreter, elementary, x=x) == pytest.approx(value(interpreter, graph, x=x))

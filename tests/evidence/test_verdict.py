@@ -16,12 +16,16 @@ SPREAD = 1e-7
 ROUNDING = SPREAD * np.random.default_rng(1).standard_normal(G.shape)
 
 
-def evidence(reference: np.ndarray = G, *, spread: float = SPREAD, bound: float = 1e-10, truth: np.ndarray = G) -> TensorEvidence:
+def evidence(
+    reference: np.ndarray = G, *, spread: float = SPREAD, bound: float = 1e-10, truth: np.ndarray = G
+) -> TensorEvidence:
     """float32 evidence: every coordinate of `truth` differenced within `bound`, and a uniform floor."""
     floor = TensorFloor(spread * np.sqrt(reference.size), np.full(reference.shape, spread))
     probes = tuple(Probe(float(v), bound, index=i) for i, v in enumerate(truth.reshape(-1)))
     differences = Differences(probes, truth.size, truth.size)
-    return TensorEvidence("float32", reference, confirms(reference, "float32", floor, differences), floor, differences, reached=True)
+    return TensorEvidence(
+        "float32", reference, confirms(reference, "float32", floor, differences), floor, differences, reached=True
+    )
 
 
 def wrong(index: tuple[int, int], by: float) -> np.ndarray:

@@ -64,7 +64,9 @@ def test_each_edge_is_visited_once(name: str, monkeypatch: pytest.MonkeyPatch) -
     active = graph.active(wrt)
     assert set(visits.values()) == {1}
     edges = Counter(i.id for n in graph.nodes if n.is_op and n.id in active for i in n.inputs if i and i.id in active)
-    assert {k: v for k, v in sent_to.items() if k != graph.output.id} == {k: v for k, v in edges.items() if _direct(graph, k)}
+    assert {k: v for k, v in sent_to.items() if k != graph.output.id} == {
+        k: v for k, v in edges.items() if _direct(graph, k)
+    }
 
 
 def _direct(graph: Graph, node_id: int) -> bool:

@@ -92,7 +92,9 @@ def textbook_difference(gradients: Mapping[str, Array], differences: Mapping[str
     return float(np.linalg.norm(a - n)) / total if total else 0.0
 
 
-def _tensor(loss_of: Callable[[Array], float], x: Array, loss: float, noise: float, rng: np.random.Generator) -> Differences:
+def _tensor(
+    loss_of: Callable[[Array], float], x: Array, loss: float, noise: float, rng: np.random.Generator
+) -> Differences:
     everything = x.size <= EVERY_COORDINATE
     chosen = range(x.size) if everything else np.sort(rng.choice(x.size, SAMPLED_COORDINATES, replace=False))
     typical = float(np.sqrt(np.mean(x * x))) or 1.0
@@ -105,7 +107,9 @@ def _tensor(loss_of: Callable[[Array], float], x: Array, loss: float, noise: flo
     return Differences(tuple(probes), len(chosen), x.size)
 
 
-def _coordinate(loss_of: Callable[[Array], float], x: Array, index: int, scale: float, loss: float, noise: float) -> Probe:
+def _coordinate(
+    loss_of: Callable[[Array], float], x: Array, index: int, scale: float, loss: float, noise: float
+) -> Probe:
     def along(t: float) -> float:
         moved = x.copy()
         moved.flat[index] += t

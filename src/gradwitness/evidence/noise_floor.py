@@ -16,6 +16,7 @@ import numpy as np
 from gradwitness.dtypes import find_dtype
 from gradwitness.graph import Graph, Node
 from gradwitness.ops import find_op
+from gradwitness.ops.vocabulary import Rounding
 from gradwitness.protocol import Interpreter
 
 __all__ = ["NoiseFloor", "TensorFloor", "noise_floor", "value_floor"]
@@ -51,16 +52,20 @@ def noise_floor(
     dtype: str,
     *,
     seed: Sequence[int],
+    sum_growth: float = 0.0,
     runs: int = RUNS,
 ) -> NoiseFloor:
-    """The spread of loss and gradients when every node of `graph.decomposed()` rounds as in `dtype`."""
+    """The spread of loss and gradients when every node of `graph.decomposed()` rounds as in `dtype`.
+
+    Sums of k terms round k**sum_growth times as much as independent roundings would (Capabilities).
+    """
     elementary = graph.decomposed()
     tape = interpreter.forward(elementary, leaves)
     loss, gradients = interpreter.loss(tape), interpreter.backward(tape, wrt)
     values: list[float] = []
     squares = {path: np.zeros(g.shape) for path, g in gradients.items()}
     for run in range(runs):
-        rounding = _Perturbation(dtype, np.random.default_rng([*seed, run]))
+        rounding = _Perturbation(dtype, sum_growth, np.random.default_rng([*seed, run]))
         tape = interpreter.forward(elementary, leaves, on_value=rounding.on_value)
         values.append(interpreter.loss(tape) - loss)
         for path, g in interpreter.backward(tape, wrt, on_cotangent=rounding.on_cotangent).items():
@@ -70,14 +75,21 @@ def noise_floor(
 
 
 def value_floor(
-    interpreter: Interpreter, graph: Graph, leaves: Mapping[str, Array], dtype: str, *, seed: Sequence[int], runs: int = RUNS
+    interpreter: Interpreter,
+    graph: Graph,
+    leaves: Mapping[str, Array],
+    dtype: str,
+    *,
+    seed: Sequence[int],
+    sum_growth: float = 0.0,
+    runs: int = RUNS,
 ) -> float:
     """The spread of the loss alone: forward passes only."""
     elementary = graph.decomposed()
     loss = interpreter.loss(interpreter.forward(elementary, leaves))
     values = []
     for run in range(runs):
-        rounding = _Perturbation(dtype, np.random.default_rng([*seed, run]))
+        rounding = _Perturbation(dtype, sum_growth, np.random.default_rng([*seed, run]))
         values.append(interpreter.loss(interpreter.forward(elementary, leaves, on_value=rounding.on_value)) - loss)
     return float(np.sqrt(np.mean(np.square(values)))) / _amplification(dtype)
 
@@ -97,37 +109,42 @@ def _amplification(dtype: str) -> float:
 class _Perturbation:
     """One run's rounding errors: Gaussian, with the standard deviation that `Rounding` names for each op."""
 
-    def __init__(self, dtype: str, rng: np.random.Generator) -> None:
+    def __init__(self, dtype: str, sum_growth: float, rng: np.random.Generator) -> None:
         self.amplification = _amplification(dtype)
         found = find_dtype(dtype)
         self.variance = (found.unit_roundoff * self.amplification) ** 2
         self.tiny = found.smallest_subnormal
+        self.sum_growth = sum_growth
         self.rng = rng
-        self.squared: dict[int, Any] = {}  # each contraction's step on squared operands
 
     def on_value(self, node: Node, step: Any) -> Any:
-        rounding = find_op(node.op).rounding
-        assert rounding is not None, node.op
-        moment = None
-        if "contraction" in (rounding.value, rounding.cotangent):
-            self.squared[node.id] = step.with_operands([_square(o) for o in step.operands])
-        if rounding.value == "contraction":
-            moment = self.squared[node.id].output
-        elif rounding.value == "exact":
+        kind = _rounding(node).value
+        if kind == "exact":
             return step.output
+        moment = None if kind == "rounded" else step.with_operands([_square(o) for o in step.operands]).output
+        if kind == "sum":
+            moment = moment * self._growth(step.with_operands([_one(o) for o in step.operands]).output)
         return self._perturb(step.output, moment)
 
     def on_cotangent(self, node: Node, step: Any, cotangent: Any, sent: Sequence[Any]) -> Sequence[Any]:
-        rounding = find_op(node.op).rounding
-        assert rounding is not None, node.op
-        if rounding.cotangent == "exact":
+        kind = _rounding(node).cotangent
+        if kind == "exact":
             return sent
         moments: Sequence[Any] = [None] * len(sent)
-        if rounding.cotangent == "contraction":
-            squared = self.squared[node.id]
+        if kind == "sum":  # linear in the cotangent alone
+            moments = [
+                None if m is None else m * self._growth(count)
+                for m, count in zip(step.pull(_square(cotangent)), step.pull(_one(cotangent)), strict=True)
+            ]
+        elif kind == "contraction":
+            squared = step.with_operands([_square(o) for o in step.operands])
             squared.needs = step.needs
             moments = squared.pull(_square(cotangent))
         return [None if s is None else self._perturb(s, m) for s, m in zip(sent, moments, strict=True)]
+
+    def _growth(self, terms: Any) -> Any:
+        """What naive summation of so many terms adds to the variance of their independent roundings."""
+        return np.maximum(terms, 1.0) ** (2 * self.sum_growth)
 
     def _perturb(self, x: Any, moment: Any) -> Any:
         total = _square(x) if moment is None else _square(x) + moment
@@ -135,6 +152,21 @@ class _Perturbation:
         return x + deviation * self.rng.standard_normal(np.shape(x))
 
 
+def _rounding(node: Node) -> Rounding:
+    rounding = find_op(node.op).rounding
+    assert rounding is not None, f"{node.op} is fused: the floor runs on decomposed graphs"
+    return rounding
+
+
+def _is_float(x: Any) -> bool:
+    return isinstance(x, float) or (x is not None and getattr(x, "dtype", np.dtype(int)).kind == "f")
+
+
 def _square(x: Any) -> Any:
     """The square of a float; indices, masks and absent operands as they are."""
-    return x * x if getattr(x, "dtype", np.dtype(float)).kind == "f" and x is not None else x
+    return x * x if _is_float(x) else x
+
+
+def _one(x: Any) -> Any:
+    """Ones in place of floats: a sum of them counts its terms."""
+    return np.ones_like(x) if _is_float(x) else x

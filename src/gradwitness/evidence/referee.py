@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from gradwitness.dtypes import find_dtype
 from gradwitness.evidence.finite_difference import Differences, finite_differences
-from gradwitness.evidence.noise_floor import NoiseFloor, TensorFloor, noise_floor, value_floor
+from gradwitness.evidence.noise_floor import TensorFloor, noise_floor, value_floor
 from gradwitness.problem import Problem
 from gradwitness.protocol import Interpreter
 
-__all__ = ["Testimony", "testimony"]
+__all__ = ["Floors", "Testimony", "testimony"]
 
 Array = np.ndarray[Any, Any]
 NEIGHBOURS = 2
@@ -23,34 +24,46 @@ REDRAWS = 20
 
 
 @dataclass(frozen=True)
+class Floors:
+    """What rounding explains: of the loss at the point and at each neighbour, and of each gradient by path."""
+
+    losses: tuple[float, ...]
+    tensors: dict[str, TensorFloor]
+
+
+@dataclass(frozen=True)
 class Testimony:
     """All that is known about a problem's gradient at the point that `dtype` can hold.
 
-    losses, loss_floors: the loss and its rounding spread at the point and at each of `neighbours`.
-    gradients: the referee's, by path, float64.
+    losses: the loss at the point and at each of `neighbours`. gradients: the referee's, by path, in
+    float64. own: the floors of the referee itself, in `dtype`; floors_of: those of a candidate whose
+    sums round with this growth (Capabilities.sum_growth).
     """
 
     problem: Problem
     dtype: str
     losses: tuple[float, ...]
-    loss_floors: tuple[float, ...]
     neighbours: tuple[Mapping[str, Array], ...]
     gradients: dict[str, Array]
-    floor: NoiseFloor
+    own: Floors
     differences: dict[str, Differences]
     reached: frozenset[str]
+    floors_of: Callable[[float], Floors]
 
 
-def testimony(interpreter: Interpreter, problem: Problem, dtype: str, *, seed: int) -> Testimony:
-    """Gather it: one gradient, perturbed runs for the floors, and finite differences."""
+def testimony(interpreter: Interpreter, problem: Problem, dtype: str, *, sum_growth: float, seed: int) -> Testimony:
+    """Gather it: one gradient, perturbed runs for the floors, and finite differences.
+
+    sum_growth: that of the interpreter's own float64 sums.
+    """
     problem = problem.rounded(dtype)
     graph, wrt = problem.graph, problem.differentiated
     tape = interpreter.forward(graph, problem.leaves)
     loss, found = interpreter.loss(tape), interpreter.backward(tape, wrt)
     gradients = {path: np.array(found.get(path, np.zeros(problem.leaves[path].shape)), np.float64) for path in wrt}
-    floor = noise_floor(interpreter, graph, problem.leaves, wrt, dtype, seed=(seed, 1))
-    for path in set(wrt) - set(floor.tensors):  # leaves that no path connects with the loss
-        floor.tensors[path] = TensorFloor(0.0, np.zeros(gradients[path].shape))
+    neighbours = tuple(_neighbours(interpreter, problem, dtype, seed))
+    floors_of = cache(lambda growth: _floors(interpreter, problem, neighbours, dtype, growth, seed))
+    own = floors_of(sum_growth)
 
     def loss_of(path: str, moved: Array) -> float:
         if path not in graph.leaves:
@@ -58,21 +71,38 @@ def testimony(interpreter: Interpreter, problem: Problem, dtype: str, *, seed: i
         return interpreter.loss(interpreter.forward(graph, {**problem.leaves, path: moved}, reuse=tape, changed=[path]))
 
     narrowing = find_dtype("float64").unit_roundoff / find_dtype(dtype).unit_roundoff
-    noise = max(floor.value * narrowing, abs(loss) * find_dtype("float64").unit_roundoff)
-    differences = finite_differences(loss_of, problem.primals, loss, noise, seed=(seed, 2))
-    neighbours = _neighbours(interpreter, problem, dtype, seed)
-    nearby = [value_floor(interpreter, graph, {**problem.leaves, **n}, dtype, seed=(seed, 3)) for n in neighbours]
+    noise = max(own.losses[0] * narrowing, abs(loss) * find_dtype("float64").unit_roundoff)
     return Testimony(
         problem,
         dtype,
         (loss, *(_loss_at(interpreter, problem, n) for n in neighbours)),
-        (floor.value, *nearby),
-        tuple(neighbours),
+        neighbours,
         gradients,
-        floor,
-        differences,
+        own,
+        finite_differences(loss_of, problem.primals, loss, noise, seed=(seed, 2)),
         frozenset(path for path in wrt if path in found),
+        floors_of,
     )
+
+
+def _floors(
+    interpreter: Interpreter,
+    problem: Problem,
+    neighbours: Sequence[Mapping[str, Array]],
+    dtype: str,
+    growth: float,
+    seed: int,
+) -> Floors:
+    graph, wrt = problem.graph, problem.differentiated
+    here = noise_floor(interpreter, graph, problem.leaves, wrt, dtype, seed=(seed, 1), sum_growth=growth)
+    nearby = [
+        value_floor(interpreter, graph, {**problem.leaves, **n}, dtype, seed=(seed, 3), sum_growth=growth)
+        for n in neighbours
+    ]
+    unreached = {  # leaves that no path connects with the loss
+        path: TensorFloor(0.0, np.zeros(problem.leaves[path].shape)) for path in wrt if path not in here.tensors
+    }
+    return Floors((here.value, *nearby), here.tensors | unreached)
 
 
 def _loss_at(interpreter: Interpreter, problem: Problem, leaves: Mapping[str, Array]) -> float:
@@ -96,4 +126,3 @@ def _moved(x: Array, rng: np.random.Generator) -> Array:
     typical = float(np.sqrt(np.mean(x * x))) or 1.0
     moved: Array = x + DISTANCE * typical * rng.standard_normal(x.shape)
     return moved
-

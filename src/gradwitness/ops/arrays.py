@@ -86,7 +86,11 @@ def _canonical_entry(entry: Any, extent: int) -> int | slice:
 
 @op(
     rounding=EXACT,
-    samples=[sample(real(2, 3), axes=None), sample(real(2, 3, 4), axes=(1, 2, 0)), sample(real(3, 1, 2), axes=(0, 2, 1))],
+    samples=[
+        sample(real(2, 3), axes=None),
+        sample(real(2, 3, 4), axes=(1, 2, 0)),
+        sample(real(3, 1, 2), axes=(0, 2, 1)),
+    ],
     canonical=_canonical_axes,
 )
 def transpose(x: Operand, *, axes: Sequence[int] | None = None) -> Spec:
@@ -140,7 +144,9 @@ def concatenate(*arrays: Operand, axis: int = 0) -> Spec:
     expect_dtype(arrays[0].dtype, **{f"arrays[{i}]": a for i, a in enumerate(arrays)})
     first = list(arrays[0].shape)
     for other in arrays[1:]:
-        fits = other.ndim == len(first) and all(n == m for i, (n, m) in enumerate(zip(other.shape, first, strict=True)) if i != axis)
+        fits = other.ndim == len(first) and all(
+            n == m for i, (n, m) in enumerate(zip(other.shape, first, strict=True)) if i != axis
+        )
         expect(fits, f"all axes but {axis} must match")
     first[axis] = sum(a.shape[axis] for a in arrays)
     return Spec(tuple(first), arrays[0].dtype)
@@ -204,7 +210,14 @@ def take(x: Operand, indices: Operand, *, axis: int = 0) -> Spec:
     return Spec((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), x.dtype)
 
 
-@op(rounding=EXACT, samples=[sample(labels(5, high=4), num_classes=4), sample(labels(2, 3, high=3), num_classes=3), sample(labels(1, high=2), num_classes=2)])
+@op(
+    rounding=EXACT,
+    samples=[
+        sample(labels(5, high=4), num_classes=4),
+        sample(labels(2, 3, high=3), num_classes=3),
+        sample(labels(1, high=2), num_classes=2),
+    ],
+)
 def one_hot(labels: Operand, *, num_classes: int) -> Spec:
     """1.0 at each label along a new last axis, 0.0 elsewhere; labels out of range give zeros."""
     expect_dtype(INT, labels=labels)

@@ -51,7 +51,10 @@ def linear(x: Operand, weight: Operand, bias: Operand | None = None) -> Spec:
     """x @ weight.T + bias, with weight of shape (out, in) and bias of shape (out,)."""
     expect_dtype(FLOAT, x=x, weight=weight, bias=bias)
     expect(weight.ndim == 2, f"weight must have shape (out, in), got {list(weight.shape)}")
-    expect(x.ndim >= 1 and x.shape[-1] == weight.shape[1], f"the last axis of x must be in = {weight.shape[1]}, got {list(x.shape)}")
+    expect(
+        x.ndim >= 1 and x.shape[-1] == weight.shape[1],
+        f"the last axis of x must be in = {weight.shape[1]}, got {list(x.shape)}",
+    )
     expect(bias is None or bias.shape == weight.shape[:1], f"bias must have shape (out,) = ({weight.shape[0]},)")
     return Spec((*x.shape[:-1], weight.shape[0]))
 

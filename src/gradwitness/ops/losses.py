@@ -72,9 +72,7 @@ def huber(prediction: Operand, target: Operand, *, delta: float, reduction: str)
     return Spec(())
 
 
-def _cross_entropy(
-    logits: Value, labels: Value, *, reduction: str, label_smoothing: float, ignore_index: int
-) -> Value:
+def _cross_entropy(logits: Value, labels: Value, *, reduction: str, label_smoothing: float, ignore_index: int) -> Value:
     classes = logits.shape[1]
     log_probabilities = log_softmax(logits, axis=1)
     losses = negative((one_hot(labels, num_classes=classes) * log_probabilities).sum(1))

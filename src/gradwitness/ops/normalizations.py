@@ -24,7 +24,10 @@ def _layer_norm(x: Value, weight: Value, bias: Value, *, eps: float) -> Value:
 def _expect_affine(x: Spec, weight: Spec, bias: Spec | None) -> None:
     expect_dtype(FLOAT, x=x, weight=weight, bias=bias)
     trailing = x.shape[x.ndim - weight.ndim :]
-    expect(weight.ndim >= 1 and trailing == weight.shape, f"weight must have the trailing shape of x, got {list(weight.shape)}")
+    expect(
+        weight.ndim >= 1 and trailing == weight.shape,
+        f"weight must have the trailing shape of x, got {list(weight.shape)}",
+    )
     expect(bias is None or bias.shape == weight.shape, "bias must have the shape of weight")
 
 
@@ -90,6 +93,8 @@ def batch_norm(x: Operand, weight: Operand, bias: Operand, *, eps: float) -> Spe
     expect_dtype(FLOAT, x=x, weight=weight, bias=bias)
     expect(x.ndim >= 2, f"x must have shape (N, C, ...), got {list(x.shape)}")
     channels = (x.shape[1],)
-    expect(weight.shape == channels and bias.shape == channels, f"weight and bias must have shape (C,) = {list(channels)}")
+    expect(
+        weight.shape == channels and bias.shape == channels, f"weight and bias must have shape (C,) = {list(channels)}"
+    )
     expect(x.size > x.shape[1], "training statistics need more than one value per channel")
     return Spec(x.shape)

@@ -28,7 +28,10 @@ def _pairs(spec: Spec, attributes: dict[str, Any]) -> dict[str, Any]:
 def _pooled(x: Spec, kernel: Any, stride: Any, padding: Any) -> Spec:
     expect_dtype(FLOAT, x=x)
     expect(x.ndim == 4, f"x must have shape (N, C, H, W), got {list(x.shape)}")
-    expect(all(2 * p <= k for p, k in zip(padding, kernel, strict=True)), f"padding {padding} exceeds half of kernel {kernel}")
+    expect(
+        all(2 * p <= k for p, k in zip(padding, kernel, strict=True)),
+        f"padding {padding} exceeds half of kernel {kernel}",
+    )
     return Spec((*x.shape[:2], *window_shape(x.shape[2:], kernel, stride, padding)))
 
 

@@ -68,7 +68,9 @@ def reduced(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool) -> tu
 def pair(value: Any, name: str) -> tuple[int, int]:
     """An int as (int, int); a pair as it is."""
     both = (value, value) if isinstance(value, int) else tuple(value)
-    expect(len(both) == 2 and all(isinstance(v, int) for v in both), f"{name} must be an int or two ints, got {value!r}")
+    expect(
+        len(both) == 2 and all(isinstance(v, int) for v in both), f"{name} must be an int or two ints, got {value!r}"
+    )
     return both
 
 
@@ -82,7 +84,10 @@ def window_shape(
     """Height and width of what a sliding window visits (floor mode)."""
     sizes = []
     for extent, k, s, p, d in zip(image, kernel, stride, padding, dilation, strict=True):
-        expect(s >= 1 and d >= 1 and p >= 0, f"stride and dilation must be at least 1 and padding at least 0: {s}, {d}, {p}")
+        expect(
+            s >= 1 and d >= 1 and p >= 0,
+            f"stride and dilation must be at least 1 and padding at least 0: {s}, {d}, {p}",
+        )
         reach = d * (k - 1) + 1
         expect(extent + 2 * p >= reach, f"the window reaches over {reach} pixels of an image of {extent} + 2 * {p}")
         sizes.append((extent + 2 * p - reach) // s + 1)

@@ -56,7 +56,11 @@ def log_softmax(x: Operand, *, axis: int = -1) -> Spec:
 
 
 @op(
-    samples=[sample(real(3, 4), axis=-1), sample(real(2, 5, 3, scale=3.0), axis=(0, 2), keepdims=True), sample(real(7), axis=None)],
+    samples=[
+        sample(real(3, 4), axis=-1),
+        sample(real(2, 5, 3, scale=3.0), axis=(0, 2), keepdims=True),
+        sample(real(7), axis=None),
+    ],
     canonical=axes_as_tuple,
     definition=_logsumexp,
 )

@@ -31,6 +31,7 @@ class Rounding:
     exact        copied or selected: no rounding at all
     rounded      one rounding of the result: u |y|
     contraction  a sum of products: u |y| and, for the roundings inside, u sqrt(sum a^2 b^2)
+    sum          the same for a plain sum of k terms, times k**p where a backend sums naively
     """
 
     value: str
@@ -40,8 +41,8 @@ class Rounding:
 EXACT = Rounding("exact", "exact")
 ROUNDED = Rounding("rounded", "rounded")
 CONTRACTION = Rounding("contraction", "contraction")
-REDUCTION = Rounding("contraction", "exact")  # sums going forward, copies coming back
-GATHER = Rounding("exact", "contraction")  # copies going forward, sums coming back
+REDUCTION = Rounding("sum", "exact")  # sums going forward, copies coming back
+GATHER = Rounding("exact", "sum")  # copies going forward, sums coming back
 
 
 @dataclass(frozen=True)
@@ -174,4 +175,3 @@ def _builder(declared: Op, operands: Sequence[Any]) -> Builder:
         f"ops.{declared.name} got no traced value ({kinds}). The ops describe a loss and compute nothing: "
         f"call them on what trace() or verify() hands to your loss(params, batch)."
     )
-

@@ -59,11 +59,7 @@ class Report:
         allow: verdicts that pass as well. require: backends that must have run and agreed, so that
         `unsupported` is a failure for them.
         """
-        reasons = [
-            describe(row)
-            for row in self.rows
-            if row.verdict not in ACCEPTED and row.verdict not in allow
-        ]
+        reasons = [describe(row) for row in self.rows if row.verdict not in ACCEPTED and row.verdict not in allow]
         for name in require:
             rows = [row for row in self.rows if name in (row.backend, row.candidate)]
             reasons += [f"{describe(row)} (required)" for row in rows if row.verdict is Verdict.UNSUPPORTED]

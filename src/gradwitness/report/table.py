@@ -10,7 +10,18 @@ from gradwitness.verdict import ACCEPTED, Verdict
 
 __all__ = ["short_report", "table"]
 
-HEADERS = ("network", "dtype", "backend", "worst tensor", "error", "floor", "error/floor", "fd error", "textbook", "verdict")
+HEADERS = (
+    "network",
+    "dtype",
+    "backend",
+    "worst tensor",
+    "error",
+    "floor",
+    "error/floor",
+    "fd error",
+    "textbook",
+    "verdict",
+)
 SHOWN = 12  # lines of a short report
 TEXTBOOK_RULE = 1e-5
 _SEVERITY = list(Verdict)
