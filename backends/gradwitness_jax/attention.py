@@ -31,7 +31,7 @@ def _scaled_dot_product_attention(
     if mask is None:
         return jnp.einsum("bhts,bhsd->bhtd", jax.nn.softmax(scores), value)
     # finite, so that a row in which nothing is allowed has a finite softmax, whose weights are then dropped
-    weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(scores.dtype).min))  # type: ignore[no-untyped-call]
+    weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(scores.dtype).min))  # type: ignore[no-untyped-call]  # of ml_dtypes
     return jnp.einsum("bhts,bhsd->bhtd", jnp.where(mask, weights, 0.0), value)
 
 

@@ -19,6 +19,24 @@ __all__ = ["JaxBackend"]
 
 Loss = Callable[[Mapping[str, Any]], Any]
 
+# jax.nn and jax.numpy have no function for these in the requested dtype: what flax and optax users run.
+COMPOSED = (
+    "hardtanh",
+    "linear",
+    "avg_pool2d",
+    "layer_norm",
+    "rms_norm",
+    "batch_norm",
+    "lstm_cell",
+    "gru_cell",
+    "scaled_dot_product_attention",
+    "dropout",
+    "mse",
+    "huber",
+    "cross_entropy",
+    "binary_cross_entropy_with_logits",
+)
+
 
 class JaxBackend:
     """jax.nn and jax.lax, or the jnp compositions of flax and optax, under jit."""
@@ -29,6 +47,7 @@ class JaxBackend:
         ops=frozenset(OPS),
         requires=("jax", "jaxlib"),
         install='pip install "gradwitness[jax]"',
+        composed=frozenset(COMPOSED),
         sum_growth={"bfloat16": 0.5, "float16": 0.5},  # XLA on the CPU adds cotangents one by one, in 16 bits
     )
 
@@ -47,7 +66,7 @@ class JaxBackend:
         with self.precision(precision):
             import jax
 
-            held = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+            held = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]  # added at run time
             return {"jax_default_matmul_precision": str(held)}
 
     def precision(self, precision: str) -> AbstractContextManager[None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ def _pad(x: Array, padding: tuple[int, int]) -> Array:
     return padded
 
 
-def _windows(kernel: tuple[int, ...], output: tuple[int, ...], attributes: Any) -> Iterator[tuple[int, int, Any]]:
+def _windows(kernel: Sequence[int], output: Sequence[int], attributes: Any) -> Iterator[tuple[int, int, Any]]:
     """For each kernel offset (i, j): the slice of the padded images that it meets."""
     (sh, sw), (dh, dw) = attributes["stride"], attributes["dilation"]
     for i in range(kernel[0]):

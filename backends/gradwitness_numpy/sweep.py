@@ -54,7 +54,9 @@ def forward(
         elif node.op == LITERAL:
             values[node.id] = node.attributes["value"]
         elif node.op == OUTPUT:
-            values[node.id] = values[node.inputs[0].id][node.attributes["position"]]  # type: ignore[union-attr]
+            (source,) = node.inputs
+            assert source is not None
+            values[node.id] = values[source.id][node.attributes["position"]]
         else:
             operands = [None if i is None else values[i.id] for i in node.inputs]
             rule = rules[node.op]

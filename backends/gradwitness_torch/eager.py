@@ -29,6 +29,7 @@ class TorchBackend:
         ops=frozenset(OPS),
         requires=("torch",),
         install='pip install "gradwitness[torch]"',
+        composed=frozenset({"one_hot", "dropout"}),  # F.one_hot refuses labels out of range, F.dropout draws its mask
     )
 
     def devices(self) -> list[str]:

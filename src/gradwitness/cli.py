@@ -229,11 +229,16 @@ def _backend_rows() -> tuple[list[str], list[list[Any]]]:
 
 
 def _ops() -> tuple[list[str], list[list[Any]]]:
+    """Each op, and how each framework runs it: by a function of its own, or as a composition."""
     from gradwitness.ops import OPS
 
-    return ["op", "kind", "what"], [
-        [op.name, "fused" if op.definition else "elementary", op.summary] for op in OPS.values()
-    ]
+    names = [n for n in registry.backend_names() if not registry.backend(n).capabilities.interpreter]
+    capabilities = [registry.backend(name).capabilities for name in names]
+    ways = {
+        op: ["composed" if op in c.composed else "native" if op in c.ops else "-" for c in capabilities] for op in OPS
+    }
+    rows = [[op.name, "fused" if op.definition else "elementary", *ways[op.name], op.summary] for op in OPS.values()]
+    return ["op", "kind", *names, "what"], rows
 
 
 def main() -> None:

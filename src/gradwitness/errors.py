@@ -3,6 +3,8 @@
 Each message says what is wrong, where, what was expected, what came, and how to mend it.
 """
 
+from collections.abc import Iterable
+
 __all__ = ["GradwitnessError", "ProblemError", "ShapeError", "TraceError", "UnknownName", "UnsupportedError"]
 
 
@@ -25,8 +27,8 @@ class ProblemError(GradwitnessError):
 class UnknownName(GradwitnessError):
     """A network, backend, dtype, device or op that does not exist was asked for."""
 
-    def __init__(self, kind: str, name: str, known: object) -> None:
-        names = ", ".join(sorted(str(n) for n in known))  # type: ignore[attr-defined]
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = ", ".join(sorted(known))
         super().__init__(f"unknown {kind} {name!r}; there is: {names}")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -262,9 +263,9 @@ _INTERNAL = (os.path.dirname(__file__) + os.sep + "ops" + os.sep, __file__)
 
 def _user_line() -> tuple[str, int] | None:
     """File and line of the innermost frame outside the tracer and the ops."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_INTERNAL):
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None if frame is None else (frame.f_code.co_filename, frame.f_lineno)
 
 

@@ -115,7 +115,7 @@ def _arrays(structure: Any, root: str) -> dict[str, Array]:
 def _as_array(leaf: Any, path: str) -> Array:
     try:
         array = np.asarray(leaf)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # a leaf's own __array__ may raise anything
         raise ProblemError(f"{path}: cannot be read as an array: {error}") from None
     match array.dtype.kind:
         case "f" | "V":

@@ -19,9 +19,7 @@ from gradwitness.problem import Candidate, Problem
 __all__ = ["Array", "Backend", "Capabilities", "Interpreter", "Prepared", "Primals"]
 
 Array = np.ndarray[Any, Any]
-Primals = Mapping[
-    str, Array
-]  # the differentiated leaves by path, float64 holding values exact in the candidate's dtype
+Primals = Mapping[str, Array]  # the differentiated leaves by path: float64, exact in the candidate's dtype
 LoweredLoss = Callable[[Mapping[str, Any]], Any]
 
 
@@ -32,6 +30,7 @@ class Capabilities:
     requires: modules it imports when it prepares; install: the command that provides them.
     compiles: preparing takes seconds per graph, so many small problems are bundled into one.
     interpreter: it also implements `Interpreter`.
+    composed: ops that the framework has no function for, run as the composition that its users write.
     sum_growth: by dtype, the exponent p with which its plain sums round worse than independently: k
     terms leave an error of u k**p sqrt(sum of squares). 0 (the default) for pairwise or wider sums, 1/2
     for one term after another; measured by the conformance suite.
@@ -44,6 +43,7 @@ class Capabilities:
     compiles: bool = False
     interpreter: bool = False
     sum_growth: Mapping[str, float] = field(default_factory=dict)
+    composed: frozenset[str] = frozenset()
 
 
 class Prepared(Protocol):

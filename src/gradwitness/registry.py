@@ -19,17 +19,16 @@ def _entry_points() -> dict[str, metadata.EntryPoint]:
     for point in metadata.entry_points(group=GROUP):
         if point.name in found and found[point.name].value != point.value:
             raise GradwitnessError(
-                f"two installed packages provide backend {point.name!r}: {found[point.name].value} and {point.value}; remove one"
+                f"two installed packages provide backend {point.name!r}: "
+                f"{found[point.name].value} and {point.value}; remove one"
             )
         found[point.name] = point
     return found
 
 
 def backend_names() -> tuple[str, ...]:
-    """Every declared backend, NumPy first, whether or not its framework is installed."""
-    return tuple(
-        sorted(_entry_points(), key=lambda name: (name != "numpy", name == "torch.compile", name != "torch", name))
-    )
+    """Every declared backend, the referee's first, whether or not its framework is installed."""
+    return tuple(sorted(_entry_points(), key=lambda name: (name != "numpy", name)))
 
 
 @cache

@@ -91,7 +91,7 @@ def verify_problem(
         progress(f"{problem.name} {dtype}: referee, noise floor and finite differences")
         try:
             known = _testimony(problem, dtype, settings.seed)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # one problem's failure never costs the others' results
             rows += _without_referee(problem, candidates, settings, dtype, error)
             continue
         for device in settings.devices:
@@ -131,7 +131,7 @@ def _trial(
         return _judged(blank, candidate, known, settings)
     except UnsupportedError as error:
         return [replace(blank, verdict=Verdict.UNSUPPORTED, message=str(error))], set()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # one candidate's failure never costs the others' results
         return [replace(blank, message=_first_lines(error))], set()
 
 
@@ -181,8 +181,8 @@ def _evidence(path: str, known: Testimony, floors: Floors) -> TensorEvidence:
 
 
 def _textbook(gradients: Mapping[str, Array | None], known: Testimony) -> float:
-    filled = {p: np.zeros(g.shape) if gradients.get(p) is None else gradients[p] for p, g in known.gradients.items()}
-    return textbook_difference(filled, known.differences)  # type: ignore[arg-type]
+    filled = {p: np.zeros(g.shape) if (a := gradients.get(p)) is None else a for p, g in known.gradients.items()}
+    return textbook_difference(filled, known.differences)
 
 
 def _row(
@@ -232,7 +232,7 @@ def environment(backends: Sequence[str], settings: Settings) -> dict[str, Any]:
         try:
             with backend.precision(settings.precision):
                 held[name] = backend.settings(settings.precision)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # nor does a failure to describe its backend
             held[name] = {"error": _first_lines(error)}
     return {
         "gradwitness": metadata.version("gradwitness"),

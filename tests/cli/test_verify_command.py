@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from click.testing import CliRunner, Result
 from gradwitness import registry
 from gradwitness.cli import cli
 from gradwitness.report.document import schema, write_whole
-from gradwitness_numpy import backend as numpy_backend
+from gradwitness_numpy.rules import RULES
 from gradwitness_torch.prepared import TorchPrepared
 
 
@@ -156,14 +157,12 @@ def test_a_loss_that_differs_only_nearby_is_found(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_wrong_forward_in_the_referee_is_seen_as_different_losses(monkeypatch: pytest.MonkeyPatch) -> None:
-    rule = numpy_backend.RULES["mse"]
+    rule = RULES["mse"]
 
     def unhalved(*arrays: Any, **attributes: Any) -> Any:
         return rule.forward(*arrays, **{**attributes, "half": False})
 
-    from dataclasses import replace
-
-    monkeypatch.setitem(numpy_backend.RULES, "mse", replace(rule, forward=unhalved))
+    monkeypatch.setitem(RULES, "mse", replace(rule, forward=unhalved))
     result = article("--dtype", "float64")
     assert "different-loss" in result.output
     assert result.exit_code == 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from gradwitness.networks.perceptron import ACTIVATIONS
 from gradwitness.networks.single_ops import op_bundles, op_problems
 from gradwitness.ops import OPS
 
-GROWN = {
+GROWN: dict[str, dict[str, Any]] = {
     "article": {},
     "mlp": {"batch": 64, "width": 128, "depth": 4},
     "softmax_classifier": {"batch": 100},
@@ -35,7 +37,7 @@ each_network = pytest.mark.parametrize("name", NETWORKS)
 
 
 @each_network
-def test_traces_and_reaches_every_parameter(name):
+def test_traces_and_reaches_every_parameter(name: str) -> None:
     problem = network(name)
     assert problem.name == name
     assert set(problem.differentiated) <= set(problem.graph.leaves)
@@ -43,13 +45,13 @@ def test_traces_and_reaches_every_parameter(name):
 
 
 @each_network
-def test_decomposes_into_elementary_ops(name):
+def test_decomposes_into_elementary_ops(name: str) -> None:
     assert all(OPS[op].definition is None for op in network(name).graph.decomposed().op_names)
 
 
 @each_network
 @pytest.mark.parametrize("seed", [0, 1, 7])
-def test_is_at_a_generic_point(name, seed):
+def test_is_at_a_generic_point(name: str, seed: int) -> None:
     for path, array in network(name, seed=seed).primals.items():
         assert np.all(np.isfinite(array)), path
         assert np.all((array != 0) & (array != 1)), path
@@ -57,19 +59,19 @@ def test_is_at_a_generic_point(name, seed):
 
 
 @each_network
-def test_is_small_enough_to_verify_in_passing(name):
+def test_is_small_enough_to_verify_in_passing(name: str) -> None:
     assert sum(array.size for array in network(name).primals.values()) <= 3000
 
 
 @each_network
-def test_only_the_article_has_square_weights(name):
+def test_only_the_article_has_square_weights(name: str) -> None:
     shapes = [array.shape for path, array in network(name).primals.items() if path.rpartition(".")[2] == "weight"]
     square = [shape for shape in shapes if len(shape) == 2 and shape[0] == shape[1]]
     assert square == ([(2, 2)] if name == "article" else [])
 
 
 @each_network
-def test_is_drawn_from_its_seed(name):
+def test_is_drawn_from_its_seed(name: str) -> None:
     first, again, other = network(name), network(name, seed=0), network(name, seed=1)
     for path, array in first.primals.items():
         np.testing.assert_array_equal(array, again.primals[path])
@@ -77,7 +79,7 @@ def test_is_drawn_from_its_seed(name):
 
 
 @each_network
-def test_grows(name):
+def test_grows(name: str) -> None:
     small, grown = network(name), network(name, **GROWN[name])
     assert grown.graph.output.spec.size == 1
     assert sum(a.size for a in grown.leaves.values()) > sum(a.size for a in small.leaves.values()) or name == "article"
@@ -85,7 +87,7 @@ def test_grows(name):
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
-def test_mlp_takes_every_activation_and_loss(activation, loss):
+def test_mlp_takes_every_activation_and_loss(activation: str, loss: str) -> None:
     assert {activation, loss} <= set(network("mlp", activation=activation, loss=loss).graph.op_names)
 
 
@@ -98,12 +100,12 @@ def test_mlp_takes_every_activation_and_loss(activation, loss):
         ("mlp", {"loss": "mae"}, "unknown loss 'mae'; there is: cross_entropy, mse"),
     ],
 )
-def test_unknown_names_are_refused_with_what_there_is(name, sizes, message):
+def test_unknown_names_are_refused_with_what_there_is(name: str, sizes: dict[str, Any], message: str) -> None:
     with pytest.raises(UnknownName, match=message):
         network(name, **sizes)
 
 
-def test_article_has_the_numbers_of_the_article():
+def test_article_has_the_numbers_of_the_article() -> None:
     """By hand, without the ops: the forward pass and the chain rule written out."""
     p = network("article", seed=5).leaves
     z = (p["x"] @ p["hidden.weight"] + p["hidden.bias"])[0]
@@ -112,7 +114,7 @@ def test_article_has_the_numbers_of_the_article():
     dy = y - p["target"].item()
     dz = dy * p["output.weight"][0] * h * (1 - h)
 
-    def printed(actual, *expected):
+    def printed(actual: Any, *expected: float) -> None:
         np.testing.assert_allclose(np.ravel(actual), expected, rtol=0, atol=1e-12)
 
     printed(z, 0.17, 0.21)
@@ -126,7 +128,7 @@ def test_article_has_the_numbers_of_the_article():
     printed(dz, -0.0892270997937061, 0.0666672778799820)
 
 
-def test_gaussian_mixture_is_the_likelihood_of_its_densities():
+def test_gaussian_mixture_is_the_likelihood_of_its_densities() -> None:
     """Against densities written out point by point; the loss is run in NumPy through the few ops that it has."""
     from gradwitness.lowering import lower
 
@@ -152,7 +154,7 @@ def test_gaussian_mixture_is_the_likelihood_of_its_densities():
     np.testing.assert_allclose(loss, sum(priors) - np.log(np.sum(densities, axis=1)).sum(), rtol=1e-13)
 
 
-_NUMPY = {
+_NUMPY: dict[str, Callable[..., Any]] = {
     "add": np.add,
     "subtract": np.subtract,
     "multiply": np.multiply,
@@ -165,13 +167,13 @@ _NUMPY = {
 }
 
 
-def test_ops_problems_cover_every_op_that_has_a_gradient():
+def test_ops_problems_cover_every_op_that_has_a_gradient() -> None:
     covered = {problem.name.partition(".")[0] for problem in op_problems()}
     comparisons = {"equal", "not_equal", "less", "less_equal", "greater", "greater_equal"}
     assert set(OPS) - covered == {*comparisons, "one_hot", "stop_gradient"}
 
 
-def test_op_problems_take_each_floating_operand_of_each_sample():
+def test_op_problems_take_each_floating_operand_of_each_sample() -> None:
     for problem in op_problems():
         name, _, operand = problem.name.partition(".")
         op = OPS[name]
@@ -183,7 +185,7 @@ def test_op_problems_take_each_floating_operand_of_each_sample():
         problem.graph.decomposed()
 
 
-def test_op_problems_have_random_cotangents():
+def test_op_problems_have_random_cotangents() -> None:
     for problem in op_problems():
         cotangents = [a for path, a in problem.leaves.items() if ".cotangent." in path]
         assert cotangents
@@ -192,14 +194,14 @@ def test_op_problems_have_random_cotangents():
     assert {"sample0.cotangent.0", "sample0.cotangent.1"} <= set(lstm.leaves)
 
 
-def test_op_problems_of_one_op_stand_at_one_point():
+def test_op_problems_of_one_op_stand_at_one_point() -> None:
     x, y = (next(p for p in op_problems() if p.name == name) for name in ("matmul.x", "matmul.y"))
     assert x.leaves.keys() == y.leaves.keys()
     for path in x.leaves:
         np.testing.assert_array_equal(x.leaves[path], y.leaves[path])
 
 
-def test_bundles_hold_every_op_problem_once():
+def test_bundles_hold_every_op_problem_once() -> None:
     bundles = op_bundles()
     assert [b.name for b in bundles][:3] == ["ops.elementwise", "ops.arrays", "ops.reductions"]
     bundled = [path for b in bundles for path in b.differentiated]
@@ -209,7 +211,7 @@ def test_bundles_hold_every_op_problem_once():
         b.graph.decomposed()
 
 
-def test_digits_are_images_in_the_unit_interval():
+def test_digits_are_images_in_the_unit_interval() -> None:
     images, labels = digits(70)
     assert images.shape == (70, 8, 8)
     assert images.min() == 0
@@ -220,7 +222,7 @@ def test_digits_are_images_in_the_unit_interval():
     np.testing.assert_array_equal(labels[64:], labels[:6])
 
 
-def test_digits_are_those_of_scikit_learn():
+def test_digits_are_those_of_scikit_learn() -> None:
     datasets = pytest.importorskip("sklearn.datasets")
     bundled = datasets.load_digits()
     images, labels = digits(64)
@@ -228,7 +230,7 @@ def test_digits_are_those_of_scikit_learn():
     np.testing.assert_array_equal(labels, bundled.target[:64])
 
 
-def test_characters_follow_the_text():
+def test_characters_follow_the_text() -> None:
     stretches = characters(3, 250, offset=10)
     assert stretches.shape == (3, 250)
     assert stretches.max() < vocabulary_size()
@@ -238,7 +240,7 @@ def test_characters_follow_the_text():
     assert len(set(whole[:length])) == vocabulary_size()
 
 
-def test_importing_the_zoo_is_light():
+def test_importing_the_zoo_is_light() -> None:
     program = (
         "import sys, gradwitness.networks, gradwitness.networks.single_ops as _\n"
         "from gradwitness.networks import data\n"

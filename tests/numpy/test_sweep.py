@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from gradwitness import ops, trace
-from gradwitness.graph import Graph
+from gradwitness.graph import Graph, Node
 from gradwitness.networks import NETWORKS, network
 from gradwitness_numpy import sweep
+from gradwitness_numpy.rule import Step
 from gradwitness_numpy.rules import RULES
 
 X = np.array([0.3, -0.7, 1.1])
@@ -59,7 +60,11 @@ def test_each_edge_is_visited_once(name: str, monkeypatch: pytest.MonkeyPatch) -
         sweep._Pending, "send", lambda self, node, g: (sent_to.update([node.id]), send(self, node, g))[1]
     )
     tape = sweep.forward(graph, RULES, {**graph.constants, **problem.leaves})
-    on_cotangent = lambda node, step, g, sent: (visits.update([node.id]), sent)[1]  # noqa: E731
+
+    def on_cotangent(node: Node, step: Step, g: Any, sent: Any) -> Any:
+        visits.update([node.id])
+        return sent
+
     sweep.backward(tape, wrt, np.ones(np.shape(tape.loss)), on_cotangent=on_cotangent)
     active = graph.active(wrt)
     assert set(visits.values()) == {1}
@@ -101,11 +106,16 @@ def test_forward_again_recomputes_only_what_changed() -> None:
     path = problem.differentiated[-1]
     changed = problem.leaves[path] * 1.1
     ran: list[int] = []
+
+    def on_value(node: Node, step: Step) -> Any:
+        ran.append(node.id)
+        return step.output
+
     again = sweep.forward(
         graph,
         RULES,
         {**graph.constants, **problem.leaves, path: changed},
-        on_value=lambda node, step: (ran.append(node.id), step.output)[1],
+        on_value=on_value,
         reuse=tape,
         changed=[path],
     )

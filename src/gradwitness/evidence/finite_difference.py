@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ def finite_differences(
     result = {}
     for number, (path, x) in enumerate(primals.items()):
         rng = np.random.default_rng([*seed, number])
-        result[path] = _tensor(lambda moved, path=path: loss_of(path, moved), x, loss, noise, rng)  # type: ignore[misc]
+        result[path] = _tensor(partial(loss_of, path), x, loss, noise, rng)
     return result
 
 
@@ -100,10 +101,8 @@ def _tensor(
     typical = float(np.sqrt(np.mean(x * x))) or 1.0
     probes = [_coordinate(loss_of, x, int(i), max(abs(float(x.flat[i])), typical), loss, noise) for i in chosen]
     if not everything:
-        for _ in range(DIRECTIONS):
-            v = rng.standard_normal(x.shape)
-            value, bound = _derivative(lambda t, v=v: loss_of(x + t * v), typical, loss, noise)  # type: ignore[misc]
-            probes.append(Probe(value, bound, direction=v))
+        directions = rng.standard_normal((DIRECTIONS, *x.shape))
+        probes += [_direction(loss_of, x, v, typical, loss, noise) for v in directions]
     return Differences(tuple(probes), len(chosen), x.size)
 
 
@@ -118,6 +117,11 @@ def _coordinate(
     value, bound = _derivative(along, scale, loss, noise)
     textbook = (along(TEXTBOOK_STEP) - along(-TEXTBOOK_STEP)) / (2 * TEXTBOOK_STEP)
     return Probe(value, bound, index=index, textbook=textbook)
+
+
+def _direction(loss_of: Callable[[Array], float], x: Array, v: Array, scale: float, loss: float, noise: float) -> Probe:
+    value, bound = _derivative(lambda t: loss_of(x + t * v), scale, loss, noise)
+    return Probe(value, bound, direction=v)
 
 
 def _derivative(along: Callable[[float], float], scale: float, loss: float, noise: float) -> tuple[float, float]:

@@ -64,7 +64,7 @@ def _pairs(spec: Spec, attributes: dict[str, Any]) -> dict[str, Any]:
     return {**attributes, **sizes}
 
 
-_WINDOWS = [
+_WINDOWS: list[dict[str, Any]] = [
     {},
     {"stride": 2, "padding": 1},
     {"stride": (1, 2), "padding": (2, 0), "dilation": (1, 2)},
@@ -103,4 +103,5 @@ def conv2d(
         f"groups={groups} must divide the output channels, and weight must have {x.shape[1]} / {groups} input channels",
     )
     expect(bias is None or bias.shape == (out,), f"bias must have shape (out,) = ({out},)")
-    return Spec((x.shape[0], out, *window_shape(x.shape[2:], weight.shape[2:], stride, padding, dilation)))  # type: ignore[arg-type]
+    size = window_shape(x.shape[2:], weight.shape[2:], stride, padding, dilation)  # type: ignore[arg-type]  # pairs by now
+    return Spec((x.shape[0], out, *size))

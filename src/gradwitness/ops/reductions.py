@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from gradwitness.ops.arrays import broadcast_to
 from gradwitness.ops.elementwise import abs as absolute
@@ -28,7 +29,8 @@ def _count(x: Spec | Value, axis: tuple[int, ...]) -> int:
     return math.prod(x.shape[a] for a in axis)
 
 
-def _reduce(x: Spec, axis: tuple[int, ...], keepdims: bool) -> Spec:
+# Callers write an Axis; `axes_as_tuple` has made it a tuple before a rule sees it, hence Any.
+def _reduce(x: Spec, axis: Any, keepdims: bool) -> Spec:
     expect_dtype(FLOAT, x=x)
     expect(_count(x, axis) > 0, f"nothing to reduce: axis {axis} of {list(x.shape)} is empty")
     return Spec(reduced(x.shape, axis, keepdims))
@@ -37,7 +39,7 @@ def _reduce(x: Spec, axis: tuple[int, ...], keepdims: bool) -> Spec:
 @op(rounding=REDUCTION, samples=_SAMPLES, canonical=axes_as_tuple)
 def sum(x: Operand, *, axis: Axis = None, keepdims: bool = False) -> Spec:
     """Sum over axes."""
-    return _reduce(x, axis, keepdims)  # type: ignore[arg-type]
+    return _reduce(x, axis, keepdims)
 
 
 def _mean(x: Value, *, axis: tuple[int, ...], keepdims: bool) -> Value:
@@ -47,19 +49,19 @@ def _mean(x: Value, *, axis: tuple[int, ...], keepdims: bool) -> Value:
 @op(samples=_SAMPLES, canonical=axes_as_tuple, definition=_mean)
 def mean(x: Operand, *, axis: Axis = None, keepdims: bool = False) -> Spec:
     """Mean over axes."""
-    return _reduce(x, axis, keepdims)  # type: ignore[arg-type]
+    return _reduce(x, axis, keepdims)
 
 
 @op(rounding=EXACT, samples=_SAMPLES, canonical=axes_as_tuple)
 def max(x: Operand, *, axis: Axis = None, keepdims: bool = False) -> Spec:
     """Maximum over axes; elements that tie share the cotangent equally."""
-    return _reduce(x, axis, keepdims)  # type: ignore[arg-type]
+    return _reduce(x, axis, keepdims)
 
 
 @op(rounding=EXACT, samples=_SAMPLES, canonical=axes_as_tuple)
 def min(x: Operand, *, axis: Axis = None, keepdims: bool = False) -> Spec:
     """Minimum over axes; elements that tie share the cotangent equally."""
-    return _reduce(x, axis, keepdims)  # type: ignore[arg-type]
+    return _reduce(x, axis, keepdims)
 
 
 def _var(x: Value, *, axis: tuple[int, ...], keepdims: bool, correction: float) -> Value:
@@ -74,7 +76,7 @@ def _std(x: Value, *, axis: tuple[int, ...], keepdims: bool, correction: float) 
 _SPREADS = [*_SAMPLES[:-1], sample(real(4, 3), axis=0, correction=1), sample(real(5), axis=None, correction=1)]
 
 
-def _spread(x: Spec, axis: tuple[int, ...], keepdims: bool, correction: float) -> Spec:
+def _spread(x: Spec, axis: Any, keepdims: bool, correction: float) -> Spec:
     result = _reduce(x, axis, keepdims)
     count = _count(x, axis)
     expect(count > correction, f"{count} elements less a correction of {correction} leave nothing to divide by")
@@ -84,13 +86,13 @@ def _spread(x: Spec, axis: tuple[int, ...], keepdims: bool, correction: float) -
 @op(samples=_SPREADS, canonical=axes_as_tuple, definition=_var)
 def var(x: Operand, *, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Spec:
     """Variance over axes: the sum of squared deviations over (count - correction)."""
-    return _spread(x, axis, keepdims, correction)  # type: ignore[arg-type]
+    return _spread(x, axis, keepdims, correction)
 
 
 @op(samples=_SPREADS, canonical=axes_as_tuple, definition=_std)
 def std(x: Operand, *, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Spec:
     """Standard deviation: the square root of `var`."""
-    return _spread(x, axis, keepdims, correction)  # type: ignore[arg-type]
+    return _spread(x, axis, keepdims, correction)
 
 
 def _norm(x: Value, *, axis: tuple[int, ...], keepdims: bool, ord: int) -> Value:
@@ -103,4 +105,4 @@ def _norm(x: Value, *, axis: tuple[int, ...], keepdims: bool, ord: int) -> Value
 def norm(x: Operand, *, axis: Axis = None, keepdims: bool = False, ord: int = 2) -> Spec:
     """Vector norm over axes, of order 1 or 2."""
     expect(ord in (1, 2), f"ord must be 1 or 2, got {ord!r}")
-    return _reduce(x, axis, keepdims)  # type: ignore[arg-type]
+    return _reduce(x, axis, keepdims)

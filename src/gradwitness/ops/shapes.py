@@ -75,7 +75,7 @@ def pair(value: Any, name: str) -> tuple[int, int]:
 
 
 def window_shape(
-    image: tuple[int, int],
+    image: tuple[int, ...],
     kernel: tuple[int, int],
     stride: tuple[int, int],
     padding: tuple[int, int],

@@ -67,4 +67,4 @@ def log_softmax(x: Operand, *, axis: int = -1) -> Spec:
 def logsumexp(x: Operand, *, axis: Axis, keepdims: bool = False) -> Spec:
     """log(sum(exp(x))) over axes."""
     expect_dtype(FLOAT, x=x)
-    return Spec(reduced(x.shape, axis, keepdims))  # type: ignore[arg-type]
+    return Spec(reduced(x.shape, axis, keepdims))  # type: ignore[arg-type]  # a tuple by now

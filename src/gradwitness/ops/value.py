@@ -90,9 +90,11 @@ class Value:
     def __iter__(self) -> Iterator[Value]:
         return (self[i] for i in range(len(self)))
 
-    def _apply(self, op: str, *operands: Operand, **attributes: Any) -> Any:
-        return self.builder.apply(op, operands, attributes)
+    def _apply(self, op: str, *operands: Operand, **attributes: Any) -> Value:
+        result: Value = self.builder.apply(op, operands, attributes)  # of ops that have one result
+        return result
 
+    # The ignores: object's == and != give a bool, these record an op.
     # fmt: off
     def __add__(self, other: Operand) -> Value: return self._apply("add", self, other)
     def __radd__(self, other: Operand) -> Value: return self._apply("add", other, self)
@@ -117,7 +119,7 @@ class Value:
     # fmt: on
 
     def __getitem__(self, key: Any) -> Value:
-        if isinstance(key, Value) or (hasattr(key, "dtype") and getattr(key, "ndim", 0)):
+        if isinstance(key, Value) or (hasattr(key, "dtype") and getattr(key, "ndim", 0) > 0):
             return self._apply("take", self, key, axis=0)
         return self._apply("index", self, key=key)
 

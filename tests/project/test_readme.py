@@ -1,0 +1,38 @@
+"""The README tells the truth: its example runs, and prints the verdicts that stand there."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.project.readme import README, agreement, fault, table_in
+
+TEXT = README.read_text(encoding="utf-8")
+
+
+def verdicts(table: str) -> list[tuple[str, ...]]:
+    """dtype, backend, verdict of each row: what does not depend on the machine."""
+    rows = [line.split() for line in table.splitlines() if line.startswith("loss  ")]
+    return [(r[1], r[2], r[-1]) for r in rows]
+
+
+@pytest.mark.slow
+def test_the_example_prints_the_table() -> None:
+    printed = agreement()
+    assert verdicts(printed) == verdicts(table_in(TEXT, "agreement"))
+    assert {v for *_, v in verdicts(printed)} == {"agree"}
+    assert {b for _, b, _ in verdicts(printed)} == {"numpy", "torch", "torch.compile", "jax"}
+
+
+@pytest.mark.slow
+def test_the_planted_fault_prints_the_other_table() -> None:
+    printed = fault()
+    assert verdicts(printed) == verdicts(table_in(TEXT, "fault"))
+    assert {b for _, b, v in verdicts(printed) if v != "agree"} == {"numpy"}
+
+
+def test_local_links_lead_somewhere() -> None:
+    for page in [README, *README.parent.glob("*.md"), *README.parent.glob("docs/**/*.md")]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
