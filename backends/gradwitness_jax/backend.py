@@ -48,7 +48,14 @@ class JaxBackend:
         requires=("jax", "jaxlib"),
         install='pip install "gradwitness[jax]"',
         composed=frozenset(COMPOSED),
-        sum_growth={"bfloat16": 0.5, "float16": 0.5},  # XLA on the CPU adds cotangents one by one, in 16 bits
+        growth={
+            ("sum", "bfloat16"): 0.5,  # XLA on the CPU adds cotangents one by one, in 16 bits
+            ("sum", "float16"): 0.5,
+            ("conv2d", "bfloat16"): 0.5,
+            ("conv2d", "float16"): 0.5,
+            ("conv2d", "float32"): 1 / 3,
+            ("conv2d", "float64"): 1 / 3,
+        },
     )
 
     def devices(self) -> list[str]:

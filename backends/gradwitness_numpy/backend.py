@@ -32,7 +32,7 @@ class NumpyBackend:
         ops=frozenset(OPS),
         requires=("numpy", "scipy"),
         interpreter=True,
-        sum_growth={"float64": 0.25, "float32": 0.25},  # rows are summed in blocks by BLAS
+        growth={("sum", "float64"): 0.25, ("sum", "float32"): 0.25},  # rows are summed in blocks by BLAS
     )
 
     def devices(self) -> Sequence[str]:

@@ -103,7 +103,8 @@ def verify(
     json_file: Path | None,
     verbose: bool,
 ) -> None:
-    """Run NETWORKs (default: all) through every backend and judge each gradient.
+    """Run NETWORKs (default: all; the name of an op is its small problems) through every backend and judge each
+    gradient.
 
     Exits with 0 if at least one gradient agreed and every other is accepted, 1 if not, 2 for wrong usage.
     """
@@ -144,16 +145,16 @@ def _cases(
 ) -> Iterator[tuple[Problem, tuple[str, ...]]]:
     """The problems and, for each, the backends that take part in it."""
     from gradwitness.networks import NETWORKS, network
+    from gradwitness.networks.single_ops import op_bundles, op_problems
 
+    compiling = tuple(n for n in backends if registry.backend(n).capabilities.compiles)
+    direct = tuple(n for n in backends if n not in compiling)
     if networks is None:
         networks = tuple(NETWORKS)
     for name in networks:
-        yield network(name, seed=seed), tuple(backends)
+        single = [] if name in NETWORKS else [p for p in op_problems(seed) if p.name.split(".")[0] == name]
+        yield from ((problem, tuple(backends)) for problem in single or [network(name, seed=seed)])
     if ops:
-        from gradwitness.networks.single_ops import op_bundles, op_problems
-
-        compiling = tuple(n for n in backends if registry.backend(n).capabilities.compiles)
-        direct = tuple(n for n in backends if n not in compiling)
         if direct:
             yield from ((problem, direct) for problem in op_problems(seed))
         if compiling:  # a compilation takes seconds: one per family instead of one per op

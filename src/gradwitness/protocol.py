@@ -31,9 +31,9 @@ class Capabilities:
     compiles: preparing takes seconds per graph, so many small problems are bundled into one.
     interpreter: it also implements `Interpreter`.
     composed: ops that the framework has no function for, run as the composition that its users write.
-    sum_growth: by dtype, the exponent p with which its plain sums round worse than independently: k
-    terms leave an error of u k**p sqrt(sum of squares). 0 (the default) for pairwise or wider sums, 1/2
-    for one term after another; measured by the conformance suite.
+    growth: how its sums round, by op ("sum" for plain sums) and dtype: the exponent p with which k terms
+    leave an error of u k**p sqrt(sum of squares). 0, the default, is what independent roundings would
+    leave, 1/2 what adding one term after another does. The conformance suite measures it.
     """
 
     dtypes: tuple[str, ...]
@@ -42,8 +42,12 @@ class Capabilities:
     install: str = ""
     compiles: bool = False
     interpreter: bool = False
-    sum_growth: Mapping[str, float] = field(default_factory=dict)
     composed: frozenset[str] = frozenset()
+    growth: Mapping[tuple[str, str], float] = field(default_factory=dict)
+
+    def growth_in(self, dtype: str) -> dict[str, float]:
+        """`growth` in one dtype, by op."""
+        return {op: p for (op, d), p in self.growth.items() if d == dtype}
 
 
 class Prepared(Protocol):
@@ -97,8 +101,9 @@ class Backend(Protocol):
 class Interpreter(Protocol):
     """Runs a graph node by node, with hooks: what noise floor and differences are written on.
 
-    `on_value(node, value, operands) -> value` sees, and may replace, each op's result before it is used;
-    `on_cotangent(node, cotangents, cotangent) -> cotangents` those that an op sends to its inputs.
+    `on_value(node, step) -> value` sees each op's step (operands, attributes, output) and may replace its
+    result before it is used; `on_cotangent(node, step, cotangent, sent) -> sent` what the op sends to its
+    operands. `step.with_operands(operands)` runs the op again on others, `step.pull(cotangent)` its vjp.
     """
 
     capabilities: Capabilities

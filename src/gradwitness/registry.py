@@ -75,8 +75,16 @@ def expect_installed(name: str) -> None:
 
 
 def versions(name: str) -> dict[str, str]:
-    """Installed versions of what the backend requires, without importing it."""
-    return {m: metadata.version(m) for m in backend(name).capabilities.requires if util.find_spec(m) is not None}
+    """Installed versions of what the backend requires, by module, without importing it."""
+    return {m: _version(m) for m in backend(name).capabilities.requires if util.find_spec(m) is not None}
+
+
+def _version(module: str) -> str:
+    try:
+        return metadata.version(module)
+    except metadata.PackageNotFoundError:  # a module may be named otherwise than its distribution
+        providers = metadata.packages_distributions().get(module, [])
+        return metadata.version(providers[0]) if providers else "unknown"
 
 
 @cache

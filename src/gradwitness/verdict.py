@@ -106,6 +106,10 @@ def judge(gradient: Array | None, evidence: TensorEvidence, *, is_referee: bool 
         return Judgement(Verdict.NONFINITE, f"{bad} of {gradient.size} elements are NaN or infinite{also}")
     if not np.all(np.isfinite(evidence.reference)):
         return Judgement(Verdict.INCONCLUSIVE, "the referee's gradient is NaN or infinite here, this one is not")
+    if not evidence.differences.probes:
+        return Judgement(
+            Verdict.INCONCLUSIVE, "the loss is not finite beside this point: no difference confirms anything"
+        )
     fd_error, fd_bound = evidence.differences.worst(gradient, lambda probe: _slack(probe, evidence.floor))
     figures = {"fd_error": fd_error, "fd_bound": fd_bound, "floor": evidence.floor.norm, "limit": _limit(evidence)}
     if is_referee:
@@ -125,7 +129,7 @@ def _judge_by_differences(gradient: Array, evidence: TensorEvidence, figures: di
     """Where the referee is refuted, numerical derivatives decide."""
     if figures["fd_error"] > figures["fd_bound"]:
         return Judgement(Verdict.DISAGREE, _against_differences(gradient, evidence), **figures)
-    if not _would_catch_zero(evidence):
+    if not _refuted(np.zeros(gradient.shape), evidence):
         return Judgement(Verdict.INCONCLUSIVE, "finite differences are too coarse here to refute a zero", **figures)
     return Judgement(Verdict.AGREE, "judged by finite differences, as they refute the referee", **figures)
 
@@ -179,9 +183,12 @@ def _slack(probe: Probe, floor: TensorFloor) -> float:
 
 
 def confirms(reference: Array, dtype: str, floor: TensorFloor, differences: Differences) -> bool:
-    """Whether finite differences confirm the referee's float64 gradient within their bound."""
-    scale = find_dtype("float64").unit_roundoff / find_dtype(dtype).unit_roundoff
-    error, bound = differences.worst(reference, lambda probe: scale * _slack(probe, floor))
+    """Whether finite differences confirm the referee's float64 gradient within their bound.
+
+    floor: the referee's own, in `dtype`.
+    """
+    narrowing = find_dtype("float64").unit_roundoff / find_dtype(dtype).unit_roundoff
+    error, bound = differences.worst(reference, lambda probe: narrowing * _slack(probe, floor))
     return bool(error <= bound)
 
 
@@ -198,9 +205,11 @@ def _limit(evidence: TensorEvidence) -> float:
 
 
 def _is_zero(evidence: TensorEvidence) -> bool:
-    """Whether the gradient is zero by structure (a bias before batch norm): float64 computes nothing but noise."""
+    """Whether the gradient is zero by structure (a bias before batch norm): float64 computes nothing but noise,
+    and finite differences do not object."""
     narrowing = find_dtype("float64").unit_roundoff / find_dtype(evidence.dtype).unit_roundoff
-    return float(np.linalg.norm(evidence.reference)) <= narrowing * _limit(evidence)
+    noise = float(np.linalg.norm(evidence.reference)) <= narrowing * _limit(evidence)
+    return noise and not _refuted(np.zeros(evidence.reference.shape), evidence)
 
 
 def _zero_could_pass(evidence: TensorEvidence) -> bool:
@@ -208,9 +217,8 @@ def _zero_could_pass(evidence: TensorEvidence) -> bool:
     return not _is_zero(evidence) and float(np.linalg.norm(evidence.reference)) <= _limit(evidence)
 
 
-def _would_catch_zero(evidence: TensorEvidence) -> bool:
-    zero = np.zeros(evidence.reference.shape)
-    error, bound = evidence.differences.worst(zero, lambda probe: _slack(probe, evidence.floor))
+def _refuted(gradient: Array, evidence: TensorEvidence) -> bool:
+    error, bound = evidence.differences.worst(gradient, lambda probe: _slack(probe, evidence.floor))
     return bool(error > bound)
 
 

@@ -154,7 +154,7 @@ def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settin
         loss, gradients = prepared.value_and_gradient(known.problem.primals)
         losses = [loss, *(prepared.value(n) for n in known.neighbours)]
     is_referee = backend.capabilities.interpreter and known.dtype == "float64" and candidate.loss is None
-    floors = known.floors_of(backend.capabilities.sum_growth.get(known.dtype, 0.0))
+    floors = known.floors_of(backend.capabilities.growth_in(known.dtype))
     different = judge_loss(losses, list(known.losses), list(floors.losses))
     textbook = _textbook(gradients, known)
     rows, doubted = [], set()
@@ -170,8 +170,7 @@ def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settin
 
 def _testimony(problem: Problem, dtype: str, seed: int) -> Testimony:
     interpreter = registry.interpreter()
-    growth = interpreter.capabilities.sum_growth.get("float64", 0.0)
-    return testimony(interpreter, problem, dtype, sum_growth=growth, seed=seed)
+    return testimony(interpreter, problem, dtype, growth=interpreter.capabilities.growth_in("float64"), seed=seed)
 
 
 def _evidence(path: str, known: Testimony, floors: Floors) -> TensorEvidence:

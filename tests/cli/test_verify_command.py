@@ -249,3 +249,11 @@ def test_list_shows_what_there_is(what: str, says: str) -> None:
     result = CliRunner().invoke(cli, ["list", what])
     assert result.exit_code == 0
     assert says in result.output
+
+
+def test_an_op_by_its_name() -> None:
+    result = verify("layer_norm", "--backend", "numpy,torch", "--dtype", "float64")
+    assert result.exit_code == 0
+    assert {line.split()[0] for line in result.output.splitlines() if " float64 " in line} == {
+        "layer_norm.x", "layer_norm.weight", "layer_norm.bias"
+    }  # fmt: skip

@@ -151,3 +151,10 @@ def test_false_alarms_of_the_statistic_are_as_rare_as_it_says() -> None:
     ratios = np.abs(rng.standard_normal(20_000)) / spread
     assert ratios.max() < threshold(16)
     assert ratios.max() > 3  # and a table of 3 sigma would have alarmed
+
+
+def test_without_any_finite_difference_nothing_is_concluded() -> None:
+    """(x**1.5).sum() at 0: the loss is NaN on one side."""
+    unheard = replace(evidence(), differences=Differences((), 20, 20))
+    assert judge(G, unheard).verdict is Verdict.INCONCLUSIVE
+    assert judge(G, unheard, is_referee=True).verdict is Verdict.INCONCLUSIVE

@@ -48,7 +48,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Differences:
-    """The numerical derivatives of the loss by one leaf."""
+    """The numerical derivatives of the loss by one leaf: those that are finite, perhaps none."""
 
     probes: tuple[Probe, ...]
     coordinates: int  # how many of the leaf's elements were differenced one by one
@@ -103,7 +103,7 @@ def _tensor(
     if not everything:
         directions = rng.standard_normal((DIRECTIONS, *x.shape))
         probes += [_direction(loss_of, x, v, typical, loss, noise) for v in directions]
-    return Differences(tuple(probes), len(chosen), x.size)
+    return Differences(tuple(p for p in probes if np.isfinite(p.bound)), len(chosen), x.size)
 
 
 def _coordinate(

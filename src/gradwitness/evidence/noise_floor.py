@@ -7,8 +7,9 @@ Parker, "Monte Carlo Arithmetic", UCLA CSD-970002 (1997); Denis et al., "Verific
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from gradwitness.protocol import Interpreter
 __all__ = ["NoiseFloor", "TensorFloor", "noise_floor", "value_floor"]
 
 Array = np.ndarray[Any, Any]
+Growth = Mapping[str, float]
+NO_GROWTH: Growth = MappingProxyType({})
 RUNS = 16  # independent perturbed runs: the degrees of freedom of every spread
 SHRINKAGE = 4  # a row's mean square counts for as much as this many runs of each of its elements
 AMPLIFICATION = 2.0**20  # at u itself float64 would round the perturbation away
@@ -52,12 +55,12 @@ def noise_floor(
     dtype: str,
     *,
     seed: Sequence[int],
-    sum_growth: float = 0.0,
+    growth: Growth = NO_GROWTH,
     runs: int = RUNS,
 ) -> NoiseFloor:
     """The spread of loss and gradients when every node of `graph.decomposed()` rounds as in `dtype`.
 
-    Sums of k terms round k**sum_growth times as much as independent roundings would (Capabilities).
+    growth: how sums round in this dtype, by op (`Capabilities.growth_in`).
     """
     elementary = graph.decomposed()
     tape = interpreter.forward(elementary, leaves)
@@ -65,7 +68,7 @@ def noise_floor(
     values: list[float] = []
     squares = {path: np.zeros(g.shape) for path, g in gradients.items()}
     for run in range(runs):
-        rounding = _Perturbation(dtype, sum_growth, np.random.default_rng([*seed, run]))
+        rounding = _Perturbation(dtype, growth, np.random.default_rng([*seed, run]))
         tape = interpreter.forward(elementary, leaves, on_value=rounding.on_value)
         values.append(interpreter.loss(tape) - loss)
         for path, g in interpreter.backward(tape, wrt, on_cotangent=rounding.on_cotangent).items():
@@ -81,7 +84,7 @@ def value_floor(
     dtype: str,
     *,
     seed: Sequence[int],
-    sum_growth: float = 0.0,
+    growth: Growth = NO_GROWTH,
     runs: int = RUNS,
 ) -> float:
     """The spread of the loss alone: forward passes only."""
@@ -89,7 +92,7 @@ def value_floor(
     loss = interpreter.loss(interpreter.forward(elementary, leaves))
     values = []
     for run in range(runs):
-        rounding = _Perturbation(dtype, sum_growth, np.random.default_rng([*seed, run]))
+        rounding = _Perturbation(dtype, growth, np.random.default_rng([*seed, run]))
         values.append(interpreter.loss(interpreter.forward(elementary, leaves, on_value=rounding.on_value)) - loss)
     return float(np.sqrt(np.mean(np.square(values)))) / _amplification(dtype)
 
@@ -109,21 +112,23 @@ def _amplification(dtype: str) -> float:
 class _Perturbation:
     """One run's rounding errors: Gaussian, with the standard deviation that `Rounding` names for each op."""
 
-    def __init__(self, dtype: str, sum_growth: float, rng: np.random.Generator) -> None:
+    def __init__(self, dtype: str, growth: Growth, rng: np.random.Generator) -> None:
         self.amplification = _amplification(dtype)
         found = find_dtype(dtype)
         self.variance = (found.unit_roundoff * self.amplification) ** 2
         self.tiny = found.smallest_subnormal
-        self.sum_growth = sum_growth
+        self.growth = growth
         self.rng = rng
 
     def on_value(self, node: Node, step: Any) -> Any:
         kind = _rounding(node).value
         if kind == "exact":
             return step.output
-        moment = None if kind == "rounded" else step.with_operands([_square(o) for o in step.operands]).output
-        if kind == "sum":
-            moment = moment * self._growth(step.with_operands([_one(o) for o in step.operands]).output)
+        moment = None
+        if kind != "rounded":
+            moment = step.with_operands([_square(o) for o in step.operands]).output
+            if p := self._exponent(node, kind):
+                moment = moment * _power(step.with_operands([_one(o) for o in step.operands]).output, p)
         return self._perturb(step.output, moment)
 
     def on_cotangent(self, node: Node, step: Any, cotangent: Any, sent: Sequence[Any]) -> Sequence[Any]:
@@ -131,20 +136,22 @@ class _Perturbation:
         if kind == "exact":
             return sent
         moments: Sequence[Any] = [None] * len(sent)
-        if kind == "sum":  # linear in the cotangent alone
-            moments = [
-                None if m is None else m * self._growth(count)
-                for m, count in zip(step.pull(_square(cotangent)), step.pull(_one(cotangent)), strict=True)
-            ]
-        elif kind == "contraction":
-            squared = step.with_operands([_square(o) for o in step.operands])
-            squared.needs = step.needs
-            moments = squared.pull(_square(cotangent))
+        if kind != "rounded":
+            moments = self._pulled(step, _square, cotangent)
+            if p := self._exponent(node, kind):
+                counts = self._pulled(step, _one, cotangent)
+                moments = [None if m is None else m * _power(k, p) for m, k in zip(moments, counts, strict=True)]
         return [None if s is None else self._perturb(s, m) for s, m in zip(sent, moments, strict=True)]
 
-    def _growth(self, terms: Any) -> Any:
-        """What naive summation of so many terms adds to the variance of their independent roundings."""
-        return np.maximum(terms, 1.0) ** (2 * self.sum_growth)
+    def _exponent(self, node: Node, kind: str) -> float:
+        return self.growth.get("sum" if kind == "sum" else node.op, 0.0)
+
+    def _pulled(self, step: Any, change: Callable[[Any], Any], cotangent: Any) -> Sequence[Any]:
+        """The op's own vjp with operands and cotangent squared, or replaced by ones."""
+        changed = step.with_operands([change(o) for o in step.operands])
+        changed.needs = step.needs
+        pulled: Sequence[Any] = changed.pull(change(cotangent))
+        return pulled
 
     def _perturb(self, x: Any, moment: Any) -> Any:
         total = _square(x) if moment is None else _square(x) + moment
@@ -156,6 +163,11 @@ def _rounding(node: Node) -> Rounding:
     rounding = find_op(node.op).rounding
     assert rounding is not None, f"{node.op} is fused: the floor runs on decomposed graphs"
     return rounding
+
+
+def _power(terms: Any, p: float) -> Any:
+    """What k terms summed naively add to the variance of their independent roundings: k**2p."""
+    return np.maximum(terms, 1.0) ** (2 * p)
 
 
 def _is_float(x: Any) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from gradwitness.dtypes import find_dtype
 from gradwitness.evidence.finite_difference import Differences, finite_differences
-from gradwitness.evidence.noise_floor import TensorFloor, noise_floor, value_floor
+from gradwitness.evidence.noise_floor import Growth, TensorFloor, noise_floor, value_floor
 from gradwitness.problem import Problem
 from gradwitness.protocol import Interpreter
 
@@ -37,7 +37,7 @@ class Testimony:
 
     losses: the loss at the point and at each of `neighbours`. gradients: the referee's, by path, in
     float64. own: the floors of the referee itself, in `dtype`; floors_of: those of a candidate whose
-    sums round with this growth (Capabilities.sum_growth).
+    sums round with this growth (`Capabilities.growth_in`).
     """
 
     problem: Problem
@@ -48,13 +48,13 @@ class Testimony:
     own: Floors
     differences: dict[str, Differences]
     reached: frozenset[str]
-    floors_of: Callable[[float], Floors]
+    floors_of: Callable[[Growth], Floors]
 
 
-def testimony(interpreter: Interpreter, problem: Problem, dtype: str, *, sum_growth: float, seed: int) -> Testimony:
+def testimony(interpreter: Interpreter, problem: Problem, dtype: str, *, sum_growth: Growth, seed: int) -> Testimony:
     """Gather it: one gradient, perturbed runs for the floors, and finite differences.
 
-    sum_growth: that of the interpreter's own float64 sums.
+    growth: how the interpreter's own float64 sums round.
     """
     problem = problem.rounded(dtype)
     graph, wrt = problem.graph, problem.differentiated
@@ -62,8 +62,12 @@ def testimony(interpreter: Interpreter, problem: Problem, dtype: str, *, sum_gro
     loss, found = interpreter.loss(tape), interpreter.backward(tape, wrt)
     gradients = {path: np.array(found.get(path, np.zeros(problem.leaves[path].shape)), np.float64) for path in wrt}
     neighbours = tuple(_neighbours(interpreter, problem, dtype, seed))
-    floors_of = cache(lambda growth: _floors(interpreter, problem, neighbours, dtype, growth, seed))
-    own = floors_of(sum_growth)
+    found_floors = cache(lambda rows: _floors(interpreter, problem, neighbours, dtype, dict(rows), seed))
+
+    def floors_of(growth: Growth) -> Floors:
+        return found_floors(frozenset(growth.items()))
+
+    own = floors_of(growth)
 
     def loss_of(path: str, moved: Array) -> float:
         if path not in graph.leaves:
@@ -90,13 +94,13 @@ def _floors(
     problem: Problem,
     neighbours: Sequence[Mapping[str, Array]],
     dtype: str,
-    growth: float,
+    growth: Growth,
     seed: int,
 ) -> Floors:
     graph, wrt = problem.graph, problem.differentiated
-    here = noise_floor(interpreter, graph, problem.leaves, wrt, dtype, seed=(seed, 1), sum_growth=growth)
+    here = noise_floor(interpreter, graph, problem.leaves, wrt, dtype, seed=(seed, 1), growth=growth)
     nearby = [
-        value_floor(interpreter, graph, {**problem.leaves, **n}, dtype, seed=(seed, 3), sum_growth=growth)
+        value_floor(interpreter, graph, {**problem.leaves, **n}, dtype, seed=(seed, 3), growth=growth)
         for n in neighbours
     ]
     unreached = {  # leaves that no path connects with the loss

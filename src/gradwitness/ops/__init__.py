@@ -4,25 +4,7 @@ One module per family, in files of the same names in every adapter. `list(OPS)` 
 Calling an op inside a traced loss records it; adapters compute it.
 """
 
-from gradwitness.ops.arrays import (
-    broadcast_to,
-    concatenate,
-    index,
-    one_hot,
-    reshape,
-    stack,
-    take,
-    transpose,
-)
-from gradwitness.ops.attention import (
-    dropout,
-    scaled_dot_product_attention,
-)
-from gradwitness.ops.contractions import (
-    conv2d,
-    linear,
-    matmul,
-)
+# isort: off  (declared in this order, from the elementary to the fused: the order of OPS and of every table)
 from gradwitness.ops.elementwise import (
     abs,
     add,
@@ -60,24 +42,15 @@ from gradwitness.ops.elementwise import (
     tanh,
     where,
 )
-from gradwitness.ops.losses import (
-    binary_cross_entropy_with_logits,
-    cross_entropy,
-    huber,
-    mse,
-)
-from gradwitness.ops.normalizations import (
-    batch_norm,
-    layer_norm,
-    rms_norm,
-)
-from gradwitness.ops.pooling import (
-    avg_pool2d,
-    max_pool2d,
-)
-from gradwitness.ops.recurrent import (
-    gru_cell,
-    lstm_cell,
+from gradwitness.ops.arrays import (
+    broadcast_to,
+    concatenate,
+    index,
+    one_hot,
+    reshape,
+    stack,
+    take,
+    transpose,
 )
 from gradwitness.ops.reductions import (
     max,
@@ -93,6 +66,36 @@ from gradwitness.ops.softmax import (
     logsumexp,
     softmax,
 )
+from gradwitness.ops.contractions import (
+    conv2d,
+    linear,
+    matmul,
+)
+from gradwitness.ops.pooling import (
+    avg_pool2d,
+    max_pool2d,
+)
+from gradwitness.ops.normalizations import (
+    batch_norm,
+    layer_norm,
+    rms_norm,
+)
+from gradwitness.ops.recurrent import (
+    gru_cell,
+    lstm_cell,
+)
+from gradwitness.ops.attention import (
+    dropout,
+    scaled_dot_product_attention,
+)
+from gradwitness.ops.losses import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    huber,
+    mse,
+)
+
+# isort: on
 from gradwitness.ops.value import Spec, Value
 from gradwitness.ops.vocabulary import OPS, Op, find_op
 

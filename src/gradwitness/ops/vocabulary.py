@@ -31,7 +31,7 @@ class Rounding:
     exact        copied or selected: no rounding at all
     rounded      one rounding of the result: u |y|
     contraction  a sum of products: u |y| and, for the roundings inside, u sqrt(sum a^2 b^2)
-    sum          the same for a plain sum of k terms, times k**p where a backend sums naively
+    sum          the same for a plain sum
     """
 
     value: str

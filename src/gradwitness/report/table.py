@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from gradwitness.report.report import Report, Row, describe
@@ -29,13 +29,13 @@ _COLORS = {True: "\033[32m", False: "\033[31m"}
 
 
 def table(report: Report, *, verbose: bool, color: bool) -> str:
-    """A row per network x backend x dtype, its worst tensor shown; details below for what does not agree."""
+    """A row per network x backend x dtype, its worst tensor shown; below it what there is to say."""
     from tabulate import tabulate
 
     rows = list(report.rows) if verbose else [_worst(list(cell)) for _, cell in groupby(report.rows, _cell)]
     body = [_line(row, color) for row in rows]
     lines = [tabulate(body, HEADERS, tablefmt="simple", disable_numparse=True, colalign=_ALIGN)]
-    details = [describe(row) for row in report.rows if row.verdict is not Verdict.AGREE]
+    details = [describe(row) for row in report.rows if row.message]
     if details:
         lines += ["", *_deduplicated(details)]
     return "\n".join([*lines, "", summary(report)])
@@ -45,10 +45,18 @@ _ALIGN = ("left", "left", "left", "left", "right", "right", "right", "right", "r
 
 
 def summary(report: Report) -> str:
-    """How many gradients got which verdict."""
-    counts = {v: sum(row.verdict is v for row in report.rows) for v in Verdict}
-    parts = [f"{n} {v}" for v, n in counts.items() if n]
-    return f"{len(report.rows)} gradients: " + ", ".join(parts) if parts else "no gradients"
+    """How many gradients got which verdict, and how many candidates did not run."""
+    ran = [row for row in report.rows if row.parameter is not None]
+    parts = [f"{len(ran)} gradients: {_counts(ran)}"] if ran else ["no gradients"]
+    others = [row for row in report.rows if row.parameter is None]
+    if others:
+        parts.append(f"{len(others)} candidates gave none: {_counts(others)}")
+    return "; ".join(parts)
+
+
+def _counts(rows: Sequence[Row]) -> str:
+    counts = {v: sum(row.verdict is v for row in rows) for v in Verdict}
+    return ", ".join(f"{n} {v}" for v, n in counts.items() if n)
 
 
 def short_report(report: Report) -> str:

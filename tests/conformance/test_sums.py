@@ -1,0 +1,84 @@
+"""How sums round: what each backend declares as its `growth`, held against exact sums.
+
+Each case is a gradient that is one sum of 4,096 terms per element, computed by the backend and, from
+the same rounded operands, in extended precision. Its error, over u sqrt(sum of squares), may reach
+4,096**p, with p the growth declared for that op and dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gradwitness import ops, registry
+from gradwitness.dtypes import find_dtype
+from gradwitness.problem import Candidate, Problem
+
+TERMS, CHANNELS = 4096, 6
+WITHIN = 4.0  # of the threshold's 12: room for what else rounds
+DIRECT = [n for n in registry.backend_names() if not registry.backend(n).capabilities.compiles]
+IMAGES = (64, CHANNELS, 8, 8)
+
+
+@dataclass(frozen=True)
+class Case:
+    """The gradient by params["b"], and the terms of its sums: shape (CHANNELS, terms)."""
+
+    op: str
+    loss: Callable[[Any, Any], Any]
+    g: tuple[int, ...]
+
+
+CASES = {
+    "rows": Case("sum", lambda p, b: (p["b"] * b["g"]).sum(), (TERMS, CHANNELS)),
+    "channels": Case("sum", lambda p, b: (p["b"].reshape(1, -1, 1, 1) * b["g"]).sum(), IMAGES),
+    "convolution": Case(
+        "conv2d",
+        lambda p, b: (ops.conv2d(b["x"], p["w"], p["b"], padding=1) * b["g"]).sum(),
+        IMAGES,
+    ),
+}
+
+
+def error(backend: str, dtype: str, case: Case) -> float:
+    """rms error of the sums, over u times the root of their sum of squares."""
+    rng = np.random.default_rng(2)
+    params = {"b": rng.standard_normal(CHANNELS)}
+    batch = {"g": rng.standard_normal(case.g)}
+    if case.op == "conv2d":
+        params["w"] = rng.standard_normal((CHANNELS, 1, 3, 3))
+        batch["x"] = rng.standard_normal((64, 1, 8, 8))
+    problem = Problem("sums", case.loss, params, batch).rounded(dtype)
+    prepared = registry.backend(backend).prepare(Candidate(backend), problem, dtype=dtype, device="cpu")
+    found = prepared.value_and_gradient(problem.primals)[1]["b"]
+    assert found is not None
+    terms = np.asarray(problem.leaves["g"], np.longdouble)
+    terms = np.moveaxis(terms, 1, 0).reshape(CHANNELS, TERMS)
+    exact = terms.sum(axis=1)
+    scale = find_dtype(dtype).unit_roundoff * np.sqrt((terms**2).sum(axis=1) + exact**2)
+    return float(np.sqrt(np.mean(((found - exact) / scale) ** 2)))
+
+
+def allowed(backend: str, dtype: str, case: Case) -> float:
+    growth = registry.backend(backend).capabilities.growth.get((case.op, dtype), 0.0)
+    return WITHIN * float(TERMS**growth)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("backend", "dtype"), [(n, d) for n in DIRECT for d in registry.backend(n).capabilities.dtypes]
+)
+def test_what_is_declared_covers_what_is_measured(backend: str, dtype: str, name: str) -> None:
+    assert error(backend, dtype, CASES[name]) <= allowed(backend, dtype, CASES[name])
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype", "name"),
+    [("jax", "bfloat16", "channels"), ("torch", "float32", "convolution")],
+)
+def test_without_its_declaration_it_would_be_found(backend: str, dtype: str, name: str) -> None:
+    assert error(backend, dtype, CASES[name]) > WITHIN
