@@ -51,7 +51,7 @@ class Testimony:
     floors_of: Callable[[Growth], Floors]
 
 
-def testimony(interpreter: Interpreter, problem: Problem, dtype: str, *, sum_growth: Growth, seed: int) -> Testimony:
+def testimony(interpreter: Interpreter, problem: Problem, dtype: str, *, growth: Growth, seed: int) -> Testimony:
     """Gather it: one gradient, perturbed runs for the floors, and finite differences.
 
     growth: how the interpreter's own float64 sums round.

@@ -4,7 +4,8 @@ One module per family, in files of the same names in every adapter. `list(OPS)` 
 Calling an op inside a traced loss records it; adapters compute it.
 """
 
-# isort: off  (declared in this order, from the elementary to the fused: the order of OPS and of every table)
+# Declared in this order, from the elementary to the fused: the order of OPS and of every table.
+# isort: off
 from gradwitness.ops.elementwise import (
     abs,
     add,
