@@ -12,7 +12,7 @@ from gradwitness.errors import UnsupportedError
 from gradwitness.graph import Graph
 from gradwitness.ops import OPS
 from gradwitness.problem import Candidate, Problem
-from gradwitness.protocol import Capabilities, Prepared
+from gradwitness.protocol import Capabilities, Prepared, expect_supported
 from gradwitness_jax.quiet import quiet
 
 __all__ = ["JaxBackend"]
@@ -96,7 +96,7 @@ class JaxBackend:
 
     def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> Prepared:
         """The candidate's graph, or the problem's, compiled. Raises UnsupportedError for a dtype or device."""
-        self._expect_supported(dtype, device)
+        expect_supported(self, dtype, device)
         graph = problem.graph if candidate.loss is None else candidate.loss
         with quiet():
             from gradwitness_jax.prepared import JaxPrepared
@@ -105,10 +105,3 @@ class JaxBackend:
             prepared = JaxPrepared(self.lower(graph, dtype), graph, problem, dtype=dtype, device=device)
             prepared.setup_seconds = time.perf_counter() - started
         return prepared
-
-    def _expect_supported(self, dtype: str, device: str) -> None:
-        dtypes, devices = self.capabilities.dtypes, self.devices()
-        if dtype not in dtypes:
-            raise UnsupportedError(f"{self.name} has no dtype {dtype!r}; there is: {', '.join(dtypes)}")
-        if device not in devices:
-            raise UnsupportedError(f"{self.name} has no device {device!r} here; there is: {', '.join(devices)}")

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from gradwitness.errors import UnsupportedError
 from gradwitness.graph import Graph
 from gradwitness.ops import OPS
 from gradwitness.problem import Candidate, Problem
-from gradwitness.protocol import Capabilities
+from gradwitness.protocol import Capabilities, expect_supported
 from gradwitness_numpy.rules import RULES
 from gradwitness_numpy.sweep import OnCotangent, OnValue, Tape, backward, forward
 
@@ -49,10 +48,7 @@ class NumpyBackend:
         return lambda leaves: self.loss(self.forward(graph, leaves))
 
     def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> PreparedNumpy:
-        if dtype not in self.capabilities.dtypes:
-            raise UnsupportedError(f"numpy runs in {', '.join(self.capabilities.dtypes)}, not in {dtype}")
-        if device != "cpu":
-            raise UnsupportedError(f"numpy runs on cpu, not on {device}")
+        expect_supported(self, dtype, device)
         return PreparedNumpy(candidate.loss or problem.graph, problem, np.dtype(dtype))
 
     def forward(

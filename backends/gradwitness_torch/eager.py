@@ -12,7 +12,7 @@ from gradwitness.errors import UnsupportedError
 from gradwitness.graph import Graph
 from gradwitness.ops import OPS
 from gradwitness.problem import Candidate, Problem
-from gradwitness.protocol import Capabilities, Prepared
+from gradwitness.protocol import Capabilities, Prepared, expect_supported
 from gradwitness_torch.quiet import quiet
 
 __all__ = ["TorchBackend"]
@@ -65,7 +65,7 @@ class TorchBackend:
 
     def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> Prepared:
         """The candidate's graph, or the problem's, in native ops. Raises UnsupportedError for a dtype or device."""
-        self._expect_supported(dtype, device)
+        expect_supported(self, dtype, device)
         graph = problem.graph if candidate.loss is None else candidate.loss
         with quiet():
             from gradwitness_torch.prepared import TorchPrepared
@@ -81,10 +81,3 @@ class TorchBackend:
     def _ready(self, loss: Loss) -> Loss:
         """What is run for a lowered loss: here, itself."""
         return loss
-
-    def _expect_supported(self, dtype: str, device: str) -> None:
-        dtypes, devices = self.capabilities.dtypes, self.devices()
-        if dtype not in dtypes:
-            raise UnsupportedError(f"{self.name} has no dtype {dtype!r}; there is: {', '.join(dtypes)}")
-        if device not in devices:
-            raise UnsupportedError(f"{self.name} has no device {device!r} here; there is: {', '.join(devices)}")

@@ -13,10 +13,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from gradwitness.errors import UnsupportedError
 from gradwitness.graph import Graph
 from gradwitness.problem import Candidate, Problem
 
-__all__ = ["Array", "Backend", "Capabilities", "Interpreter", "Prepared", "Primals"]
+__all__ = ["Array", "Backend", "Capabilities", "Interpreter", "Prepared", "Primals", "expect_supported"]
 
 Array = np.ndarray[Any, Any]
 Primals = Mapping[str, Array]  # the differentiated leaves by path: float64, exact in the candidate's dtype
@@ -95,6 +96,15 @@ class Backend(Protocol):
     def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> Prepared:
         """The candidate, compiled and placed. The problem is at a point that `dtype` can hold."""
         ...
+
+
+def expect_supported(backend: Backend, dtype: str, device: str) -> None:
+    """Raise UnsupportedError, naming what there is, unless the backend runs in this dtype and on this device."""
+    dtypes, devices = backend.capabilities.dtypes, backend.devices()
+    if dtype not in dtypes:
+        raise UnsupportedError(f"{backend.name} does not run in {dtype} (it has {', '.join(dtypes)})")
+    if device not in devices:
+        raise UnsupportedError(f"{backend.name} does not run on {device} here (it has {', '.join(devices)})")
 
 
 @runtime_checkable

@@ -16,6 +16,7 @@ from gradwitness.errors import UnsupportedError
 from gradwitness.evidence.finite_difference import textbook_difference
 from gradwitness.evidence.referee import Floors, Testimony, testimony
 from gradwitness.problem import Candidate, Loss, Problem
+from gradwitness.protocol import expect_supported
 from gradwitness.report import Report, Row
 from gradwitness.verdict import Judgement, TensorEvidence, Verdict, confirms, judge, judge_loss
 
@@ -125,26 +126,13 @@ def _trial(
     parameters at which it casts doubt on the referee."""
     blank = Row(known.problem.name, label, candidate.backend, device, known.dtype, Verdict.ERROR)
     try:
-        refusal = _refusal(candidate, known.dtype, device)
-        if refusal:
-            return [replace(blank, verdict=Verdict.UNSUPPORTED, message=refusal)], set()
+        registry.expect_installed(candidate.backend)
+        expect_supported(registry.backend(candidate.backend), known.dtype, device)
         return _judged(blank, candidate, known, settings)
     except UnsupportedError as error:
         return [replace(blank, verdict=Verdict.UNSUPPORTED, message=str(error))], set()
     except Exception as error:  # noqa: BLE001  # one candidate's failure never costs the others' results
         return [replace(blank, message=_first_lines(error))], set()
-
-
-def _refusal(candidate: Candidate, dtype: str, device: str) -> str | None:
-    """What the backend has declared that it cannot do, if that is asked for here."""
-    registry.expect_installed(candidate.backend)
-    backend = registry.backend(candidate.backend)
-    if dtype not in backend.capabilities.dtypes:
-        return f"{backend.name} does not run in {dtype} (it has {', '.join(backend.capabilities.dtypes)})"
-    devices = backend.devices()
-    if device not in devices:
-        return f"{backend.name} does not run on {device} here (it has {', '.join(devices)})"
-    return None
 
 
 def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settings) -> tuple[list[Row], set[str]]:

@@ -183,9 +183,9 @@ def test_precision_is_held_and_put_back(caller: str) -> None:
 
 @pytest.mark.parametrize("name", ["torch", "torch.compile"])
 def test_what_is_not_there_is_refused_by_name(name: str) -> None:
-    with pytest.raises(UnsupportedError, match="'int8'; there is: float64"):
+    with pytest.raises(UnsupportedError, match=r"in int8 \(it has float64"):
         backend(name).prepare(Candidate(name), SQUARES, dtype="int8", device="cpu")
-    with pytest.raises(UnsupportedError, match="'tpu' here; there is: cpu"):
+    with pytest.raises(UnsupportedError, match=r"on tpu here \(it has cpu"):
         backend(name).prepare(Candidate(name), SQUARES, dtype="float64", device="tpu")
     with pytest.raises(UnsupportedError, match="'lowest'"):
         backend(name).precision("lowest")

@@ -6,24 +6,25 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gradwitness.report.report import Report
+from gradwitness.report.row import Row
 
 __all__ = ["SCHEMA", "schema", "to_json", "write_whole"]
 
 SCHEMA = 1
 
 
-def to_json(report: Report) -> str:
-    """Keys as in schema.json. NaN and infinity, which JSON lacks, are the strings "nan", "inf" and "-inf"."""
+def to_json(ok: bool, environment: Mapping[str, Any], rows: Sequence[Row]) -> str:
+    """A report; keys as in schema.json. NaN and infinity, which JSON lacks, are the strings "nan", "inf" and "-inf"."""
     document = {
         "schema": SCHEMA,
-        "ok": report.ok,
-        "environment": report.environment,
-        "rows": [asdict(row) for row in report.rows],
+        "ok": ok,
+        "environment": environment,
+        "rows": [asdict(row) for row in rows],
     }
     return json.dumps(_jsonable(document), indent=1, allow_nan=False)
 
@@ -52,7 +53,7 @@ def write_whole(path: str | Path, text: str) -> None:
 
 
 def _jsonable(value: Any) -> Any:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _jsonable(v) for key, v in value.items()}
     if isinstance(value, list | tuple):
         return [_jsonable(v) for v in value]

@@ -6,39 +6,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gradwitness.report.document import to_json
+from gradwitness.report.row import Row, describe
+from gradwitness.report.table import short_report, table
 from gradwitness.verdict import ACCEPTED, Verdict
 
-__all__ = ["Report", "Row"]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One gradient of one candidate: its verdict and the figures behind it (see `verdict.Judgement`).
-
-    parameter and shape are None where the candidate did not run (`unsupported`, `error`). reference:
-    the norm of the referee's gradient. textbook: relative difference at step 1e-5 over the whole
-    candidate. referee: this is the gradient that the others are held against.
-    """
-
-    network: str
-    candidate: str
-    backend: str
-    device: str
-    dtype: str
-    verdict: Verdict
-    message: str = ""
-    parameter: str | None = None
-    shape: tuple[int, ...] | None = None
-    reference: float | None = None
-    error: float | None = None
-    floor: float | None = None
-    ratio: float | None = None
-    fd_error: float | None = None
-    fd_bound: float | None = None
-    limit: float | None = None
-    textbook: float | None = None
-    referee: bool = False
-    setup_seconds: float | None = None
+__all__ = ["Report"]
 
 
 @dataclass(frozen=True)
@@ -73,25 +46,12 @@ class Report:
         return self.ok
 
     def __repr__(self) -> str:
-        from gradwitness.report.table import short_report
-
-        return short_report(self)
+        return short_report(self.rows, self.failures())
 
     def table(self, *, verbose: bool = False, color: bool = False) -> str:
         """A row per network, backend and dtype; with `verbose` one per gradient."""
-        from gradwitness.report.table import table
-
-        return table(self, verbose=verbose, color=color)
+        return table(self.rows, verbose=verbose, color=color)
 
     def json(self) -> str:
         """The whole report as JSON, as `report/schema.json` describes it."""
-        from gradwitness.report.document import to_json
-
-        return to_json(self)
-
-
-def describe(row: Row) -> str:
-    """One line: who, where, verdict, why."""
-    place = f" {row.parameter}" if row.parameter is not None else ""
-    who = row.candidate if row.device == "cpu" else f"{row.candidate} on {row.device}"
-    return f"{row.network} {row.dtype} {who}{place}: {row.verdict}" + (f": {row.message}" if row.message else "")
+        return to_json(self.ok, self.environment, self.rows)

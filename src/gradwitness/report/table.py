@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from gradwitness.report.report import Report, Row, describe
+from gradwitness.report.row import Row, describe
 from gradwitness.verdict import ACCEPTED, Verdict
 
 __all__ = ["short_report", "table"]
@@ -28,27 +28,27 @@ _SEVERITY = list(Verdict)
 _COLORS = {True: "\033[32m", False: "\033[31m"}
 
 
-def table(report: Report, *, verbose: bool, color: bool) -> str:
+def table(rows: Sequence[Row], *, verbose: bool, color: bool) -> str:
     """A row per network x backend x dtype, its worst tensor shown; below it what there is to say."""
     from tabulate import tabulate
 
-    rows = list(report.rows) if verbose else [_worst(list(cell)) for _, cell in groupby(report.rows, _cell)]
-    body = [_line(row, color) for row in rows]
+    shown = rows if verbose else [_worst(list(cell)) for _, cell in groupby(rows, _cell)]
+    body = [_line(row, color) for row in shown]
     lines = [tabulate(body, HEADERS, tablefmt="simple", disable_numparse=True, colalign=_ALIGN)]
-    details = [describe(row) for row in report.rows if row.message]
+    details = [describe(row) for row in rows if row.message]
     if details:
         lines += ["", *_deduplicated(details)]
-    return "\n".join([*lines, "", summary(report)])
+    return "\n".join([*lines, "", summary(rows)])
 
 
 _ALIGN = ("left", "left", "left", "left", "right", "right", "right", "right", "right", "left")
 
 
-def summary(report: Report) -> str:
+def summary(rows: Sequence[Row]) -> str:
     """How many gradients got which verdict, and how many candidates did not run."""
-    ran = [row for row in report.rows if row.parameter is not None]
+    ran = [row for row in rows if row.parameter is not None]
     parts = [f"{len(ran)} gradients: {_counts(ran)}"] if ran else ["no gradients"]
-    others = [row for row in report.rows if row.parameter is None]
+    others = [row for row in rows if row.parameter is None]
     if others:
         parts.append(f"{len(others)} candidates gave none: {_counts(others)}")
     return "; ".join(parts)
@@ -59,12 +59,11 @@ def _counts(rows: Sequence[Row]) -> str:
     return ", ".join(f"{n} {v}" for v, n in counts.items() if n)
 
 
-def short_report(report: Report) -> str:
+def short_report(rows: Sequence[Row], failures: Sequence[str]) -> str:
     """A dozen lines at most: what failed, or that all agree."""
-    failures = report.failures()
     if not failures:
-        return f"gradwitness: {summary(report)}"
-    lines = [f"gradwitness: {summary(report)}", *failures[: SHOWN - 2]]
+        return f"gradwitness: {summary(rows)}"
+    lines = [f"gradwitness: {summary(rows)}", *failures[: SHOWN - 2]]
     if len(failures) > SHOWN - 2:
         lines.append(f"... and {len(failures) - SHOWN + 2} more")
     return "\n".join(lines)
@@ -99,11 +98,11 @@ def _line(row: Row, color: bool) -> list[str]:
 
 def _relative(row: Row, figure: float | None) -> str:
     """Relative to the gradient's norm, or absolute (abs) where that norm is nothing but rounding."""
-    if figure is None:
-        return ""
+    if not figure:
+        return "" if figure is None else "0"
     if row.reference and row.floor is not None and row.reference > row.floor:
         return f"{figure / row.reference:.1e}"
-    return f"{figure:.1e} abs" if figure else "0"
+    return f"{figure:.1e} abs"
 
 
 def _ratio(error: float, floor: float) -> str:

@@ -1,0 +1,46 @@
+"""One line of evidence: a gradient of a candidate, or the reason why there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gradwitness.verdict import Verdict
+
+__all__ = ["Row", "describe"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One gradient of one candidate: its verdict and the figures behind it (see `verdict.Judgement`).
+
+    parameter and shape are None where the candidate did not run (`unsupported`, `error`). reference:
+    the norm of the referee's gradient. textbook: relative difference at step 1e-5 over the whole
+    candidate. referee: this is the gradient that the others are held against.
+    """
+
+    network: str
+    candidate: str
+    backend: str
+    device: str
+    dtype: str
+    verdict: Verdict
+    message: str = ""
+    parameter: str | None = None
+    shape: tuple[int, ...] | None = None
+    reference: float | None = None
+    error: float | None = None
+    floor: float | None = None
+    ratio: float | None = None
+    fd_error: float | None = None
+    fd_bound: float | None = None
+    limit: float | None = None
+    textbook: float | None = None
+    referee: bool = False
+    setup_seconds: float | None = None
+
+
+def describe(row: Row) -> str:
+    """One line: who, where, verdict, why."""
+    place = f" {row.parameter}" if row.parameter is not None else ""
+    who = row.candidate if row.device == "cpu" else f"{row.candidate} on {row.device}"
+    return f"{row.network} {row.dtype} {who}{place}: {row.verdict}" + (f": {row.message}" if row.message else "")
