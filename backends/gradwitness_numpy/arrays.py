@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from gradwitness_numpy.numerics import scatter_add
+from gradwitness_numpy.numerics import expect_in_range, scatter_add
 from gradwitness_numpy.rule import Array, Cotangents, Rule, Slab, Step, unary, unbroadcast
 
 
@@ -32,8 +34,13 @@ def _take_vjp(g: Array, step: Step) -> Cotangents:
     return np.moveaxis(summed, 0, axis), None
 
 
-def _one_hot(labels: Array, *, num_classes: int) -> Array:
-    return (labels[..., None] == np.arange(num_classes)).astype(np.float32)
+def _one_hot(labels: Array, *, num_classes: int, dtype: Any = np.float64) -> Array:
+    return (np.asarray(labels)[..., None] == np.arange(num_classes)).astype(dtype)
+
+
+def _take(x: Array, indices: Array, *, axis: int) -> Array:
+    expect_in_range("take: index", indices, x.shape[axis])
+    return np.take(x, indices, axis=axis)
 
 
 RULES: dict[str, Rule] = {
@@ -45,6 +52,6 @@ RULES: dict[str, Rule] = {
     "concatenate": Rule(lambda *arrays, axis: np.concatenate(arrays, axis=axis), _concatenate_vjp),
     "stack": Rule(lambda *arrays, axis: np.stack(arrays, axis=axis), _stack_vjp),
     "index": Rule(lambda x, *, key: x[key], _index_vjp),
-    "take": Rule(lambda x, indices, *, axis: np.take(x, indices, axis=axis), _take_vjp),
+    "take": Rule(_take, _take_vjp),
     "one_hot": Rule(_one_hot, lambda g, step: (None,)),
 }

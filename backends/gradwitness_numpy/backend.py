@@ -13,7 +13,7 @@ from gradwitness.graph import Graph
 from gradwitness.ops import OPS
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Capabilities, expect_supported
-from gradwitness_numpy.rules import RULES
+from gradwitness_numpy.rules import rules
 from gradwitness_numpy.sweep import OnCotangent, OnValue, Tape, backward, forward
 
 __all__ = ["NumpyBackend", "PreparedNumpy"]
@@ -61,7 +61,9 @@ class NumpyBackend:
         changed: Sequence[str] = (),
     ) -> Tape:
         with np.errstate(**_QUIET):
-            return forward(graph, RULES, {**graph.constants, **leaves}, on_value=on_value, reuse=reuse, changed=changed)
+            return forward(
+                graph, rules(np.float64), {**graph.constants, **leaves}, on_value=on_value, reuse=reuse, changed=changed
+            )
 
     def loss(self, tape: Tape) -> float:
         return float(np.reshape(tape.loss, ()))
@@ -101,7 +103,7 @@ class PreparedNumpy:
 
     def forward(self, placed: Mapping[str, Array]) -> Tape:
         with np.errstate(**_QUIET):
-            return forward(self.graph, RULES, {**self.fixed, **placed})
+            return forward(self.graph, rules(self.dtype), {**self.fixed, **placed})
 
     def backward(self, tape: Tape) -> dict[str, Array]:
         with np.errstate(**_QUIET):

@@ -15,6 +15,11 @@ def _none(g: Array, step: Step) -> Cotangents:
     return [None] * len(step.operands)
 
 
+def _power_slope(x: Array, y: Array) -> Array:
+    """y x^(y - 1), which is 0 for y = 0 also where x is 0."""
+    return y * x ** np.where(y == 0, 1, y - 1) if np.ndim(y) else y * x ** (y - 1 if y else 1)
+
+
 def _larger_share(g: Array, winner: Array, tie: Array) -> Array:
     return np.where(winner, g, np.where(tie, g * 0.5, 0.0))
 
@@ -68,7 +73,7 @@ RULES: dict[str, Rule] = {
     "subtract": binary(operator.sub, lambda g, z, x, y: g, lambda g, z, x, y: -g),
     "multiply": binary(operator.mul, lambda g, z, x, y: g * y, lambda g, z, x, y: g * x),
     "divide": binary(operator.truediv, lambda g, z, x, y: g / y, lambda g, z, x, y: -g * z / y),
-    "power": binary(operator.pow, lambda g, z, x, y: g * (y * x ** (y - 1)), lambda g, z, x, y: g * (z * np.log(x))),
+    "power": binary(operator.pow, lambda g, z, x, y: g * _power_slope(x, y), lambda g, z, x, y: g * (z * np.log(x))),
     "maximum": binary(
         np.maximum,
         lambda g, z, x, y: _larger_share(g, x > y, x == y),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradwitness_numpy.numerics import sigmoid
+from gradwitness_numpy.numerics import expect_in_range, sigmoid
 from gradwitness_numpy.rule import Array, Cotangents, Rule, Step
 from gradwitness_numpy.softmax import log_softmax
 
@@ -48,6 +48,7 @@ def _cross_entropy(
     counted = labels != ignore_index
     rows = np.arange(len(labels))
     picked = np.where(counted, labels, 0)
+    expect_in_range("cross_entropy: label", picked, logits.shape[1])
     losses = -log_probabilities[rows, picked] * (1 - label_smoothing)
     if label_smoothing:
         losses = losses - log_probabilities.mean(axis=1) * label_smoothing

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["erf", "gaussian_cdf", "gaussian_density", "scatter_add", "sigmoid", "softplus"]
+__all__ = ["erf", "expect_in_range", "gaussian_cdf", "gaussian_density", "scatter_add", "sigmoid", "softplus"]
 
 Array = Any
 
@@ -41,6 +41,13 @@ def gaussian_cdf(x: Array) -> Array:
 def gaussian_density(x: Array) -> Array:
     """exp(-x^2 / 2) / sqrt(2 pi)."""
     return np.exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi))
+
+
+def expect_in_range(what: str, integers: Array, limit: int) -> None:
+    """Raise IndexError unless all are in [0, limit): NumPy would count negative ones from the end, others would not."""
+    outside = np.asarray(integers)[(np.asarray(integers) < 0) | (np.asarray(integers) >= limit)]
+    if outside.size:
+        raise IndexError(f"{what} {outside[0]} is outside [0, {limit})")
 
 
 def scatter_add(shape: tuple[int, ...], indices: Array, values: Array) -> Array:

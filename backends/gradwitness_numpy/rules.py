@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
 from gradwitness_numpy import (
     arrays,
     attention,
@@ -16,7 +21,7 @@ from gradwitness_numpy import (
 )
 from gradwitness_numpy.rule import Rule
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "rules"]
 
 _FAMILIES = (
     elementwise,
@@ -32,3 +37,8 @@ _FAMILIES = (
 )
 
 RULES: dict[str, Rule] = {name: rule for family in _FAMILIES for name, rule in family.RULES.items()}
+
+
+def rules(dtype: Any) -> Mapping[str, Rule]:
+    """The table for graphs that run in `dtype`, which one_hot cannot tell from its labels."""
+    return RULES | {"one_hot": replace(RULES["one_hot"], forward=partial(RULES["one_hot"].forward, dtype=dtype))}

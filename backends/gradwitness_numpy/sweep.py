@@ -125,7 +125,7 @@ class _Pending:
                 self.sums[node.id] += cotangent
         else:
             dense = cotangent.dense() if isinstance(cotangent, Slab) else cotangent
-            self.sums[node.id] = self.sums[node.id] + dense
+            self.sums[node.id] = np.asarray(self.sums[node.id] + dense)  # a 0-d sum is a scalar otherwise
             self.owned.add(node.id)
 
     def send_part(self, part: Node, cotangent: Any) -> None:

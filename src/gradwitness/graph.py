@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +23,7 @@ from gradwitness.ops.vocabulary import Op, find_op
 __all__ = ["Graph", "Node", "spec_of", "trace"]
 
 LEAF, LITERAL, OUTPUT = "leaf", "literal", "output"  # nodes that are no ops
+STOP = "stop_gradient"  # the one op through which no derivative goes
 Array = np.ndarray[Any, Any]
 
 
@@ -74,7 +76,10 @@ class Graph:
         return tuple(sorted({n.op for n in self.nodes if n.is_op}))
 
     def descendants(self, paths: Sequence[str]) -> frozenset[int]:
-        """Ids of the nodes whose value depends on one of these leaves, the leaves included."""
+        """Ids of the nodes that move with these leaves, the leaves included.
+
+        What lies behind a stop_gradient stands still, as it does for a derivative.
+        """
         key = tuple(paths)
         if key not in self._descendants:  # differences ask for the same leaf thousands of times
             self._descendants[key] = self._find_descendants(key)
@@ -90,7 +95,7 @@ class Graph:
             if node.op == LEAF:
                 if node.attributes["path"] in paths:
                     reached.add(node.id)
-            elif any(i is not None and i.id in reached for i in node.inputs):
+            elif node.op != STOP and any(i is not None and i.id in reached for i in node.inputs):
                 reached.add(node.id)
         return frozenset(reached)
 
@@ -101,11 +106,7 @@ class Graph:
             if node.op == LEAF:
                 if node.attributes["path"] in wrt:
                     reached.add(node.id)
-            elif (
-                node.op != "stop_gradient"
-                and _is_float(node)
-                and any(i is not None and i.id in reached for i in node.inputs)
-            ):
+            elif node.op != STOP and _is_float(node) and any(i is not None and i.id in reached for i in node.inputs):
                 reached.add(node.id)
         return frozenset(reached)
 
@@ -148,7 +149,13 @@ def trace(loss: Callable[[Any, Any], Any], params: Any, batch: Any) -> Graph:
     for root, structure in (("params", params), ("batch", batch)):
         leaves = {path: tracer.leaf(path, spec_of(leaf)) for path, leaf in tree.flatten(structure, root).items()}
         arguments.append(tree.rebuild(structure, leaves, root))
-    return tracer.graph(loss(*arguments), tracer.constants)
+    try:
+        output = loss(*arguments)
+    except GradwitnessError:
+        raise
+    except Exception as error:
+        raise TraceError(_explain_failure(error)) from error
+    return tracer.graph(output, tracer.constants)
 
 
 def spec_of(array: Any) -> Spec:
@@ -157,7 +164,10 @@ def spec_of(array: Any) -> Spec:
     kind = getattr(array.dtype, "kind", "f")
     kinds = {"f": FLOAT, "V": FLOAT, "i": INT, "u": INT, "b": BOOL}
     if kind not in kinds:
-        raise TraceError(f"cannot use an array of dtype {array.dtype}: gradwitness takes floats, integers and booleans")
+        raise TraceError(
+            f"cannot use an array of dtype {array.dtype}: gradwitness takes floats, integers and booleans. "
+            "A list in params or batch is a list of leaves: wrap numbers in np.array(...), or join leaves by ops.stack."
+        )
     return Spec(tuple(array.shape), kinds[kind])
 
 
@@ -281,6 +291,16 @@ def _explain(op: Op, operands: Sequence[Any], attributes: Mapping[str, Any], rea
     if attributes:
         lines.append("  " + ", ".join(f"{k}={v!r}" for k, v in attributes.items()))
     return "\n".join(lines)
+
+
+def _explain_failure(error: Exception) -> str:
+    """What the user's own code raised while it was traced, and at which of its lines."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_INTERNAL)]
+    place = f"\n  at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
+    text = str(error)
+    numpy = "__array_ufunc__" in text or "unexpected keyword argument 'out'" in text
+    hint = "\n  NumPy's functions cannot be traced: use those of gradwitness.ops." if numpy else ""
+    return f"the loss raised {type(error).__name__}: {text}{place}{hint}"
 
 
 def _describe(operand: Any) -> str:

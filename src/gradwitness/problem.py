@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,13 +24,11 @@ Loss = Callable[[Any, Any], Any]
 class Candidate:
     """One implementation on trial: a backend, and the loss that it runs.
 
-    `loss` is a Graph, which the backend lowers, or None for the problem's own graph. `options` go
-    to the adapter.
+    `loss` is a Graph, which the backend lowers, or None for the problem's own graph.
     """
 
     backend: str
     loss: Graph | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +51,7 @@ class Problem:
 
     @cached_property
     def leaves(self) -> dict[str, Array]:
-        """Every leaf of params and batch by path, as float64, int64 or bool."""
+        """Every leaf of params and batch by path: copies, as float64, int64 or bool, that cannot be written to."""
         both = {**_arrays(self.params, "params")}
         for path, array in _arrays(self.batch, "batch").items():
             if path in both:
@@ -97,7 +95,11 @@ class Problem:
         def shift(leaf: Array) -> Array:
             return round_to(leaf, dtype) if leaf.dtype.kind == "f" else leaf
 
-        return self.at({path: shift(leaf) for path, leaf in self.leaves.items()})
+        moved = {path: shift(leaf) for path, leaf in self.leaves.items()}
+        lost = [path for path, leaf in moved.items() if np.isfinite(self.leaves[path]).all() > np.isfinite(leaf).all()]
+        if lost:
+            raise ProblemError(f"{', '.join(lost)}: values overflow in {dtype}; scale them, or verify in a wider dtype")
+        return self.at(moved)
 
     def at(self, leaves: Mapping[str, Array]) -> Problem:
         """The same problem with some leaves replaced, by path."""
@@ -117,13 +119,11 @@ def _as_array(leaf: Any, path: str) -> Array:
         array = np.asarray(leaf)
     except Exception as error:  # noqa: BLE001  # a leaf's own __array__ may raise anything
         raise ProblemError(f"{path}: cannot be read as an array: {error}") from None
-    match array.dtype.kind:
-        case "f" | "V":
-            return array.astype(np.float64)
-        case "i" | "u":
-            return array.astype(np.int64)
-        case "b":
-            return array
+    wide = {"f": np.float64, "V": np.float64, "i": np.int64, "u": np.int64, "b": np.bool_}
+    if array.dtype.kind in wide:
+        copy = array.astype(wide[array.dtype.kind])
+        copy.flags.writeable = False  # whoever modifies an input is found out, and spoils nothing
+        return copy
     raise ProblemError(
         f"{path}: expected an array of floats, integers or booleans, got {type(leaf).__name__} of dtype {array.dtype}"
     )

@@ -15,12 +15,14 @@ import numpy as np
 
 from gradwitness.dtypes import find_dtype
 from gradwitness.evidence.finite_difference import Differences, Probe
-from gradwitness.evidence.noise_floor import TensorFloor
+from gradwitness.evidence.noise_floor import RUNS, TensorFloor
+from gradwitness.evidence.norms import norm
 
 __all__ = ["ACCEPTED", "Judgement", "TensorEvidence", "Verdict", "confirms", "judge", "judge_loss", "threshold"]
 
 Array = np.ndarray[Any, Any]
 
+COARSE = 1e-2  # finite differences whose bound is a larger part of the gradient confirm nothing
 FALSE_ALARM = 1e-9  # the chance, per tensor and statistic, that rounding alone exceeds the threshold
 
 
@@ -44,7 +46,7 @@ ACCEPTED = frozenset({Verdict.AGREE, Verdict.UNSUPPORTED})
 class TensorEvidence:
     """What is known about one gradient at one point, in one dtype.
 
-    reference: the referee's gradient (float64), or None where differences do not confirm it.
+    reference: the referee's gradient (float64). confirmed: no finite difference refutes it.
     reached: whether a path leads from the leaf to the loss.
     """
 
@@ -63,7 +65,7 @@ class Judgement:
     error, floor: distance from the referee and what rounding explains of it. ratio: the larger of
     error / floor over its threshold, by norm and by element (at most 1 agrees). fd_error, fd_bound:
     distance from the numerical derivative at the worst probe, and what it may be. limit: the
-    smallest error by norm that would have been caught. doubted: the referee is not better placed.
+    smallest error by norm that would have been caught. doubted: the referee may as well be the one at fault.
     """
 
     verdict: Verdict
@@ -106,45 +108,45 @@ def judge(gradient: Array | None, evidence: TensorEvidence, *, is_referee: bool 
         return Judgement(Verdict.NONFINITE, f"{bad} of {gradient.size} elements are NaN or infinite{also}")
     if not np.all(np.isfinite(evidence.reference)):
         return Judgement(Verdict.INCONCLUSIVE, "the referee's gradient is NaN or infinite here, this one is not")
+    floor = evidence.floor
+    if not (np.isfinite(floor.norm) and np.all(np.isfinite(floor.elements))):
+        return Judgement(Verdict.INCONCLUSIVE, "rounding in this dtype can make the gradient overflow here")
     if not evidence.differences.probes:
-        return Judgement(
-            Verdict.INCONCLUSIVE, "the loss is not finite beside this point: no difference confirms anything"
-        )
-    fd_error, fd_bound = evidence.differences.worst(gradient, lambda probe: _slack(probe, evidence.floor))
-    figures = {"fd_error": fd_error, "fd_bound": fd_bound, "floor": evidence.floor.norm, "limit": _limit(evidence)}
-    if is_referee:
-        return _judge_referee(evidence, figures)
-    if not evidence.confirmed:
-        return _judge_by_differences(gradient, evidence, figures)
+        return Judgement(Verdict.INCONCLUSIVE, "no finite difference is usable here: nothing confirms anything")
+    fd_error, fd_bound = evidence.differences.worst(gradient, lambda probe: _slack(probe, floor))
+    figures = {"fd_error": fd_error, "fd_bound": fd_bound, "floor": floor.norm, "limit": _limit(evidence)}
+    if is_referee or not evidence.confirmed:
+        return _judge_by_differences(gradient, evidence, figures, is_referee)
     return _judge_by_floor(gradient, evidence, figures)
 
 
-def _judge_referee(evidence: TensorEvidence, figures: dict[str, Any]) -> Judgement:
-    if evidence.confirmed:
-        return Judgement(Verdict.AGREE, **figures)
-    return Judgement(Verdict.DISAGREE, _against_differences(evidence.reference, evidence), **figures)
-
-
-def _judge_by_differences(gradient: Array, evidence: TensorEvidence, figures: dict[str, Any]) -> Judgement:
-    """Where the referee is refuted, numerical derivatives decide."""
-    if figures["fd_error"] > figures["fd_bound"]:
+def _judge_by_differences(
+    gradient: Array, evidence: TensorEvidence, figures: dict[str, Any], is_referee: bool
+) -> Judgement:
+    """The referee itself, and everybody where it is not confirmed: numerical derivatives decide."""
+    if not figures["fd_error"] <= figures["fd_bound"]:
         return Judgement(Verdict.DISAGREE, _against_differences(gradient, evidence), **figures)
-    if not _refuted(np.zeros(gradient.shape), evidence):
-        return Judgement(Verdict.INCONCLUSIVE, "finite differences are too coarse here to refute a zero", **figures)
-    return Judgement(Verdict.AGREE, "judged by finite differences, as they refute the referee", **figures)
+    coarse = _coarseness(evidence)
+    if coarse:
+        return Judgement(Verdict.INCONCLUSIVE, coarse, **figures)
+    message = "" if is_referee else "judged by finite differences, as they refute the referee"
+    return Judgement(Verdict.AGREE, message, **figures)
 
 
 def _judge_by_floor(gradient: Array, evidence: TensorEvidence, figures: dict[str, Any]) -> Judgement:
     floor, error = evidence.floor, gradient - evidence.reference
-    norm = float(np.linalg.norm(error))
-    by_norm = _over(norm, floor.norm) / threshold(floor.runs)
+    distance = norm(error)
+    by_norm = _over(distance, floor.norm) / threshold(floor.runs)
     by_element = _over(np.abs(error), floor.elements) / threshold(floor.runs, error.size)
-    figures |= {"error": norm, "ratio": max(by_norm, float(np.max(by_element)))}
-    if figures["ratio"] > 1:
-        if figures["fd_error"] <= figures["fd_bound"] and _refereed_within_bound(gradient, evidence):
+    figures |= {"error": distance, "ratio": max(float(by_norm), float(np.max(by_element)))}
+    if not figures["ratio"] <= 1:
+        if figures["fd_error"] <= figures["fd_bound"] and _within_bounds(gradient, evidence):
             message = "beyond the noise floor, yet finite differences cannot tell which of the two is right"
             return Judgement(Verdict.INCONCLUSIVE, message, doubted=True, **figures)
         return Judgement(Verdict.DISAGREE, _against_referee(gradient, evidence, int(np.argmax(by_element))), **figures)
+    coarse = _coarseness(evidence)
+    if coarse:
+        return Judgement(Verdict.INCONCLUSIVE, coarse, **figures)
     if _zero_could_pass(evidence):
         message = "rounding in this dtype is as large as the gradient: a zero would pass"
         return Judgement(Verdict.INCONCLUSIVE, message, **figures)
@@ -157,14 +159,14 @@ def judge_loss(losses: list[float], references: list[float], floors: list[float]
     The first point is the problem's own, the others its neighbours; floors are spreads of the loss.
     """
     for place, (loss, reference, floor) in enumerate(zip(losses, references, floors, strict=True)):
-        if not np.isfinite(reference):
+        if not (np.isfinite(reference) and np.isfinite(floor)):
             continue
         where = "at the given point" if place == 0 else f"at seeded neighbour {place} (not at the given point)"
         if not np.isfinite(loss):
             return f"the loss is {loss} {where}; the referee's is {reference:.9g}"
         ratio = float(_over(abs(loss - reference), floor))
-        if ratio > threshold(16):
-            return f"the losses differ {where}: {loss:.9g} against {reference:.9g}, {_floors(ratio)} of the loss"
+        if not ratio <= threshold(RUNS):
+            return f"the losses differ {where}: {loss:.17g} against {reference:.17g}, {_floors(ratio)} of the loss"
     return None
 
 
@@ -178,7 +180,7 @@ def _over(error: Any, floor: Any) -> Any:
 def _slack(probe: Probe, floor: TensorFloor) -> float:
     """What rounding in the candidate's own gradient may add to a probe's difference."""
     if probe.direction is not None:
-        return threshold(floor.runs) * float(np.linalg.norm(probe.direction * floor.elements))
+        return threshold(floor.runs) * norm(probe.direction * floor.elements)
     return threshold(floor.runs, floor.elements.size) * float(floor.elements.reshape(-1)[probe.index])
 
 
@@ -192,12 +194,29 @@ def confirms(reference: Array, dtype: str, floor: TensorFloor, differences: Diff
     return bool(error <= bound)
 
 
-def _refereed_within_bound(gradient: Array, evidence: TensorEvidence) -> bool:
-    """Whether every coordinate was differenced, so that no wrong one can hide between the probes."""
-    every = evidence.differences.coordinates == evidence.differences.size
+def _within_bounds(gradient: Array, evidence: TensorEvidence) -> bool:
+    """Whether the two gradients are so close that finite differences cannot separate them.
+
+    Element by element where every one was differenced; by norm where most were not, so that a wrong
+    one cannot hide between the probes.
+    """
     gap = np.abs(gradient - evidence.reference).reshape(-1)
-    bounds = [2 * p.bound for p in evidence.differences.probes if p.index is not None]
-    return bool(np.all(gap <= bounds)) if every else bool(np.linalg.norm(gap) <= 2 * max(bounds, default=0.0))
+    probes = [p for p in evidence.differences.probes if p.index is not None]
+    if len(probes) < gap.size:
+        return norm(gap) <= 2 * max((p.bound for p in probes), default=0.0)
+    return all(gap[p.index] <= 2 * (p.bound + _slack(p, evidence.floor)) for p in probes)
+
+
+def _coarseness(evidence: TensorEvidence) -> str:
+    """Why finite differences are too coarse to confirm this gradient; empty if they are not.
+
+    They are if a bound exceeds a hundredth of the gradient: beside a kink, or where a large loss
+    drowns what is differenced. A gradient that is zero by structure is confirmed by being small.
+    """
+    size, widest = norm(evidence.reference), max(p.bound for p in evidence.differences.probes)
+    if widest <= COARSE * size or _is_zero(evidence):
+        return ""
+    return f"finite differences are too coarse: +- {widest:.1g} for a gradient of {size:.1g}; a wrong one could pass"
 
 
 def _limit(evidence: TensorEvidence) -> float:
@@ -208,13 +227,13 @@ def _is_zero(evidence: TensorEvidence) -> bool:
     """Whether the gradient is zero by structure (a bias before batch norm): float64 computes nothing but noise,
     and finite differences do not object."""
     narrowing = find_dtype("float64").unit_roundoff / find_dtype(evidence.dtype).unit_roundoff
-    noise = float(np.linalg.norm(evidence.reference)) <= narrowing * _limit(evidence)
+    noise = norm(evidence.reference) <= narrowing * _limit(evidence)
     return noise and not _refuted(np.zeros(evidence.reference.shape), evidence)
 
 
 def _zero_could_pass(evidence: TensorEvidence) -> bool:
     """Whether a zero would be within the floor of a gradient that is not zero."""
-    return not _is_zero(evidence) and float(np.linalg.norm(evidence.reference)) <= _limit(evidence)
+    return not _is_zero(evidence) and norm(evidence.reference) <= _limit(evidence)
 
 
 def _refuted(gradient: Array, evidence: TensorEvidence) -> bool:
@@ -229,9 +248,8 @@ def _floors(ratio: float) -> str:
 def _against_referee(gradient: Array, evidence: TensorEvidence, worst: int) -> str:
     place = [int(i) for i in np.unravel_index(worst, gradient.shape)]
     got, expected = float(gradient.reshape(-1)[worst]), float(evidence.reference.reshape(-1)[worst])
-    norm = float(np.linalg.norm(evidence.reference))
-    error = float(np.linalg.norm(gradient - evidence.reference))
-    part = f"{error:.3g} where it is 0" if _is_zero(evidence) else f"{error / norm:.2g} of its norm"
+    size, error = norm(evidence.reference), norm(gradient - evidence.reference)
+    part = f"{error:.3g} where it is 0" if size == 0 or _is_zero(evidence) else f"{error / size:.2g} of its norm"
     return (
         f"off by {part}, {_floors(float(_over(error, evidence.floor.norm)))}; "
         f"worst at {place}: {got:.9g}, expected {expected:.9g}{_numeric(evidence, worst)}"

@@ -12,11 +12,12 @@ import numpy as np
 
 from gradwitness import registry
 from gradwitness.dtypes import find_dtype
-from gradwitness.errors import UnsupportedError
+from gradwitness.errors import GradwitnessError, UnknownName, UnsupportedError
 from gradwitness.evidence.finite_difference import textbook_difference
+from gradwitness.evidence.norms import norm
 from gradwitness.evidence.referee import Floors, Testimony, testimony
 from gradwitness.problem import Candidate, Loss, Problem
-from gradwitness.protocol import expect_supported
+from gradwitness.protocol import Prepared, expect_supported
 from gradwitness.report import Report, Row
 from gradwitness.verdict import Judgement, TensorEvidence, Verdict, confirms, judge, judge_loss
 
@@ -24,6 +25,7 @@ __all__ = ["Settings", "verify", "verify_problem", "verify_problems"]
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[str], None]
+PRECISIONS = ("highest", "default")
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,26 @@ class Settings:
     precision: str = "highest"
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise UnknownName("precision", self.precision, PRECISIONS)
+        if self.seed < 0:
+            raise GradwitnessError(f"the seed must not be negative, got {self.seed}")
+        for dtype in self.dtypes:
+            find_dtype(dtype)
+
 
 def verify(
     loss: Loss | Problem,
     params: Any = None,
     batch: Any = None,
     *,
-    backends: Sequence[str] | None = None,
-    dtypes: Sequence[str] = ("float64", "float32"),
-    devices: Sequence[str] = ("cpu",),
+    backends: str | Sequence[str] | None = None,
+    dtypes: str | Sequence[str] = ("float64", "float32"),
+    devices: str | Sequence[str] = ("cpu",),
     precision: str = "highest",
     seed: int = 0,
-    wrt: Sequence[str] | None = None,
+    wrt: str | Sequence[str] | None = None,
     name: str = "loss",
 ) -> Report:
     """Run one loss through every backend and judge each gradient.
@@ -56,13 +66,33 @@ def verify(
     `unsupported` by default and an error if named here. Raises GradwitnessError for what cannot be
     traced, differentiated or found.
     """
-    problem = loss if isinstance(loss, Problem) else Problem(name, loss, params, batch, tuple(wrt) if wrt else None)
-    if backends is not None:
-        for backend in backends:
-            registry.expect_installed(backend)
-    labels = tuple(backends) if backends is not None else registry.backend_names()
-    settings = Settings(tuple(dtypes), tuple(devices), precision, seed)
+    if isinstance(loss, Problem):
+        problem = loss
+    else:
+        chosen = None if wrt is None else _names(wrt)
+        problem = Problem(name, loss, params, {} if batch is None else batch, chosen)
+    problem.graph  # noqa: B018  # a loss that cannot be traced is an error, not a row for each backend
+    labels = registry.backend_names() if backends is None else _names(backends)
+    for label in labels if backends is not None else ():
+        registry.expect_installed(label)
+    settings = Settings(_names(dtypes), _names(devices), precision, seed)
+    expect_devices(settings.devices, labels)
     return verify_problems([(problem, labels)], settings)
+
+
+def _names(given: str | Sequence[str]) -> tuple[str, ...]:
+    """One name or several, each once."""
+    return tuple(dict.fromkeys([given] if isinstance(given, str) else given))
+
+
+def expect_devices(devices: Sequence[str], backends: Sequence[str]) -> None:
+    """Raise UnknownName for a device that none of these backends has."""
+    if tuple(devices) == ("cpu",):
+        return  # every backend has it, and asking would import the frameworks
+    known = {d for n in backends if not registry.missing_modules(n) for d in registry.backend(n).devices()}
+    for device in devices:
+        if device not in known:
+            raise UnknownName("device", device, known)
 
 
 def verify_problems(
@@ -88,7 +118,6 @@ def verify_problem(
     """Every candidate in every dtype and on every device: a row per gradient."""
     rows: list[Row] = []
     for dtype in settings.dtypes:
-        find_dtype(dtype)
         progress(f"{problem.name} {dtype}: referee, noise floor and finite differences")
         try:
             known = _testimony(problem, dtype, settings.seed)
@@ -139,11 +168,11 @@ def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settin
     backend = registry.backend(candidate.backend)
     with backend.precision(settings.precision):
         prepared = backend.prepare(candidate, known.problem, dtype=known.dtype, device=blank.device)
-        loss, gradients = prepared.value_and_gradient(known.problem.primals)
-        losses = [loss, *(prepared.value(n) for n in known.neighbours)]
+        nearby = _losses_nearby(prepared, known)  # first: whatever is left over from there shows at the point
+        loss, gradients = prepared.value_and_gradient(_read_only(known.problem.primals))
     is_referee = backend.capabilities.interpreter and known.dtype == "float64" and candidate.loss is None
     floors = known.floors_of(backend.capabilities.growth_in(known.dtype))
-    different = judge_loss(losses, list(known.losses), list(floors.losses))
+    different = judge_loss([loss, *nearby], list(known.losses), list(floors.losses))
     textbook = _textbook(gradients, known)
     rows, doubted = [], set()
     for path, reference in known.gradients.items():
@@ -154,6 +183,22 @@ def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settin
             doubted.add(path)
         rows.append(_row(blank, path, reference, judgement, textbook, is_referee, prepared.setup_seconds))
     return rows, doubted
+
+
+def _losses_nearby(prepared: Prepared, known: Testimony) -> list[float]:
+    """The loss at each neighbour, the first together with a gradient, so that a stale one would be seen."""
+    first, *others = map(_read_only, known.neighbours) if known.neighbours else (None,)
+    if first is None:
+        return []
+    return [prepared.value_and_gradient(first)[0], *(prepared.value(n) for n in others)]
+
+
+def _read_only(primals: Mapping[str, Array]) -> dict[str, Array]:
+    """Copies that a candidate cannot modify: an attempt raises, and costs the others nothing."""
+    copies = {path: np.array(x) for path, x in primals.items()}
+    for copy in copies.values():
+        copy.flags.writeable = False
+    return copies
 
 
 def _testimony(problem: Problem, dtype: str, seed: int) -> Testimony:
@@ -181,7 +226,7 @@ def _row(
         message=judgement.message,
         parameter=path,
         shape=reference.shape,
-        reference=float(np.linalg.norm(reference)),
+        reference=norm(reference),
         error=judgement.error,
         floor=judgement.floor,
         ratio=judgement.ratio,
@@ -195,8 +240,8 @@ def _row(
 
 
 def _doubt(row: Row) -> Row:
-    """Where finite differences cannot say which of two is wrong, the referee is as doubtful as the other."""
-    if not (row.referee and row.verdict is Verdict.AGREE):
+    """Where finite differences cannot say which of two is wrong, whoever agrees with the referee is doubtful too."""
+    if row.verdict is not Verdict.AGREE:
         return row
     message = "another candidate differs beyond the noise floor, and finite differences cannot tell which is right"
     return replace(row, verdict=Verdict.INCONCLUSIVE, message=message)

@@ -83,7 +83,7 @@ def test_a_framework_that_is_not_installed() -> None:
     assert verify("article", "--backend", "numpy,torch").exit_code == 2
     required = verify("article", "--dtype", "float64", "--require", "torch")
     assert required.exit_code == 1
-    assert "torch is required, and nothing of it agreed" in required.output
+    assert "torch is required, and did not agree everywhere" in required.output
 
 
 def test_what_was_not_run_cannot_be_required_into_green() -> None:
@@ -152,7 +152,7 @@ def test_a_loss_that_differs_only_nearby_is_found(monkeypatch: pytest.MonkeyPatc
     """Equal at the given point, with an equal gradient there: only the neighbours tell."""
     monkeypatch.setattr(TorchPrepared, "value", lambda self, params: 0.123)
     result = article("--dtype", "float64")
-    assert "different-loss: the losses differ at seeded neighbour 1 (not at the given point)" in result.output
+    assert "different-loss: the losses differ at seeded neighbour 2 (not at the given point)" in result.output
     assert result.exit_code == 1
 
 
@@ -257,3 +257,41 @@ def test_an_op_by_its_name() -> None:
     assert {line.split()[0] for line in result.output.splitlines() if " float64 " in line} == {
         "layer_norm.x", "layer_norm.weight", "layer_norm.bias"
     }  # fmt: skip
+
+
+def test_a_gradient_left_over_from_another_point_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stale cache: whatever was computed first is handed back for ever."""
+    honest, kept = TorchPrepared.value_and_gradient, {}
+
+    def stale(self: TorchPrepared, params: Any) -> tuple[float, dict[str, Any]]:
+        value, gradient = honest(self, params)
+        return value, kept.setdefault(id(self), gradient)
+
+    monkeypatch.setattr(TorchPrepared, "value_and_gradient", stale)
+    result = article("--dtype", "float64")
+    assert "torch hidden.weight: disagree" in result.output
+    assert result.exit_code == 1
+
+
+def test_a_candidate_that_modifies_its_inputs_is_named_and_spoils_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = TorchPrepared.value_and_gradient
+
+    def modifying(self: TorchPrepared, params: Any) -> Any:
+        found = honest(self, params)
+        for array in params.values():
+            array *= 1.5
+        return found
+
+    monkeypatch.setattr(TorchPrepared, "value_and_gradient", modifying)
+    result = verify("article", "--backend", "torch,numpy,jax", "--dtype", "float64")
+    assert "torch: error: ValueError: output array is read-only" in result.output
+    assert "numpy" not in "".join(line for line in result.output.splitlines() if ": error:" in line)
+    assert "different-loss" not in result.output
+
+
+def test_ok_in_the_json_is_what_the_exit_status_says(tmp_path: Path, tamper: Callable[[Tamper], None]) -> None:
+    tamper(doubled)
+    file = tmp_path / "report.json"
+    for options, code in ([], 1), (["--allow", "disagree"], 0), (["--allow", "disagree", "--require", "jax"], 1):
+        assert article("--json", str(file), *options).exit_code == code
+        assert json.loads(file.read_text())["ok"] is (code == 0)

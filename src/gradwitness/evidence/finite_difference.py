@@ -26,6 +26,8 @@ DIRECTIONS = 3  # and Gaussian directions within the tensor
 STEPS = (2e-3, 4e-5, 8e-7)  # of the scale of what is moved: the first for smooth losses, the last beside kinks
 TEXTBOOK_STEP = 1e-5
 SIGMAS = 6.0  # rounding errors of the loss are taken to stay within this many standard deviations
+CHECK_STEP = 1e-7  # a plain difference at this step unmasks a longer one that skipped over oscillations
+CHECK_WITHIN = 1e-2
 PRECISE = 1e-8  # a bound below this part of the derivative needs no smaller step
 
 
@@ -125,10 +127,17 @@ def _direction(loss_of: Callable[[Array], float], x: Array, v: Array, scale: flo
 
 
 def _derivative(along: Callable[[float], float], scale: float, loss: float, noise: float) -> tuple[float, float]:
-    """The derivative at 0 with the smallest bound among the steps, trying smaller ones only if needed."""
+    """The derivative at 0 with the smallest bound among the steps, trying smaller ones only if needed.
+
+    A step at which the loss oscillates can look precise by chance: it must agree with a very short one.
+    """
     best = (np.nan, np.inf)
+    short = CHECK_STEP * scale
+    check = (along(short) - along(-short)) / (2 * short)
     for step in STEPS:
         value, bound = _extrapolated(along, step * scale, loss, noise)
+        if not abs(value - check) <= bound + _rounding(noise, short) + CHECK_WITHIN * abs(check):
+            continue
         if bound < best[1]:
             best = (value, bound)
         if bound <= PRECISE * abs(value) or bound <= 2 * _rounding(noise, step * scale):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from gradwitness.dtypes import find_dtype
+from gradwitness.evidence.norms import norm, rms
 from gradwitness.graph import Graph, Node
 from gradwitness.ops import find_op
 from gradwitness.ops.vocabulary import Rounding
@@ -66,15 +67,15 @@ def noise_floor(
     tape = interpreter.forward(elementary, leaves)
     loss, gradients = interpreter.loss(tape), interpreter.backward(tape, wrt)
     values: list[float] = []
-    squares = {path: np.zeros(g.shape) for path, g in gradients.items()}
+    deviations: dict[str, list[Array]] = {path: [] for path in gradients}
     for run in range(runs):
         rounding = _Perturbation(dtype, growth, np.random.default_rng([*seed, run]))
         tape = interpreter.forward(elementary, leaves, on_value=rounding.on_value)
         values.append(interpreter.loss(tape) - loss)
         for path, g in interpreter.backward(tape, wrt, on_cotangent=rounding.on_cotangent).items():
-            squares[path] += ((g - gradients[path]) / rounding.amplification) ** 2
-    spread = float(np.sqrt(np.mean(np.square(values)))) / _amplification(dtype)
-    return NoiseFloor(spread, {path: _tensor_floor(total / runs, runs) for path, total in squares.items()})
+            deviations[path].append((g - gradients[path]) / rounding.amplification)
+    spread = float(rms(np.array(values))) / _amplification(dtype)
+    return NoiseFloor(spread, {path: _tensor_floor(np.array(runs)) for path, runs in deviations.items()})
 
 
 def value_floor(
@@ -94,15 +95,23 @@ def value_floor(
     for run in range(runs):
         rounding = _Perturbation(dtype, growth, np.random.default_rng([*seed, run]))
         values.append(interpreter.loss(interpreter.forward(elementary, leaves, on_value=rounding.on_value)) - loss)
-    return float(np.sqrt(np.mean(np.square(values)))) / _amplification(dtype)
+    return float(rms(np.array(values))) / _amplification(dtype)
 
 
-def _tensor_floor(mean_squares: Array, runs: int) -> TensorFloor:
-    """Each element's spread, shrunk towards its row's: a small sample alone would call too many elements quiet."""
-    rest = tuple(range(1, mean_squares.ndim))
-    row = mean_squares.mean(axis=rest, keepdims=True) if rest else mean_squares.mean(keepdims=True)
-    shrunk = (runs * mean_squares + SHRINKAGE * row) / (runs + SHRINKAGE)
-    return TensorFloor(float(np.sqrt(mean_squares.sum())), np.sqrt(shrunk), runs)
+def _tensor_floor(deviations: Array) -> TensorFloor:
+    """Each element's spread, shrunk towards its row's: a small sample alone would call too many elements quiet.
+
+    A vector has no rows, and its elements may differ in scale, so there each stands for itself.
+    """
+    runs, spread = len(deviations), rms(deviations)
+    if spread.ndim > 1:
+        row = np.broadcast_to(
+            np.sqrt(np.mean(spread**2, axis=tuple(range(1, spread.ndim)), keepdims=True)), spread.shape
+        )
+        elements = np.sqrt((runs * spread**2 + SHRINKAGE * row**2) / (runs + SHRINKAGE))
+    else:
+        elements = spread
+    return TensorFloor(norm(spread), elements, runs)
 
 
 def _amplification(dtype: str) -> float:
@@ -115,7 +124,7 @@ class _Perturbation:
     def __init__(self, dtype: str, growth: Growth, rng: np.random.Generator) -> None:
         self.amplification = _amplification(dtype)
         found = find_dtype(dtype)
-        self.variance = (found.unit_roundoff * self.amplification) ** 2
+        self.roundoff = found.unit_roundoff * self.amplification
         self.tiny = found.smallest_subnormal
         self.growth = growth
         self.rng = rng
@@ -154,8 +163,9 @@ class _Perturbation:
         return pulled
 
     def _perturb(self, x: Any, moment: Any) -> Any:
-        total = _square(x) if moment is None else _square(x) + moment
-        deviation = np.sqrt(total * self.variance) + self.tiny
+        size = np.abs(x) if moment is None else np.sqrt(x * x + np.abs(moment))  # negative only from a wrong vjp
+        # what is 0 without any rounding (a sum of zeros, a masked value) is 0 in every format
+        deviation = self.roundoff * size + np.where(size > 0, self.tiny, 0.0)
         return x + deviation * self.rng.standard_normal(np.shape(x))
 
 

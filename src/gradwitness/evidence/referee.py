@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gradwitness.dtypes import find_dtype
+from gradwitness.dtypes import find_dtype, round_to
 from gradwitness.evidence.finite_difference import Differences, finite_differences
 from gradwitness.evidence.noise_floor import Growth, TensorFloor, noise_floor, value_floor
 from gradwitness.problem import Problem
@@ -61,7 +61,7 @@ def testimony(interpreter: Interpreter, problem: Problem, dtype: str, *, growth:
     tape = interpreter.forward(graph, problem.leaves)
     loss, found = interpreter.loss(tape), interpreter.backward(tape, wrt)
     gradients = {path: np.array(found.get(path, np.zeros(problem.leaves[path].shape)), np.float64) for path in wrt}
-    neighbours = tuple(_neighbours(interpreter, problem, dtype, seed))
+    neighbours = tuple(_neighbours(interpreter, problem, dtype, growth, seed))
     found_floors = cache(lambda rows: _floors(interpreter, problem, neighbours, dtype, dict(rows), seed))
 
     def floors_of(growth: Growth) -> Floors:
@@ -113,14 +113,18 @@ def _loss_at(interpreter: Interpreter, problem: Problem, leaves: Mapping[str, Ar
     return interpreter.loss(interpreter.forward(problem.graph, {**problem.leaves, **leaves}))
 
 
-def _neighbours(interpreter: Interpreter, problem: Problem, dtype: str, seed: int) -> list[dict[str, Array]]:
-    """Seeded Gaussian neighbours of the primals, redrawn where the loss is not finite there."""
+def _neighbours(
+    interpreter: Interpreter, problem: Problem, dtype: str, growth: Growth, seed: int
+) -> list[dict[str, Array]]:
+    """Seeded Gaussian neighbours of the primals, redrawn where `dtype` or the loss leaves its range."""
     rng = np.random.default_rng([seed, 4])
     found: list[dict[str, Array]] = []
     for _ in range(REDRAWS):
-        drawn = problem.at({path: _moved(x, rng) for path, x in problem.primals.items()}).rounded(dtype).primals
-        if np.isfinite(_loss_at(interpreter, problem, drawn)):
-            found.append(drawn)
+        drawn = {path: round_to(_moved(x, rng), dtype) for path, x in problem.primals.items()}
+        if all(np.isfinite(x).all() for x in drawn.values()) and np.isfinite(_loss_at(interpreter, problem, drawn)):
+            leaves = {**problem.leaves, **drawn}
+            if np.isfinite(value_floor(interpreter, problem.graph, leaves, dtype, seed=(seed, 3), growth=growth)):
+                found.append(drawn)
         if len(found) == NEIGHBOURS:
             break
     return found

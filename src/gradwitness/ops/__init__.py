@@ -4,6 +4,8 @@ One module per family, in files of the same names in every adapter. `list(OPS)` 
 Calling an op inside a traced loss records it; adapters compute it.
 """
 
+import difflib
+
 # Declared in this order, from the elementary to the fused: the order of OPS and of every table.
 # isort: off
 from gradwitness.ops.elementwise import (
@@ -176,3 +178,9 @@ __all__ = [
     "var",
     "where",
 ]
+
+
+def __getattr__(name: str) -> None:
+    close = difflib.get_close_matches(name, OPS, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else "; `gradwitness list ops` shows what there is"
+    raise AttributeError(f"gradwitness.ops has no op {name!r}{hint}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,31 +16,43 @@ __all__ = ["Report"]
 
 @dataclass(frozen=True)
 class Report:
-    """All rows of a run, and the environment in which they were found. Falsy if something does not agree."""
+    """All rows of a run, and the environment in which they were found. Falsy if something does not agree.
+
+    allow: verdicts that pass as well. require: backends that must have run and agreed, so that
+    `unsupported` is a failure for them.
+    """
 
     rows: tuple[Row, ...]
     environment: Mapping[str, Any]
+    allow: tuple[str, ...] = ()
+    require: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
         """At least one gradient agreed, and every other is accepted."""
         return not self.failures()
 
-    def failures(self, *, allow: Collection[str] = (), require: Collection[str] = ()) -> tuple[str, ...]:
-        """Why this report is not green, a line each; none if it is.
+    def failures(self) -> tuple[str, ...]:
+        """Why this report is not green, a line each; none if it is."""
+        passing = ACCEPTED | set(self.allow)
+        return (*(describe(row) for row in self.rows if row.verdict not in passing), *self.shortfalls())
 
-        allow: verdicts that pass as well. require: backends that must have run and agreed, so that
-        `unsupported` is a failure for them.
-        """
-        reasons = [describe(row) for row in self.rows if row.verdict not in ACCEPTED and row.verdict not in allow]
-        for name in require:
-            rows = [row for row in self.rows if name in (row.backend, row.candidate)]
-            reasons += [f"{describe(row)} (required)" for row in rows if row.verdict is Verdict.UNSUPPORTED]
-            if not any(row.verdict is Verdict.AGREE for row in rows):
-                reasons.append(f"{name} is required, and nothing of it agreed")
+    def shortfalls(self) -> tuple[str, ...]:
+        """What should have been there and is not, a line each."""
+        missing = [
+            f"{name} is required, and did not agree everywhere it was asked"
+            for name in self.require
+            if not self._agreed(name) or any(r.verdict is Verdict.UNSUPPORTED for r in self._rows_of(name))
+        ]
         if not any(row.verdict is Verdict.AGREE for row in self.rows):
-            reasons.append("nothing agreed: a run that verified nothing is not green")
-        return tuple(reasons)
+            missing.append("nothing agreed: a run that verified nothing is not green")
+        return tuple(missing)
+
+    def _rows_of(self, name: str) -> list[Row]:
+        return [row for row in self.rows if name in (row.backend, row.candidate)]
+
+    def _agreed(self, name: str) -> bool:
+        return any(row.verdict is Verdict.AGREE for row in self._rows_of(name))
 
     def __bool__(self) -> bool:
         return self.ok

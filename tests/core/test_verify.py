@@ -1,0 +1,152 @@
+"""`gw.verify` from research code: what a user would write, and the mistakes that a user would make."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gradwitness as gw
+from gradwitness import ops
+from gradwitness.errors import GradwitnessError, ProblemError, TraceError, UnknownName
+from gradwitness.verdict import Verdict
+
+W = np.array([[0.3, -0.2, 0.5], [0.1, 0.7, -0.4]])
+X = np.array([[1.0, 0.5, -1.5], [0.2, -0.3, 0.8], [2.0, 1.1, 0.4], [-0.6, 0.9, 1.3]])
+
+
+def loss(params: Any, batch: Any) -> Any:
+    return ops.tanh(ops.linear(batch["x"], params["w"])).mean()
+
+
+def verify(loss: Any = loss, params: Any = None, batch: Any = None, **options: Any) -> gw.Report:
+    params = {"w": W} if params is None else params
+    batch = {"x": X} if batch is None else batch
+    return gw.verify(loss, params, batch, **({"backends": ["numpy", "torch"]} | options))
+
+
+def verdicts(report: gw.Report) -> set[str]:
+    return {str(row.verdict) for row in report.rows}
+
+
+def test_a_right_loss_is_truthy_and_short() -> None:
+    report = verify()
+    assert report
+    assert repr(report) == "gradwitness: 4 gradients: 4 agree"
+
+
+def test_names_may_be_given_alone() -> None:
+    report = verify(backends="numpy", dtypes="float64", devices="cpu", wrt="x")
+    assert [(r.backend, r.dtype, r.parameter) for r in report.rows] == [("numpy", "float64", "x")]
+
+
+def test_a_loss_of_params_alone() -> None:
+    assert gw.verify(lambda p, b: (p["w"] ** 2).sum(), {"w": W}, backends="numpy")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"precision": "hihest"}, UnknownName, "unknown precision 'hihest'; there is: default, highest"),
+        ({"devices": ("cpu", "cdua")}, UnknownName, "unknown device 'cdua'"),
+        ({"dtypes": "float23"}, UnknownName, "unknown dtype 'float23'"),
+        ({"backends": "tourch"}, UnknownName, "unknown backend 'tourch'"),
+        ({"seed": -1}, GradwitnessError, "must not be negative"),
+        ({"wrt": "weight"}, ProblemError, "wrt names 'weight'.*the leaves are: w, x"),
+        ({"params": {"w": [0.1, 0.2]}}, TraceError, r"wrap numbers in np.array"),
+        ({"loss": lambda p, b: ops.sofmax(p["w"]).sum()}, TraceError, "no op 'sofmax'; did you mean 'softmax'"),
+        ({"loss": lambda p, b: np.tanh(p["w"]).sum()}, TraceError, "use those of gradwitness.ops"),
+        ({"loss": lambda p, b: p["weight"].sum()}, TraceError, r"(?s)KeyError: 'weight'.*test_verify.py:\d+: .*p\["),
+    ],
+)
+def test_mistakes_are_one_error_that_helps(options: dict[str, Any], error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        verify(**options)
+
+
+def test_values_that_overflow_in_a_dtype_cost_only_that_dtype() -> None:
+    report = verify(lambda p, b: ops.log(p["w"] ** 2).sum(), {"w": W * 1e45})
+    assert {r.verdict for r in report.rows if r.dtype == "float64"} == {Verdict.AGREE}
+    assert all("w: values overflow in float32" in r.message for r in report.rows if r.dtype == "float32")
+
+
+def test_a_loss_that_drowns_its_own_derivative_is_inconclusive() -> None:
+    """1e9 beside 1e-6: no finite difference of float64 could tell a wrong gradient from a right one."""
+    report = verify(lambda p, b: ops.tanh(p["w"]).sum() * 1e-6 + p["c"].sum(), {"w": W, "c": np.full(3, 1e9)})
+    assert {r.verdict for r in report.rows if r.parameter == "w"} == {Verdict.INCONCLUSIVE}
+
+
+def test_beside_a_kink_nothing_is_claimed() -> None:
+    """clip at its bound: 1 by NumPy and torch, 0.5 by jax; finite differences see 0 on one side, 1 on the other."""
+    a = np.array([0.1, 0.5, 1.0, 2.0])
+    report = verify(lambda p, b: ops.clip(p["a"], min=-1.0, max=1.0).sum() * 1.3, {"a": a}, backends=["numpy", "jax"])
+    assert verdicts(report) == {"inconclusive"}
+
+
+def test_stop_gradient_stands_still_for_finite_differences_too() -> None:
+    def straight(p: Any, b: Any) -> Any:
+        return (ops.stop_gradient(p["w"] ** 2) * p["w"]).sum()
+
+    assert verify(straight)
+
+
+def test_one_hot_has_the_precision_of_the_run() -> None:
+    labels = np.array([0, 2, 1, 2])
+
+    def smoothed(p: Any, b: Any) -> Any:
+        target = ops.one_hot(b["y"], num_classes=3) * 0.9 + 0.1 / 3
+        return -(target * ops.log_softmax(p["z"], axis=1)).sum()
+
+    assert verify(smoothed, {"z": X}, {"y": labels}, backends=["numpy", "torch", "jax"])
+
+
+def test_labels_out_of_range_are_named() -> None:
+    def loss(p: Any, b: Any) -> Any:
+        return ops.cross_entropy(p["z"], b["y"], reduction="mean")
+
+    report = verify(loss, {"z": X}, {"y": np.array([0, 2, 1, -1])})
+    assert all("cross_entropy: label -1 is outside [0, 3)" in r.message for r in report.rows)
+
+
+def test_vast_and_tiny_scales_are_judged_or_said_to_be_beyond_judgement() -> None:
+    for scale in (1e-200, 1e-170, 1e-12, 1e12, 1e100):
+        report = verify(lambda p, b, s=scale: ops.tanh(p["w"]).sum() * s, dtypes="float64")  # type: ignore[misc]
+        assert verdicts(report) <= {"agree", "inconclusive"}, (scale, repr(report))
+
+
+def test_an_oscillating_loss_does_not_deceive_the_differences() -> None:
+    rng = np.random.default_rng(4)
+    for frequency in 10 ** rng.uniform(1, 5, 12):
+        report = verify(
+            lambda p, b, f=frequency: ops.sin(p["w"] * f).sum(),  # type: ignore[misc]
+            {"w": rng.standard_normal(6)},
+            backends="numpy",
+            dtypes="float64",
+        )
+        assert verdicts(report) <= {"agree", "inconclusive"}, (frequency, repr(report))
+
+
+def test_a_zero_dimensional_leaf_that_is_indexed_and_reused() -> None:
+    assert verify(lambda p, b: p["s"][...] * p["s"][...] * p["s"], {"s": np.array(0.7)})
+
+
+def test_elements_of_very_different_scale_are_judged_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gradwitness_torch.prepared import TorchPrepared
+
+    honest = TorchPrepared.value_and_gradient
+
+    def first_off(self: TorchPrepared, params: Any) -> Any:
+        value, gradient = honest(self, params)
+        b = gradient["b"]
+        assert b is not None
+        b[0] *= 1.2
+        return value, gradient
+
+    def spread(p: Any, b: Any) -> Any:
+        return (ops.tanh(p["b"]) * np.logspace(0, 8, 64)).sum()
+
+    params = {"b": np.linspace(-1, 1, 64)}
+    assert verify(spread, params, dtypes="float32")
+    monkeypatch.setattr(TorchPrepared, "value_and_gradient", first_off)
+    assert "torch b: disagree" in repr(verify(spread, params, dtypes="float32"))
