@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
@@ -35,7 +36,9 @@ def table(rows: Sequence[Row], *, verbose: bool, color: bool) -> str:
     shown = rows if verbose else [_worst(list(cell)) for _, cell in groupby(rows, _cell)]
     body = [_line(row, color) for row in shown]
     lines = [tabulate(body, HEADERS, tablefmt="simple", disable_numparse=True, colalign=_ALIGN)]
-    details = [describe(row) for row in rows if row.message]
+    details = [describe(row) for row in rows if row.verdict is not Verdict.AGREE]
+    remarks = Counter(row.message for row in rows if row.verdict is Verdict.AGREE and row.message)
+    details += [f"{count} that agree were {message}" for message, count in remarks.items()]
     if details:
         lines += ["", *_deduplicated(details)]
     return "\n".join([*lines, "", summary(rows)])
