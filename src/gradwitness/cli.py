@@ -19,7 +19,6 @@ from gradwitness.errors import GradwitnessError, UnknownName
 
 if TYPE_CHECKING:
     from gradwitness.problem import Problem
-    from gradwitness.report import Report
 
 __all__ = ["main"]
 
@@ -119,12 +118,12 @@ def verify(
         registry.expect_installed(name)
     settings = Settings(dtypes, devices, precision, seed)
     expect_devices(devices, chosen)
-    _expect_writable(json_file)
+    _expect_writable("--json", json_file)
     cases = list(_cases(tuple(dict.fromkeys(networks)) or (FAST_NETWORKS if fast else None), ops, seed, chosen))
     with _progress() as show:
         report = replace(verify_problems(cases, settings, progress=show), allow=allow, require=require)
     if json_file:
-        _write(report, json_file)
+        _write("--json", json_file, report.json() + "\n")
     click.echo(report.table(verbose=verbose, color=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
     for reason in report.shortfalls():
         click.echo(reason)
@@ -159,18 +158,18 @@ def _cases(
             yield from ((problem, compiling) for problem in op_bundles(seed))
 
 
-def _expect_writable(path: Path | None) -> None:
+def _expect_writable(option: str, path: Path | None) -> None:
     if path is not None and not path.parent.is_dir():
-        raise GradwitnessError(f"--json {path}: the folder {path.parent} does not exist; create it first")
+        raise GradwitnessError(f"{option} {path}: the folder {path.parent} does not exist; create it first")
 
 
-def _write(report: Report, path: Path) -> None:
+def _write(option: str, path: Path, text: str) -> None:
     from gradwitness.report.document import write_whole
 
     try:
-        write_whole(path, report.json() + "\n")
+        write_whole(path, text)
     except OSError as error:
-        raise GradwitnessError(f"--json {path}: cannot be written: {error.strerror}") from None
+        raise GradwitnessError(f"{option} {path}: cannot be written: {error.strerror}") from None
 
 
 @contextmanager
@@ -185,6 +184,33 @@ def _progress() -> Iterator[Callable[[str], None]]:
         yield status.update
 
 
+def _rate(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 < value < float("inf"):
+        raise click.BadParameter(f"a step goes downhill at a positive, finite rate, got {value:g}")
+    return value
+
+
+@cli.command()
+@click.argument("name", metavar="NETWORK")
+@click.option("--step", "rate", type=float, callback=_rate, metavar="RATE", help="Take a step of gradient descent.")
+@click.option("--svg", "svg_file", type=click.Path(dir_okay=False, path_type=Path), help="Draw the graph into a file.")
+@click.option("--seed", callback=_seed, metavar="N|random", default="0", show_default=True)
+def explain(name: str, rate: float | None, svg_file: Path | None, seed: int) -> None:
+    """Print the whole pass of NETWORK as on paper: every value, local derivative, cotangent and gradient."""
+    from gradwitness.explain import explain as explained
+    from gradwitness.networks import NETWORKS, PUBLISHED, network
+    from gradwitness.report.explanation import text
+
+    _expect_writable("--svg", svg_file)
+    explanation = explained(network(name, seed=seed), rate=rate, published=PUBLISHED.get(name, ()))
+    summary = _summary(NETWORKS[name])
+    if svg_file:
+        from gradwitness.report.drawing import svg
+
+        _write("--svg", svg_file, svg(explanation, summary))
+    click.echo(text(explanation, summary))
+
+
 @cli.command("list")
 @click.argument("what", type=click.Choice(["networks", "backends", "ops"]))
 def list_(what: str) -> None:
@@ -195,6 +221,11 @@ def list_(what: str) -> None:
     click.echo(tabulate(rows, headers, tablefmt="simple", disable_numparse=True))
 
 
+def _summary(make: Callable[..., Problem]) -> str:
+    """The first line of a network's docstring."""
+    return (make.__doc__ or "").split("\n", maxsplit=1)[0]
+
+
 def _networks() -> tuple[list[str], list[list[Any]]]:
     from gradwitness.networks import NETWORKS, network
 
@@ -202,7 +233,7 @@ def _networks() -> tuple[list[str], list[list[Any]]]:
     for name, make in NETWORKS.items():
         problem = network(name)
         size = sum(array.size for array in problem.primals.values())
-        rows.append([name, len(problem.differentiated), size, (make.__doc__ or "").split("\n", maxsplit=1)[0]])
+        rows.append([name, len(problem.differentiated), size, _summary(make)])
     return ["network", "tensors", "parameters", "what"], rows
 
 

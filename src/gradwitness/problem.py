@@ -121,7 +121,7 @@ def _as_array(leaf: Any, path: str) -> Array:
         raise ProblemError(f"{path}: cannot be read as an array: {error}") from None
     wide = {"f": np.float64, "V": np.float64, "i": np.int64, "u": np.int64, "b": np.bool_}
     if array.dtype.kind in wide:
-        copy = array.astype(wide[array.dtype.kind])
+        copy: Array = array.astype(wide[array.dtype.kind])
         copy.flags.writeable = False  # whoever modifies an input is found out, and spoils nothing
         return copy
     raise ProblemError(

@@ -113,7 +113,8 @@ class Interpreter(Protocol):
 
     `on_value(node, step) -> value` sees each op's step (operands, attributes, output) and may replace its
     result before it is used; `on_cotangent(node, step, cotangent, sent) -> sent` what the op sends to its
-    operands. `step.with_operands(operands)` runs the op again on others, `step.pull(cotangent)` its vjp.
+    operands: arrays, None, or what a method `dense()` makes an array. `step.with_operands(operands)` runs the
+    op again on others, `step.pull(cotangent)` its vjp.
     """
 
     capabilities: Capabilities

@@ -261,7 +261,8 @@ def test_an_op_by_its_name() -> None:
 
 def test_a_gradient_left_over_from_another_point_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stale cache: whatever was computed first is handed back for ever."""
-    honest, kept = TorchPrepared.value_and_gradient, {}
+    honest = TorchPrepared.value_and_gradient
+    kept: dict[int, dict[str, Any]] = {}
 
     def stale(self: TorchPrepared, params: Any) -> tuple[float, dict[str, Any]]:
         value, gradient = honest(self, params)

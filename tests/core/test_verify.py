@@ -55,7 +55,7 @@ def test_a_loss_of_params_alone() -> None:
         ({"seed": -1}, GradwitnessError, "must not be negative"),
         ({"wrt": "weight"}, ProblemError, "wrt names 'weight'.*the leaves are: w, x"),
         ({"params": {"w": [0.1, 0.2]}}, TraceError, r"wrap numbers in np.array"),
-        ({"loss": lambda p, b: ops.sofmax(p["w"]).sum()}, TraceError, "no op 'sofmax'; did you mean 'softmax'"),
+        ({"loss": lambda p, b: getattr(ops, "sofmax")(p["w"])}, TraceError, "no op 'sofmax'; did you mean 'softmax'"),  # noqa: B009  # a typo
         ({"loss": lambda p, b: np.tanh(p["w"]).sum()}, TraceError, "use those of gradwitness.ops"),
         ({"loss": lambda p, b: p["weight"].sum()}, TraceError, r"(?s)KeyError: 'weight'.*test_verify.py:\d+: .*p\["),
     ],
@@ -111,7 +111,7 @@ def test_labels_out_of_range_are_named() -> None:
 
 def test_vast_and_tiny_scales_are_judged_or_said_to_be_beyond_judgement() -> None:
     for scale in (1e-200, 1e-170, 1e-12, 1e12, 1e100):
-        report = verify(lambda p, b, s=scale: ops.tanh(p["w"]).sum() * s, dtypes="float64")  # type: ignore[misc]
+        report = verify(lambda p, b, s=scale: ops.tanh(p["w"]).sum() * s, dtypes="float64")
         assert verdicts(report) <= {"agree", "inconclusive"}, (scale, repr(report))
 
 
@@ -119,7 +119,7 @@ def test_an_oscillating_loss_does_not_deceive_the_differences() -> None:
     rng = np.random.default_rng(4)
     for frequency in 10 ** rng.uniform(1, 5, 12):
         report = verify(
-            lambda p, b, f=frequency: ops.sin(p["w"] * f).sum(),  # type: ignore[misc]
+            lambda p, b, f=frequency: ops.sin(p["w"] * f).sum(),
             {"w": rng.standard_normal(6)},
             backends="numpy",
             dtypes="float64",

@@ -14,10 +14,12 @@ from gradwitness.networks.mixture import gaussian_mixture
 from gradwitness.networks.normalized import batchnorm_mlp, layernorm_mlp, residual_mlp
 from gradwitness.networks.perceptron import deep_relu, deep_sigmoid, mlp, softmax_classifier
 from gradwitness.networks.recurrent import gru, lstm
+from gradwitness.networks.worked_example import PUBLISHED as ARTICLE_PUBLISHED
 from gradwitness.networks.worked_example import article
 from gradwitness.problem import Problem
+from gradwitness.published import Printed
 
-__all__ = ["NETWORKS", "network"]
+__all__ = ["NETWORKS", "PUBLISHED", "network"]
 
 NETWORKS: dict[str, Callable[..., Problem]] = {
     "article": article,
@@ -35,6 +37,8 @@ NETWORKS: dict[str, Callable[..., Problem]] = {
     "siamese": siamese,
     "gaussian_mixture": gaussian_mixture,
 }
+
+PUBLISHED: dict[str, tuple[Printed, ...]] = {"article": ARTICLE_PUBLISHED}  # by network
 
 
 def network(name: str, **sizes: Any) -> Problem:

@@ -9,8 +9,18 @@ import numpy as np
 from gradwitness import ops
 from gradwitness.ops import Value
 from gradwitness.problem import Problem
+from gradwitness.published import Printed, PrintedNumber, PrintedRatio
 
-__all__ = ["article"]
+__all__ = ["PUBLISHED", "article"]
+
+# What the text that the example comes from printed, where the truth is another.
+PUBLISHED: tuple[Printed, ...] = (
+    PrintedNumber("loss", "0.4038"),
+    PrintedNumber("dL/dw_out, neuron 2", "-0.4963", "output.weight", (0, 1)),
+    PrintedNumber("dL/dW, input 1 to neuron 2", "0.0334", "hidden.weight", (0, 1)),
+    PrintedNumber("dL/dW, input 2 to neuron 2", "0.0534", "hidden.weight", (1, 1)),
+    PrintedRatio("|dL/dw_out| / |dL/dW|", ("5", "10"), larger="output.weight", smaller="hidden.weight"),
+)
 
 
 def article(*, seed: int = 0) -> Problem:

@@ -5,6 +5,7 @@ Calling an op inside a traced loss records it; adapters compute it.
 """
 
 import difflib
+from typing import TYPE_CHECKING
 
 # Declared in this order, from the elementary to the fused: the order of OPS and of every table.
 # isort: off
@@ -180,7 +181,9 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> None:
-    close = difflib.get_close_matches(name, OPS, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else "; `gradwitness list ops` shows what there is"
-    raise AttributeError(f"gradwitness.ops has no op {name!r}{hint}")
+if not TYPE_CHECKING:  # a type checker knows the names, and would take this for a promise that any is there
+
+    def __getattr__(name: str) -> None:
+        close = difflib.get_close_matches(name, OPS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else "; `gradwitness list ops` shows what there is"
+        raise AttributeError(f"gradwitness.ops has no op {name!r}{hint}")

@@ -75,6 +75,11 @@ class Op:
         """Whether the op takes a sequence of arrays (concatenate, stack)."""
         return any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in self.signature.parameters.values())
 
+    @property
+    def family(self) -> str:
+        """The module that declares it: the ops of a family have files of the same name everywhere."""
+        return self.rule.__module__.rpartition(".")[2]
+
     def name_of_operand(self, position: int) -> str:
         return f"arrays[{position}]" if self.variadic else self.operand_names[position]
 
