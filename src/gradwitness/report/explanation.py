@@ -103,7 +103,7 @@ def _arrival(visit: Visit, *, is_loss: bool) -> Iterator[str]:
 
 
 def _edge(edge: Edge) -> Iterator[str]:
-    copies = edge.local is not None and edge.local.shape != edge.sent.shape
+    copies = edge.local is not None and edge.local.size != edge.sent.size
     how = words(edge.op, edge.operand) + (", summed over the copies" if copies else "")
     yield f"{INDENT}to {edge.source} ({edge.operand} of {edge.op}): {how}"
     if edge.terms and len(edge.terms) <= MOST_TERMS:
