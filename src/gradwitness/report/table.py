@@ -53,7 +53,7 @@ def summary(rows: Sequence[Row]) -> str:
     parts = [f"{len(ran)} gradients: {_counts(ran)}"] if ran else ["no gradients"]
     others = [row for row in rows if row.parameter is None]
     if others:
-        parts.append(f"{len(others)} candidates gave none: {_counts(others)}")
+        parts.append(f"{len(others)} without gradients: {_counts(others)}")
     return "; ".join(parts)
 
 
