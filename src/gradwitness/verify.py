@@ -187,10 +187,11 @@ def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settin
 
 def _losses_nearby(prepared: Prepared, known: Testimony) -> list[float]:
     """The loss at each neighbour, the first together with a gradient, so that a stale one would be seen."""
-    first, *others = map(_read_only, known.neighbours) if known.neighbours else (None,)
-    if first is None:
-        return []
-    return [prepared.value_and_gradient(first)[0], *(prepared.value(n) for n in others)]
+    losses = []
+    for number, neighbour in enumerate(known.neighbours):
+        primals = _read_only(neighbour)
+        losses.append(prepared.value(primals) if number else prepared.value_and_gradient(primals)[0])
+    return losses
 
 
 def _read_only(primals: Mapping[str, Array]) -> dict[str, Array]:
@@ -213,8 +214,11 @@ def _evidence(path: str, known: Testimony, floors: Floors) -> TensorEvidence:
 
 
 def _textbook(gradients: Mapping[str, Array | None], known: Testimony) -> float:
-    filled = {p: np.zeros(g.shape) if (a := gradients.get(p)) is None else a for p, g in known.gradients.items()}
-    return textbook_difference(filled, known.differences)
+    """The textbook figure of the whole candidate; what is missing or misshapen counts as zeros."""
+    given = {path: gradients.get(path) for path in known.gradients}
+    zeros = {path: np.zeros(g.shape) for path, g in known.gradients.items()}
+    fitting = {path: g for path, g in given.items() if g is not None and g.shape == zeros[path].shape}
+    return textbook_difference(zeros | fitting, known.differences)
 
 
 def _row(
