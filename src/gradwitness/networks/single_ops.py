@@ -17,12 +17,13 @@ from gradwitness.ops.samples import Sample
 from gradwitness.ops.value import FLOAT
 from gradwitness.problem import Problem
 
-__all__ = ["bundle", "op_bundles", "op_problems"]
+__all__ = ["INNER", "bundle", "op_bundles", "op_problems"]
 
 Array = np.ndarray[Any, Any]
 Operands = dict[str, Array]  # one sample's operands by name, those that are given
 Contraction = Callable[[Op, Value, Value], Value]  # of an op's result with its cotangent
 
+INNER = {"multiply", "sum", "matmul", "reshape"}  # what the inner product with a cotangent takes
 WITHOUT_GRADIENT = ("stop_gradient",)  # its gradient is zero by definition
 
 
@@ -31,11 +32,11 @@ def op_problems(seed: int = 0, *, vocabulary: Collection[str] = frozenset(OPS)) 
 
     The loss is the sum of the results times random cotangents. Leaf `sample0.x` is the operand, in
     params; the sample's others and `sample0.cotangent.0`, one for each result, are in batch. With a
-    smaller vocabulary, only its ops are tried and used: where it lacks multiply and sum, the loss is
-    half the squared distance from the cotangents, by mse. add it must have.
+    smaller vocabulary, only its ops are tried and used: where it lacks one of multiply, sum, matmul and
+    reshape, the loss is half the squared distance from the cotangents, by mse. add it must have.
     """
     chosen = [op for op in OPS.values() if op.name in vocabulary and op.name not in WITHOUT_GRADIENT]
-    inner = _inner if {"multiply", "sum", "matmul", "reshape"} <= set(vocabulary) else _half_square
+    inner = _inner if set(vocabulary) >= INNER else _half_square
     return [problem for op in chosen for problem in _problems(op, seed, inner)]
 
 
