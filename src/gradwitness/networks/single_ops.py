@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,27 +17,33 @@ from gradwitness.ops.samples import Sample
 from gradwitness.ops.value import FLOAT
 from gradwitness.problem import Problem
 
-__all__ = ["bundle", "op_bundles", "op_problems"]
+__all__ = ["INNER", "bundle", "op_bundles", "op_problems"]
 
 Array = np.ndarray[Any, Any]
 Operands = dict[str, Array]  # one sample's operands by name, those that are given
+Contraction = Callable[[Op, Value, Value], Value]  # of an op's result with its cotangent
 
+INNER = {"multiply", "sum", "matmul", "reshape"}  # what the inner product with a cotangent takes
 WITHOUT_GRADIENT = ("stop_gradient",)  # its gradient is zero by definition
 
 
-def op_problems(seed: int = 0) -> list[Problem]:
+def op_problems(seed: int = 0, *, vocabulary: Collection[str] = frozenset(OPS)) -> list[Problem]:
     """A problem `matmul.x` for each op and each floating operand of it, over all its samples that have one.
 
     The loss is the sum of the results times random cotangents. Leaf `sample0.x` is the operand, in
-    params; the sample's others and `sample0.cotangent.0`, one for each result, are in batch.
+    params; the sample's others and `sample0.cotangent.0`, one for each result, are in batch. With a
+    smaller vocabulary, only its ops are tried and used: where it lacks one of multiply, sum, matmul and
+    reshape, the loss is half the squared distance from the cotangents, by mse. add it must have.
     """
-    return [problem for op in OPS.values() if op.name not in WITHOUT_GRADIENT for problem in _problems(op, seed)]
+    chosen = [op for op in OPS.values() if op.name in vocabulary and op.name not in WITHOUT_GRADIENT]
+    inner = _inner if set(vocabulary) >= INNER else _half_square
+    return [problem for op in chosen for problem in _problems(op, seed, inner)]
 
 
-def op_bundles(seed: int = 0) -> list[Problem]:
+def op_bundles(seed: int = 0, *, vocabulary: Collection[str] = frozenset(OPS)) -> list[Problem]:
     """The problems of `op_problems` in one problem per family of ops: `ops.reductions`, leaf `max.x.sample0.x`."""
     families: dict[str, list[Problem]] = {}
-    for problem in op_problems(seed):
+    for problem in op_problems(seed, vocabulary=vocabulary):
         op = OPS[problem.name.partition(".")[0]]
         families.setdefault(op.rule.__module__.rpartition(".")[2], []).append(problem)
     return [bundle(f"ops.{family}", problems) for family, problems in families.items()]
@@ -58,7 +64,7 @@ def bundle(name: str, problems: Sequence[Problem]) -> Problem:
     )
 
 
-def _problems(op: Op, seed: int) -> Iterator[Problem]:
+def _problems(op: Op, seed: int, inner: Contraction) -> Iterator[Problem]:
     rng = generator(f"op:{op.name}", seed)  # apart from networks of the same name
     drawn = [_operands(op, sample, rng) for sample in op.samples]
     results = [_results(op, operands, sample) for operands, sample in zip(drawn, op.samples, strict=True)]
@@ -70,16 +76,16 @@ def _problems(op: Op, seed: int) -> Iterator[Problem]:
         params = {f"sample{i}": {operand: drawn[i][operand]} for i in chosen}
         others = {i: {name: array for name, array in drawn[i].items() if name != operand} for i in chosen}
         batch = {f"sample{i}": {**others[i], "cotangent": cotangents[i]} for i in chosen}
-        yield Problem(f"{op.name}.{operand}", functools.partial(_loss, op, chosen), params, batch)
+        yield Problem(f"{op.name}.{operand}", functools.partial(_loss, op, chosen, inner), params, batch)
 
 
-def _loss(op: Op, chosen: Sequence[int], params: Any, batch: Any) -> Value:
+def _loss(op: Op, chosen: Sequence[int], inner: Contraction, params: Any, batch: Any) -> Value:
     """The sum over samples and results of result times cotangent."""
     terms: list[Value] = []
     for i in chosen:
         result = _call(op, {**batch[f"sample{i}"], **params[f"sample{i}"]}, op.samples[i])
         results = result if isinstance(result, tuple) else (result,)
-        terms += [_inner(op, r, c) for r, c in zip(results, batch[f"sample{i}"]["cotangent"], strict=True)]
+        terms += [inner(op, r, c) for r, c in zip(results, batch[f"sample{i}"]["cotangent"], strict=True)]
     return functools.reduce(ops.add, terms)
 
 
@@ -89,6 +95,13 @@ def _inner(op: Op, result: Value, cotangent: Value) -> Value:
         return ops.matmul(result.reshape(-1), cotangent.reshape(-1))
     product = result * cotangent
     return product.sum() if product.ndim else product
+
+
+def _half_square(op: Op, result: Value, cotangent: Value) -> Value:
+    """Half of sum((result - cotangent)^2), whose cotangent is their difference; a loss's own result is left alone."""
+    if op.name == "mse":
+        return result
+    return ops.mse(result, cotangent, reduction="sum", half=True)
 
 
 def _call(op: Op, operands: Mapping[str, Any], sample: Sample) -> Any:

@@ -1,0 +1,200 @@
+"""The tests that every backend passes: subclass `BackendConformance` in your own test suite.
+
+    class TestMine(BackendConformance):
+        backend = "mine"
+
+pytest, which collects them, is imported here and nowhere else in the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from gradwitness import registry
+from gradwitness.dtypes import DTYPES
+from gradwitness.errors import UnsupportedError
+from gradwitness.networks.single_ops import INNER, op_bundles, op_problems
+from gradwitness.ops import OPS, Value
+from gradwitness.ops import mse as mse_op
+from gradwitness.problem import Candidate, Problem
+from gradwitness.protocol import Backend, Capabilities, Prepared
+from gradwitness.report import Report
+from gradwitness.verdict import Verdict
+from gradwitness.verify import Settings, verify_problems
+
+__all__ = ["BackendConformance"]
+
+Array = np.ndarray[Any, Any]
+
+FIRST, SECOND = np.array([1.0, 2.0, -3.0, 0.5]), np.array([-2.0, 0.25, 4.0, 8.0])  # exact in every dtype, squared too
+TARGET = np.array([0.5, -1.0, 2.0, 4.0])
+
+
+class BackendConformance:
+    """What the core relies on, tried on one backend.
+
+    backend: the name under which its entry point registers it. dtypes: those to try, by default all
+    that it declares. The ops tried are those of its `capabilities.ops`; `add` must be among them,
+    and either `mse` or all of `multiply`, `sum`, `matmul` and `reshape`: problems are made with these.
+    """
+
+    backend: ClassVar[str]
+    dtypes: ClassVar[tuple[str, ...] | None] = None
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """A test of each dtype, and of each family of ops."""
+        if "dtype" in metafunc.fixturenames:
+            metafunc.parametrize("dtype", self.dtypes or self._capabilities().dtypes)
+        if "family" in metafunc.fixturenames:
+            metafunc.parametrize("family", list(_bundles(self._capabilities().ops)))
+
+    def test_it_is_registered(self) -> None:
+        assert self.backend in registry.backend_names(), f"no entry point {self.backend!r} in {registry.GROUP!r}"
+        registry.expect_installed(self.backend)
+        made = registry.backend(self.backend)  # raises, and says why, if the protocol is not followed
+        assert made.name == self.backend
+        assert list(made.devices())[:1] == ["cpu"], f'devices() must begin with "cpu", got {made.devices()}'
+
+    def test_it_declares_what_exists(self) -> None:
+        declared = self._capabilities()
+        assert declared.dtypes, "capabilities.dtypes is empty: give one dtype at least"
+        assert set(declared.dtypes) <= set(DTYPES), f"dtypes that do not exist: {set(declared.dtypes) - set(DTYPES)}"
+        assert declared.ops <= set(OPS), f"ops that do not exist: {', '.join(sorted(declared.ops - set(OPS)))}"
+        assert declared.composed <= declared.ops, "capabilities.composed must be among capabilities.ops"
+        assert _can_be_tried(declared.ops), f"problems are made with add, and mse or all of {sorted(INNER)}"
+
+    def test_ops(self, family: str, dtype: str) -> None:
+        """Every value and gradient agrees, and in float64 every gradient with finite differences of the loss."""
+        ops = self._capabilities().ops
+        report = self._verified([_bundles(ops)[family]], dtype)
+        complaints = _complaints(report, dtype)
+        if complaints and not self._capabilities().compiles:  # one op alone, so that it is named
+            names = {path.partition(".")[0] for path in _bundles(ops)[family].differentiated}
+            alone = [p for p in op_problems(vocabulary=ops) if p.name.partition(".")[0] in names]
+            complaints = _complaints(self._verified(alone, dtype), dtype) or complaints
+        assert not complaints, "\n".join(complaints)
+
+    def test_the_result_is_on_the_host(self, dtype: str) -> None:
+        problem = self._problem()
+        value, gradient = self._prepare(dtype).value_and_gradient(problem.primals)
+        assert type(value) is float, f"the value must be a Python float, got {type(value).__name__}"
+        assert set(gradient) == set(problem.differentiated), f"gradients of {set(gradient)}, not of every leaf"
+        found, host = gradient["x"], np.dtype("float64" if dtype == "float64" else "float32")
+        assert isinstance(found, np.ndarray), f"a gradient must be a NumPy array, got {type(found).__name__}"
+        assert found.dtype == host, f"a gradient in {dtype} must come as {host}, which holds it, got {found.dtype}"
+        self._expect_gradient(found, FIRST)
+
+    def test_none_counts_as_zeros_for_a_leaf_that_is_not_reached(self, dtype: str) -> None:
+        """None where no path leads from the leaf to the loss, or zeros: nothing else."""
+        found = self._prepare(dtype).value_and_gradient(self._problem().primals)[1]["unused"]
+        assert found is None or (found.shape == (2,) and not found.any()), f"expected None or two zeros, got {found}"
+
+    def test_each_tape_gives_the_gradient_of_its_own_forward(self, dtype: str) -> None:
+        """Two forwards before the first backward; and what is timed is what is verified."""
+        prepared, primals = self._prepare(dtype), self._problem().primals
+        places = [prepared.place({**primals, "x": x}) for x in (FIRST, SECOND)]
+        tapes = [prepared.forward(placed) for placed in places]
+        found = [prepared.backward(tape) for tape in tapes] + [prepared.forward_backward(placed) for placed in places]
+        prepared.wait(found)
+        if dtype in ("float64", "float32"):  # what np.asarray can read from every framework
+            for gradient, x in zip(found, (FIRST, SECOND, FIRST, SECOND), strict=True):
+                self._expect_gradient(np.asarray(gradient["x"]), x)
+
+    def test_the_callers_arrays_are_left_alone(self, dtype: str) -> None:
+        """Read-only arrays are accepted, arrays that can be written to come back as they were."""
+        prepared, problem = self._prepare(dtype), self._problem()
+        for writeable in (False, True):
+            mine = {path: np.array(a) for path, a in problem.primals.items()}
+            for array in mine.values():
+                array.flags.writeable = writeable
+            self._run_everything(prepared, mine)
+            for path, array in mine.items():
+                assert array.tobytes() == problem.primals[path].tobytes(), f"{path} was modified"
+
+    def test_running_twice_gives_the_same_bits(self, dtype: str) -> None:
+        prepared, primals = self._prepare(dtype), self._problem().primals
+        (first, once), (second, twice) = prepared.value_and_gradient(primals), prepared.value_and_gradient(primals)
+        assert first == second == prepared.value(primals)
+        assert _bits(once) == _bits(twice)
+
+    @pytest.mark.parametrize(("dtype_asked", "device"), [("int8", "cpu"), (None, "nowhere")])
+    def test_what_it_cannot_run_is_refused(self, dtype_asked: str | None, device: str) -> None:
+        dtype = dtype_asked or self._capabilities().dtypes[0]
+        with pytest.raises(UnsupportedError):
+            self._made().prepare(Candidate(self.backend), self._problem(), dtype=dtype, device=device)
+
+    def test_setup_is_on_record(self, dtype: str) -> None:
+        assert self._prepare(dtype).setup_seconds > 0
+
+    def _made(self) -> Backend:
+        return registry.backend(self.backend)
+
+    def _capabilities(self) -> Capabilities:
+        return self._made().capabilities
+
+    def _problem(self) -> Problem:
+        return _squares("mse" in self._capabilities().ops)
+
+    def _prepare(self, dtype: str) -> Prepared:
+        made = self._made()
+        with made.precision("highest"):
+            return made.prepare(Candidate(self.backend), self._problem(), dtype=dtype, device="cpu")
+
+    def _verified(self, problems: list[Problem], dtype: str) -> Report:
+        return verify_problems([(problem, [self.backend]) for problem in problems], Settings(dtypes=(dtype,)))
+
+    def _expect_gradient(self, found: Array, x: Array) -> None:
+        expected = x - TARGET if "mse" in self._capabilities().ops else 2 * x * TARGET
+        assert found.tolist() == expected.tolist(), f"at {x}: expected {expected}, got {found}"
+
+    def _run_everything(self, prepared: Prepared, primals: Mapping[str, Array]) -> None:
+        prepared.value(primals)
+        prepared.value_and_gradient(primals)
+        placed = prepared.place(primals)
+        prepared.wait(prepared.backward(prepared.forward(placed)))
+        prepared.wait(prepared.forward_backward(placed))
+
+
+def _can_be_tried(ops: frozenset[str]) -> bool:
+    return "add" in ops and ("mse" in ops or ops >= INNER)
+
+
+@cache
+def _bundles(ops: frozenset[str]) -> dict[str, Problem]:
+    """The problems of these ops, a bundle per family, by its name."""
+    return {bundle.name: bundle for bundle in op_bundles(vocabulary=ops)} if _can_be_tried(ops) else {}
+
+
+@cache
+def _squares(by_mse: bool) -> Problem:
+    """A sum of squares, of one leaf of two."""
+
+    def loss(params: Any, batch: Any) -> Value:
+        x, target = params["x"], batch["target"]
+        total: Value = mse_op(x, target, reduction="sum", half=True) if by_mse else (x * x * target).sum()
+        return total
+
+    return Problem("squares", loss, {"x": FIRST, "unused": np.ones(2)}, {"target": TARGET})
+
+
+def _bits(gradient: Mapping[str, Array | None]) -> dict[str, bytes | None]:
+    return {path: None if g is None else g.tobytes() for path, g in gradient.items()}
+
+
+def _complaints(report: Report, dtype: str) -> list[str]:
+    """Why this report will not do, a line each."""
+    # 16-bit formats may leave an op's gradient below what rounding hides; that is said, and is no alarm
+    passing = {Verdict.AGREE, Verdict.INCONCLUSIVE} if dtype.endswith("16") else {Verdict.AGREE}
+    failing = tuple(row for row in report.rows if row.verdict not in passing)
+    lines = list(Report(failing, report.environment).failures()) if failing else list(report.shortfalls())
+    if dtype == "float64":
+        for row in report.rows:
+            if row.fd_error is not None and row.fd_bound is not None and not row.fd_error <= row.fd_bound:
+                place = f"{row.network} {row.parameter}"
+                lines.append(f"{place}: {row.fd_error:.1e} from finite differences, whose bound is {row.fd_bound:.1e}")
+    return lines

@@ -1,0 +1,30 @@
+"""The backends of this repository, held to what a third party's is held to.
+
+Their 16-bit dtypes are in `test_ops`, where backends share one referee.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from gradwitness.testing import BackendConformance
+
+
+class TestNumpy(BackendConformance):
+    backend = "numpy"
+
+
+class TestTorch(BackendConformance):
+    backend = "torch"
+    dtypes = ("float64", "float32")
+
+
+class TestJax(BackendConformance):
+    backend = "jax"
+    dtypes = ("float64", "float32")
+
+
+@pytest.mark.slow
+class TestTorchCompile(BackendConformance):
+    backend = "torch.compile"
+    dtypes = ("float64", "float32")
