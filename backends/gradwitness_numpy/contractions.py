@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -115,12 +116,12 @@ def _conv2d(x: Array, weight: Array, bias: Array | None, **attributes: Any) -> t
             x.shape[2:], attributes["padding"], attributes["dilation"], kernel, attributes["stride"], strict=True
         )
     ]
-    total: Any = 0.0
+    total = np.zeros((groups, out // groups, math.prod(output) * len(x)), x.dtype)
     for i, j, window in _windows(kernel, output, attributes):
-        total = total + taps[i, j] @ _grouped(images[window], groups)
+        total += taps[i, j] @ _grouped(images[window], groups)
     total = total.reshape(out, *output, len(x))
     if bias is not None:
-        total = total + bias[:, None, None, None]
+        total += bias[:, None, None, None]
     return _batch_first(total), images
 
 
