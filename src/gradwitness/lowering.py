@@ -77,7 +77,7 @@ def _native(candidate: Candidate, problem: Problem, ready: Callable[..., Callabl
         raise GradwitnessError(
             f"a candidate on {candidate.backend} has no loss: give Candidate({candidate.backend!r}, loss)"
         )
-    return lambda leaves: both(*problem.arguments(leaves))[0]
+    return lambda leaves: _pair(both(*problem.arguments(leaves)))[0]
 
 
 def _by_hand(
@@ -89,12 +89,8 @@ def _by_hand(
     def together(leaves: Leaves) -> tuple[Any, dict[str, Any]]:
         if both is None:
             return loss(leaves), gradient(leaves)
-        result = both(*problem.arguments(leaves))
-        if not (isinstance(result, tuple | list) and len(result) == 2):
-            raise GradwitnessError(
-                f"value_and_gradient(params, batch) must return (value, gradient), got {type(result).__name__}"
-            )
-        return result[0], _by_path(result[1], problem, "value_and_gradient")
+        value, found = _pair(both(*problem.arguments(leaves)))
+        return value, _by_path(found, problem, "value_and_gradient")
 
     def gradient(leaves: Leaves) -> dict[str, Any]:
         if alone is None:
@@ -102,6 +98,14 @@ def _by_hand(
         return _by_path(alone(*problem.arguments(leaves)), problem, "gradient")
 
     return together, gradient
+
+
+def _pair(result: Any) -> tuple[Any, Any]:
+    if isinstance(result, tuple | list) and len(result) == 2:
+        return result[0], result[1]
+    raise GradwitnessError(
+        f"value_and_gradient(params, batch) must return (value, gradient), got {type(result).__name__}"
+    )
 
 
 def _by_path(gradient: Any, problem: Problem, name: str) -> dict[str, Any]:

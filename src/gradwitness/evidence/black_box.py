@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from gradwitness.evidence.computational_noise import computational_noise
 from gradwitness.evidence.finite_difference import Differences, Differencing
 from gradwitness.evidence.jitter import Jitter
 from gradwitness.evidence.noise_floor import TensorFloor
+from gradwitness.evidence.norms import norm
 from gradwitness.problem import Problem
 from gradwitness.protocol import Prepared
 
@@ -22,12 +25,15 @@ Array = np.ndarray[Any, Any]
 Leaves = Mapping[str, Array]
 
 
+NOISE = 10.0  # an element of up to so many floors of float64 is nothing but noise
+
+
 @dataclass(frozen=True)
 class OwnEvidence:
     """What a candidate's own loss says about its gradient at one point.
 
-    losses: the jitter floors of the loss at the point and at each neighbour; floors: those of the
-    gradients. differences: by each leaf, which `differencing` can extend. dtype: that in which they were taken.
+    losses: the floors of the loss at the point and at each neighbour; floors: those of the gradients.
+    differences: by each leaf, which `differencing` can extend. dtype: that in which they were taken.
     """
 
     losses: tuple[float, ...]
@@ -38,30 +44,55 @@ class OwnEvidence:
 
 
 def own_evidence(
-    prepared: Prepared,
+    narrow: Prepared,
+    wide: Prepared | None,
     problem: Problem,
     dtype: str,
     neighbours: Sequence[Leaves],
     *,
-    taken_in: str,
     seed: int,
 ) -> OwnEvidence:
-    """Gather it from `prepared`, the candidate in `taken_in`: float64, or its own dtype where it has no other.
+    """Gather it from the candidate in the dtype on trial, `narrow`, and in float64, `wide`, unless it has none.
 
-    The problem is at a point that `dtype`, the one on trial, can hold.
+    The problem is at a point that `dtype` can hold.
     """
-    jitter = Jitter(dtype, wide=taken_in == "float64", seed=(seed, 1))
-    floating = {path: x for path, x in problem.leaves.items() if x.dtype.kind == "f"}
-    floor = jitter.floor(lambda leaves: _run(prepared, problem, leaves), floating)
-    nearby = [jitter.value_floor(prepared.value, {**floating, **neighbour}) for neighbour in neighbours]
+    losses, floors = _floors(narrow, wide, problem, dtype, neighbours, seed)
+    finest, taken_in = (narrow, dtype) if wide is None else (wide, "float64")
 
     def loss_of(path: str, moved: Array) -> float:
-        return prepared.value({**problem.primals, path: moved})
+        return finest.value({**problem.primals, path: moved})
 
-    loss = prepared.value(problem.primals)
-    differencing = Differencing(loss_of, problem.primals, loss, _noise(prepared, problem, loss, taken_in, seed))
-    differences = differencing.by_every_leaf(seed=(seed, 2))
-    return OwnEvidence((floor.value, *nearby), floor.tensors, differences, differencing, taken_in)
+    loss = finest.value(problem.primals)
+    differencing = Differencing(loss_of, problem.primals, loss, _noise(finest, problem, loss, taken_in, seed))
+    return OwnEvidence(losses, floors, differencing.by_every_leaf(seed=(seed, 2)), differencing, taken_in)
+
+
+def _floors(
+    narrow: Prepared, wide: Prepared | None, problem: Problem, dtype: str, neighbours: Sequence[Leaves], seed: int
+) -> tuple[tuple[float, ...], dict[str, TensorFloor]]:
+    """Of the losses, at the point and at each neighbour, and of the gradients."""
+    floating = {path: x for path, x in problem.leaves.items() if x.dtype.kind == "f"}
+    places = [floating, *({**floating, **neighbour} for neighbour in neighbours)]
+    inside = Jitter(dtype, inside=True, seed=(seed, 1))
+    own = inside.floor(partial(_run, narrow, problem), floating)
+    losses = [inside.value_floor(narrow.value, place) for place in places]
+    if wide is None:
+        return tuple(losses), own.tensors
+    outside = Jitter(dtype, inside=False, seed=(seed, 1))
+    found = outside.floor(partial(_run, wide, problem), floating)
+    losses = [math.hypot(x, outside.value_floor(wide.value, place)) for x, place in zip(losses, places, strict=True)]
+    finest = own if dtype == "float64" else Jitter("float64", inside=True, seed=(seed, 1)).floor(
+        partial(_run, wide, problem), floating
+    )
+    gradients = _run(wide, problem, problem.primals)[1]
+    noise = {path: np.abs(g) <= NOISE * finest.tensors[path].elements for path, g in gradients.items()}
+    return tuple(losses), {path: _merged(found.tensors[path], own.tensors[path], noise[path]) for path in gradients}
+
+
+def _merged(floor: TensorFloor, own: TensorFloor, is_noise: Array) -> TensorFloor:
+    """The floor, with the dtype's own where float64 computes nothing but noise."""
+    elements = np.where(is_noise, np.hypot(floor.elements, own.elements), floor.elements)
+    return replace(floor, norm=max(floor.norm, norm(elements)), elements=elements)
 
 
 def _run(prepared: Prepared, problem: Problem, leaves: Leaves) -> tuple[float, dict[str, Array]]:

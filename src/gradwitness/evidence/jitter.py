@@ -1,7 +1,10 @@
-"""What rounding may explain of a black box: the spread of its gradients as its inputs are jittered at one ulp or so.
+"""What rounding may explain of a black box: the spread of its gradients as its inputs are jittered by an ulp or so.
 
-Nothing inside the black box can be perturbed, so what is rounded there is only guessed at: its gradients
-are allowed more of these floors than of those of `noise_floor`.
+In float64, jittered as the dtype on trial would round, the inputs show how sensitive the gradients are, and
+nothing of what is rounded further inside: so a gradient is allowed more of these floors than of those of
+`noise_floor`. In the dtype's own arithmetic each run rounds differently inside as well. That spread would also
+excuse a backward which computes in less than its dtype; it is used where nothing else can be: for elements
+that are zero by structure (a bias before batch norm), of which float64 too computes nothing but noise.
 """
 
 from __future__ import annotations
@@ -22,18 +25,18 @@ __all__ = ["Jitter"]
 Array = np.ndarray[Any, Any]
 Leaves = Mapping[str, Array]
 RUNS = 8
-COARSE_AMPLIFICATION = 16.0  # in the dtype itself a jitter of one ulp would mostly be rounded away
+OWN_SIZE = 2.0  # units of roundoff: in its own arithmetic a dtype rounds away most of a jitter of one
 
 
 @dataclass(frozen=True)
 class Jitter:
     """Every floating leaf x becomes x (1 + u z), with z standard normal and u the unit roundoff of `dtype`.
 
-    wide: the black box runs in float64, and else in `dtype` itself.
+    inside: the black box runs in the arithmetic of `dtype`, so that its roundings show; it runs in float64 if not.
     """
 
     dtype: str
-    wide: bool
+    inside: bool
     seed: tuple[int, ...]
 
     def floor(self, run: Callable[[Leaves], tuple[float, Mapping[str, Array]]], leaves: Leaves) -> NoiseFloor:
@@ -52,16 +55,14 @@ class Jitter:
         return self._value_floor([run(jittered) - loss for jittered in self._jittered(leaves)], loss)
 
     def _jittered(self, leaves: Leaves) -> Iterator[dict[str, Array]]:
-        size = find_dtype(self.dtype).unit_roundoff * self._amplification
+        size = find_dtype(self.dtype).unit_roundoff * (OWN_SIZE if self.inside else self._amplification)
         for number in range(RUNS):
             rng = np.random.default_rng([*self.seed, number])
             yield {path: x * (1 + size * rng.standard_normal(x.shape)) for path, x in leaves.items()}
 
     @property
     def _amplification(self) -> float:
-        if self.dtype == "float64":
-            return AMPLIFICATION
-        return 1.0 if self.wide else COARSE_AMPLIFICATION
+        return AMPLIFICATION if self.dtype == "float64" and not self.inside else 1.0
 
     def _value_floor(self, deviations: Sequence[float], loss: float) -> float:
         spread = float(rms(np.array(deviations))) / self._amplification

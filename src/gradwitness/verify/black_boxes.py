@@ -7,6 +7,7 @@ differenced again at the places where they differ most, so that the one at fault
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +20,7 @@ from gradwitness import registry
 from gradwitness.evidence.black_box import OwnEvidence, own_evidence
 from gradwitness.evidence.finite_difference import Differences
 from gradwitness.evidence.neighbours import draw_neighbours
-from gradwitness.evidence.noise_floor import JITTER
+from gradwitness.evidence.noise_floor import JITTER, TensorFloor
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Prepared
 from gradwitness.report import Row
@@ -112,14 +113,15 @@ def _evidence(
     blank: Row, candidate: Candidate, problem: Problem, prepared: Prepared, neighbours: Sequence[Primals], seed: int
 ) -> tuple[OwnEvidence, str]:
     """Taken in float64; where the candidate does not run there, in its own dtype, with a note that says why."""
-    if blank.dtype == "float64":
-        return own_evidence(prepared, problem, "float64", neighbours, taken_in="float64", seed=seed), ""
+    dtype = blank.dtype
+    if dtype == "float64":
+        return own_evidence(prepared, prepared, problem, dtype, neighbours, seed=seed), ""
     try:
         wide = prepare(candidate, problem, "float64", blank.device)
-        return own_evidence(wide, problem, blank.dtype, neighbours, taken_in="float64", seed=seed), ""
+        return own_evidence(prepared, wide, problem, dtype, neighbours, seed=seed), ""
     except Exception as error:  # noqa: BLE001  # a kernel of one dtype may raise anything in another
-        note = f"differenced in {blank.dtype}, as the loss does not run in float64 ({first_lines(error)})"
-        return own_evidence(prepared, problem, blank.dtype, neighbours, taken_in=blank.dtype, seed=seed), note
+        note = f"differenced in {dtype}, as the loss does not run in float64 ({first_lines(error)})"
+        return own_evidence(prepared, None, problem, dtype, neighbours, seed=seed), note
 
 
 def _judged(witnesses: Sequence[_Witness], problem: Problem, settings: Settings) -> dict[str, list[Row]]:
@@ -137,8 +139,9 @@ def _compared(witness: _Witness, first: _Witness) -> LossJudgement:
     """A loss against the first candidate's."""
     if witness is first:
         return LossJudgement()
-    losses, references, floors = witness.tried.losses, first.tried.losses, first.evidence.losses
-    return judge_loss(losses, references, floors, perturbed=JITTER, whose=repr(first.label))
+    pairs = zip(first.evidence.losses, witness.evidence.losses, strict=True)
+    floors = [math.hypot(a, b) if math.isfinite(b) else a for a, b in pairs]  # a loss of NaN excuses nothing
+    return judge_loss(witness.tried.losses, first.tried.losses, floors, perturbed=JITTER, whose=repr(first.label))
 
 
 def _rows_of(path: str, witnesses: Sequence[_Witness], problem: Problem, settings: Settings) -> dict[str, Row]:
@@ -164,7 +167,7 @@ def _rows_of(path: str, witnesses: Sequence[_Witness], problem: Problem, setting
 
 def _places(one: _Witness, other: _Witness, path: str) -> list[int]:
     """Flat indices at which two gradients differ most, in floors and at all; none where rounding explains it."""
-    a, b, floor = one.gradient(path), other.gradient(path), one.evidence.floors[path]
+    a, b, floor = one.gradient(path), other.gradient(path), _joint_floor(one, other, path)
     assert a is not None
     assert b is not None
     error, limits = np.abs(a - b).reshape(-1), reach(floor)
@@ -176,10 +179,17 @@ def _places(one: _Witness, other: _Witness, path: str) -> list[int]:
     return [i for i in dict.fromkeys(worst) if error[i] > 0][:PLACES]
 
 
+def _joint_floor(one: _Witness, other: _Witness, path: str) -> TensorFloor:
+    """What rounding explains of the distance between two gradients, each of which has its own."""
+    a, b = one.evidence.floors[path], other.evidence.floors[path]
+    return replace(a, norm=math.hypot(a.norm, b.norm), elements=np.hypot(a.elements, b.elements))
+
+
 def _judgement(witness: _Witness, reference: _Witness | None, path: str) -> Judgement:
     alone = reference is None or witness is reference
-    held_against = witness if alone or reference is None else reference
-    gradient, floor = held_against.gradient(path), held_against.evidence.floors[path]
+    held_against = witness if reference is None else reference
+    floor = witness.evidence.floors[path] if alone else _joint_floor(witness, held_against, path)
+    gradient = held_against.gradient(path)
     known = np.zeros(floor.elements.shape) if gradient is None else gradient
     differences = witness.differences[path]
     reached = any(abs(probe.value) > probe.bound for probe in differences.probes)

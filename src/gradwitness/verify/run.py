@@ -74,6 +74,10 @@ def _candidates(loss: Any, backends: str | Sequence[str] | None) -> Candidates |
     if isinstance(loss, Candidate):
         loss = {loss.backend: loss}
     if not isinstance(loss, Mapping):
+        if not (callable(loss) or isinstance(loss, Problem)):
+            raise GradwitnessError(
+                f"expected a loss(params, batch), a Problem or candidates by label, got {type(loss).__name__}"
+            )
         return None if backends is None else {label: Candidate(label) for label in _names(backends)}
     if backends is not None:
         raise GradwitnessError("backends= chooses where one loss over gradwitness.ops runs; each candidate names its own")
