@@ -25,6 +25,8 @@ Array = np.ndarray[Any, Any]
 Leaves = Mapping[str, Array]
 
 
+EXCUSED = 6.0  # how many times the floor the dtype's own may count for: a saturated sigmoid needs it, and a pass through
+# a dtype of half as many bits, which is a thousand times the floor, stays in sight
 NOISE = 10.0  # an element of up to so many floors of float64 is nothing but noise
 
 
@@ -90,8 +92,9 @@ def _floors(
 
 
 def _merged(floor: TensorFloor, own: TensorFloor, is_noise: Array) -> TensorFloor:
-    """The floor, with the dtype's own where float64 computes nothing but noise."""
-    elements = np.where(is_noise, np.hypot(floor.elements, own.elements), floor.elements)
+    """The floor; the dtype's own where float64 computes nothing but noise, and a part of it elsewhere."""
+    excused = np.maximum(floor.elements, np.minimum(own.elements, EXCUSED * floor.elements))
+    elements = np.where(is_noise, np.hypot(floor.elements, own.elements), excused)
     return replace(floor, norm=max(floor.norm, norm(elements)), elements=elements)
 
 

@@ -1,6 +1,6 @@
 """Candidates that bring losses of their own: each judged by numerical derivatives of its loss, and by the others.
 
-No vote is counted. Losses are held against the first candidate's. Gradients are held against the
+No vote is counted. Losses are held against the first candidate's that is the same from call to call. Gradients are held against the
 first one that the numerical derivatives of its own loss do not refute; where two differ, both are
 differenced again at the places where they differ most, so that the one at fault is named.
 """
@@ -54,6 +54,11 @@ class _Witness:
         if found is None or found.shape != shape or not np.all(np.isfinite(found)):
             return None
         return found.astype(np.float64)
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether the same call gives the same answer."""
+        return not any(self.tried.unsteady.values())
 
     def is_refuted(self, path: str) -> bool:
         gradient = self.gradient(path)
@@ -126,8 +131,9 @@ def _evidence(
 
 def _judged(witnesses: Sequence[_Witness], problem: Problem, settings: Settings) -> dict[str, list[Row]]:
     rows: dict[str, list[Row]] = {witness.label: [] for witness in witnesses}
+    first = next((w for w in witnesses if w.is_steady), None)
     for witness in witnesses:
-        witness.loss = _compared(witness, witnesses[0])
+        witness.loss = _compared(witness, first or witness)
     for path in problem.differentiated:
         found = _rows_of(path, witnesses, problem, settings)
         for label, row in found.items():
@@ -136,7 +142,7 @@ def _judged(witnesses: Sequence[_Witness], problem: Problem, settings: Settings)
 
 
 def _compared(witness: _Witness, first: _Witness) -> LossJudgement:
-    """A loss against the first candidate's."""
+    """A loss against another."""
     if witness is first:
         return LossJudgement()
     pairs = zip(first.evidence.losses, witness.evidence.losses, strict=True)
@@ -146,7 +152,7 @@ def _compared(witness: _Witness, first: _Witness) -> LossJudgement:
 
 def _rows_of(path: str, witnesses: Sequence[_Witness], problem: Problem, settings: Settings) -> dict[str, Row]:
     """The row of each candidate for one gradient."""
-    comparable = [w for w in witnesses if not w.loss.verdict and w.gradient(path) is not None]
+    comparable = [w for w in witnesses if w.is_steady and not w.loss.verdict and w.gradient(path) is not None]
     for one, other in combinations(comparable, 2):
         places = _places(one, other, path)
         for witness in (one, other) if places else ():

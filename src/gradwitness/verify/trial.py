@@ -13,7 +13,7 @@ from gradwitness.errors import UnsupportedError
 from gradwitness.evidence.finite_difference import Differences, textbook_difference
 from gradwitness.evidence.norms import norm
 from gradwitness.problem import Candidate, Problem
-from gradwitness.protocol import Prepared, expect_options, expect_supported
+from gradwitness.protocol import Prepared, expect_runnable, expect_supported
 from gradwitness.report import Row
 from gradwitness.verdict import Judgement, Verdict, unsteady
 
@@ -43,7 +43,7 @@ def prepare(candidate: Candidate, problem: Problem, dtype: str, device: str) -> 
     registry.expect_installed(candidate.backend)
     backend = registry.backend(candidate.backend)
     expect_supported(backend, dtype, device)
-    expect_options(backend, candidate)
+    expect_runnable(backend, candidate)
     return backend.prepare(candidate, problem, dtype=dtype, device=device)
 
 
