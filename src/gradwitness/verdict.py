@@ -163,7 +163,8 @@ def judge(gradient: Array | None, evidence: TensorEvidence, *, is_referee: bool 
     if not evidence.differences.probes:
         return Judgement(Verdict.INCONCLUSIVE, "no finite difference is usable here: nothing confirms anything")
     fd_error, fd_bound = evidence.differences.worst(gradient, lambda probe: _slack(probe, floor))
-    limit = _limit_by_differences(evidence) if is_referee or evidence.peer else _limit(evidence)
+    by_differences = is_referee or evidence.peer or not evidence.confirmed
+    limit = _limit_by_differences(evidence) if by_differences else _limit(evidence)
     figures = {"fd_error": fd_error, "fd_bound": fd_bound, "floor": floor.norm, "limit": limit}
     if is_referee or not evidence.confirmed:
         return _judge_by_differences(gradient, evidence, figures, is_referee)
