@@ -13,11 +13,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from gradwitness.errors import UnsupportedError
+from gradwitness.errors import UnknownName, UnsupportedError
 from gradwitness.graph import Graph
 from gradwitness.problem import Candidate, Problem
 
-__all__ = ["Array", "Backend", "Capabilities", "Interpreter", "Prepared", "Primals", "expect_supported"]
+__all__ = ["Array", "Backend", "Capabilities", "Interpreter", "Prepared", "Primals", "expect_runnable", "expect_supported"]
 
 Array = np.ndarray[Any, Any]
 Primals = Mapping[str, Array]  # the differentiated leaves by path: float64, exact in the candidate's dtype
@@ -35,6 +35,8 @@ class Capabilities:
     growth: how its sums round, by op ("sum" for plain sums) and dtype: the exponent p with which k terms
     leave an error of u k**p sqrt(sum of squares). 0, the default, is what independent roundings would
     leave, 1/2 what adding one term after another does. The conformance suite measures it.
+    native: it runs losses in the framework's own arrays, and gradients written by hand.
+    options: names of what `Candidate.options` may hold.
     """
 
     dtypes: tuple[str, ...]
@@ -45,6 +47,8 @@ class Capabilities:
     interpreter: bool = False
     composed: frozenset[str] = frozenset()
     growth: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    native: bool = False
+    options: tuple[str, ...] = ()
 
     def growth_in(self, dtype: str) -> dict[str, float]:
         """`growth` in one dtype, by op."""
@@ -55,8 +59,10 @@ class Prepared(Protocol):
     """A candidate ready to run, with all its arrays on the device.
 
     `value` and `value_and_gradient` take and give host arrays; a gradient is None where the
-    framework says that no path leads from the leaf to the loss. The others keep everything on the
-    device, for timing: `forward` makes a tape, `backward` consumes it.
+    framework says that no path leads from the leaf to the loss. `params` holds the differentiated
+    leaves; a floating leaf beside them takes the place of the problem's own in that call, and its gradient is
+    not asked for. The others keep everything on the device, for timing: `forward` makes a tape,
+    `backward` consumes it.
     """
 
     setup_seconds: float
@@ -96,6 +102,17 @@ class Backend(Protocol):
     def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> Prepared:
         """The candidate, compiled and placed. The problem is at a point that `dtype` can hold."""
         ...
+
+
+def expect_runnable(backend: Backend, candidate: Candidate) -> None:
+    """Raise UnsupportedError for a candidate that the backend cannot run, UnknownName for an option that it lacks."""
+    if not backend.capabilities.native and (candidate.is_written_by_hand or callable(candidate.loss)):
+        raise UnsupportedError(
+            f"{backend.name} runs losses over gradwitness.ops, and none in its own arrays or with a gradient by hand"
+        )
+    for name in candidate.options:
+        if name not in backend.capabilities.options:
+            raise UnknownName(f"option of {backend.name}", name, backend.capabilities.options or ["none"])
 
 
 def expect_supported(backend: Backend, dtype: str, device: str) -> None:
