@@ -49,7 +49,7 @@ def _max_pool2d_vjp(g: Array, step: Step) -> Cotangents:
     free = np.ones_like(winner, bool)
     for window in _windows(images, step.attributes["kernel_size"], step.attributes["stride"]):
         taken = free & (images[window] == winner)
-        result[window] += g * taken
+        result[window] += np.where(taken, g, 0.0)
         free &= ~taken
     return (_unpad(result, step.attributes["padding"]),)
 
