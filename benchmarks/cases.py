@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from gradwitness import registry
 from gradwitness.networks import network
@@ -22,12 +21,11 @@ DTYPE = "float32"
 
 @dataclass(frozen=True)
 class Case:
-    """A network at one size, and how many rounds give its median."""
+    """A network at one size."""
 
     network: str
     size: str
     sizes: tuple[tuple[str, int], ...]
-    rounds: int
 
     def __str__(self) -> str:
         """Its name in tables and options: `mlp-large`."""
@@ -42,12 +40,12 @@ class Case:
 
 def small(name: str) -> Case:
     """The zoo's own sizes: microseconds of arithmetic, so that what is timed is the framework's overhead."""
-    return Case(name, "small", (), rounds=100)
+    return Case(name, "small", ())
 
 
 def large(name: str, **sizes: int) -> Case:
     """So large that arithmetic takes most of the time, and small enough to be verified in a minute or two."""
-    return Case(name, "large", tuple(sizes.items()), rounds=20)
+    return Case(name, "large", tuple(sizes.items()))
 
 
 CASES = (

@@ -6,6 +6,7 @@ Setup stays outside, the device is waited for, and every backward gets a fresh t
 
 from __future__ import annotations
 
+import timeit
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,8 @@ from benchmarks.cases import CASES, DTYPE, Case, absence, prepared, problem, row
 from gradwitness import registry
 from gradwitness.protocol import Prepared
 
-WARM_UP = 5
+WARM_UP = 3
+SECONDS, FEWEST, MOST = 1.5, 8, 100  # for the rounds of one line of a table
 Timed = tuple[Callable[..., Any], Callable[[], tuple[tuple[Any], dict[str, Any]]]]
 
 
@@ -53,18 +55,25 @@ def test_time(
     readies = {name: prepared(case, name, device) for name in timed_backends}
     if reasons := wrong(rows_of(case, timed_backends, device), backend):
         pytest.fail("not timed, as its gradient is not right:\n" + "\n".join(reasons), pytrace=False)
-    with registry.backend(backend).precision("highest"):
-        time(readies[backend], case, phase, benchmark)
     benchmark.name = backend  # the group says the rest
     benchmark.group = f"{case.described}, {DTYPE}, {device}: {phase.__name__.replace('_', ' + ')}"
-    benchmark.extra_info.update(verdict="agree", setup_seconds=readies[backend].setup_seconds)
+    with registry.backend(backend).precision("highest"):
+        ready = readies[backend]
+        time(ready, phase(ready, ready.place(problem(case).primals)), benchmark)
+    benchmark.extra_info.update(verdict="agree", setup_seconds=ready.setup_seconds)
 
 
-def time(ready: Prepared, case: Case, phase: Callable[[Prepared, Any], Timed], benchmark: BenchmarkFixture) -> None:
-    """Rounds of one phase; what comes before it in each is not timed."""
-    target, setup = phase(ready, ready.place(problem(case).primals))
+def time(ready: Prepared, timed: Timed, benchmark: BenchmarkFixture) -> None:
+    """Rounds of one phase, as many as fit in the time; what comes before it in each is not timed."""
+    target, setup = timed
 
     def run(argument: Any) -> None:
         ready.wait(target(argument))
 
-    benchmark.pedantic(run, setup=setup, rounds=case.rounds, warmup_rounds=WARM_UP)  # type: ignore[no-untyped-call]
+    def alone() -> None:
+        (argument,), _ = setup()
+        run(argument)
+
+    first = min(timeit.repeat(alone, number=1, repeat=WARM_UP))
+    rounds = min(max(int(SECONDS / first), FEWEST), MOST)
+    benchmark.pedantic(run, setup=setup, rounds=rounds)  # type: ignore[no-untyped-call]
