@@ -57,9 +57,9 @@ class JaxPrepared:
         self._pull = compiled(lambda pullback, cotangent: pullback(cotangent)[0])
 
     def value(self, params: Primals) -> float:
-        if self._by_hand is None:
-            return self.value_and_gradient(params)[0]  # what is compiled already; the loss alone would compile again
         with self._x64():
+            if self._by_hand is None:  # compiled already; the loss alone would compile again
+                return float(self._value_and_grad(*self._split(params))[0])
             return float(self._value(*self._split(params)))
 
     def value_and_gradient(self, params: Primals) -> tuple[float, dict[str, Array | None]]:

@@ -17,7 +17,16 @@ from gradwitness.errors import UnknownName, UnsupportedError
 from gradwitness.graph import Graph
 from gradwitness.problem import Candidate, Problem
 
-__all__ = ["Array", "Backend", "Capabilities", "Interpreter", "Prepared", "Primals", "expect_runnable", "expect_supported"]
+__all__ = [
+    "Array",
+    "Backend",
+    "Capabilities",
+    "Interpreter",
+    "Prepared",
+    "Primals",
+    "expect_runnable",
+    "expect_supported",
+]
 
 Array = np.ndarray[Any, Any]
 Primals = Mapping[str, Array]  # the differentiated leaves by path: float64, exact in the candidate's dtype

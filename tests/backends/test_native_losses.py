@@ -222,7 +222,7 @@ def test_what_belongs_to_the_caller_is_as_it_was() -> None:
             torch.get_rng_state().tolist(),
             torch.get_float32_matmul_precision(),
             jax.config.jax_enable_x64,  # type: ignore[attr-defined]  # added at run time
-            np.random.get_state()[1].tolist(),  # type: ignore[index]  # noqa: NPY002  # the caller's
+            np.random.get_state()[1].tolist(),  # type: ignore[index]  # the caller's
             {path: leaf.tobytes() for path, leaf in {**PARAMS["layer"], **BATCH}.items()},
         )
 

@@ -1,4 +1,4 @@
-"""Losses and gradients written in NumPy, as a researcher writes them: right ones pass, and each planted fault is named."""
+"""Losses and gradients written in NumPy, as a researcher writes them: right ones pass, planted faults are named."""
 
 from __future__ import annotations
 
@@ -281,7 +281,9 @@ def test_where_differences_cannot_tell_both_are_inconclusive() -> None:
 def test_two_that_share_a_mistake_are_both_wrong() -> None:
     """Votes are not counted."""
     wrong = gw.Candidate("numpy", loss, gradient=changed("w", lambda g, p, d: g * 1.001))
-    report = gw.verify({"one": wrong, "two": wrong, "right": gw.Candidate("numpy", loss, gradient=gradient)}, PARAMS, BATCH)
+    report = gw.verify(
+        {"one": wrong, "two": wrong, "right": gw.Candidate("numpy", loss, gradient=gradient)}, PARAMS, BATCH
+    )
     assert rows_of(report, "one", "w") == rows_of(report, "two", "w") == {"disagree"}
     assert rows_of(report, "right", "w") == {"agree"}
 
@@ -325,7 +327,9 @@ def test_a_loss_of_one_dtype_is_differenced_in_it_and_that_is_said() -> None:
     report = verify(gradient, only_float32, dtypes="float32")
     assert {row.fd_dtype for row in report.rows} == {"float32"}
     assert verdicts(report) <= {"agree", "inconclusive"}
-    assert all("differenced in float32, as the loss does not run in float64 (TypeError" in r.message for r in report.rows)
+    assert all(
+        "differenced in float32, as the loss does not run in float64 (TypeError" in r.message for r in report.rows
+    )
     wrong = verify(changed("w", lambda g, p, d: 1.2 * g), only_float32, dtypes="float32")
     assert verdicts(wrong, "w") == {"disagree"}
 

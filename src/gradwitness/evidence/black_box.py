@@ -25,8 +25,9 @@ Array = np.ndarray[Any, Any]
 Leaves = Mapping[str, Array]
 
 
-EXCUSED = 6.0  # how many times the floor the dtype's own may count for: a saturated sigmoid needs it, and a pass through
-# a dtype of half as many bits, which is a thousand times the floor, stays in sight
+# How many times the floor the dtype's own may count for: a saturated sigmoid needs it, and a pass through a dtype of
+# half as many bits, which is thousands of floors, stays in sight.
+EXCUSED = 6.0
 NOISE = 10.0  # an element of up to so many floors of float64 is nothing but noise
 
 
@@ -83,8 +84,10 @@ def _floors(
     outside = Jitter(dtype, inside=False, seed=(seed, 1))
     found = outside.floor(partial(_run, wide, problem), floating)
     losses = [math.hypot(x, outside.value_floor(wide.value, place)) for x, place in zip(losses, places, strict=True)]
-    finest = own if dtype == "float64" else Jitter("float64", inside=True, seed=(seed, 1)).floor(
-        partial(_run, wide, problem), floating
+    finest = (
+        own
+        if dtype == "float64"
+        else Jitter("float64", inside=True, seed=(seed, 1)).floor(partial(_run, wide, problem), floating)
     )
     gradients = _run(wide, problem, problem.primals)[1]
     noise = {path: np.abs(g) <= NOISE * finest.tensors[path].elements for path, g in gradients.items()}

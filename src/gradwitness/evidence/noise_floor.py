@@ -21,7 +21,16 @@ from gradwitness.ops import find_op
 from gradwitness.ops.vocabulary import Rounding
 from gradwitness.protocol import Interpreter
 
-__all__ = ["AMPLIFICATION", "JITTER", "NODES", "NoiseFloor", "TensorFloor", "noise_floor", "tensor_floor", "value_floor"]
+__all__ = [
+    "AMPLIFICATION",
+    "JITTER",
+    "NODES",
+    "NoiseFloor",
+    "TensorFloor",
+    "noise_floor",
+    "tensor_floor",
+    "value_floor",
+]
 
 Array = np.ndarray[Any, Any]
 Growth = Mapping[str, float]

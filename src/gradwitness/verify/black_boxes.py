@@ -1,15 +1,16 @@
 """Candidates that bring losses of their own: each judged by numerical derivatives of its loss, and by the others.
 
-No vote is counted. Losses are held against the first candidate's that is the same from call to call. Gradients are held against the
-first one that the numerical derivatives of its own loss do not refute; where two differ, both are
-differenced again at the places where they differ most, so that the one at fault is named.
+No vote is counted. Losses are held against the first candidate's that is the same from call to call.
+Gradients are held against the first one that the numerical derivatives of its own loss do not refute;
+where two differ, both are differenced again at the places where they differ most, so that the one at
+fault is named.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -26,7 +27,16 @@ from gradwitness.protocol import Prepared
 from gradwitness.report import Row
 from gradwitness.verdict import Judgement, LossJudgement, TensorEvidence, Verdict, judge, judge_loss, reach, refutes
 from gradwitness.verify.settings import Settings
-from gradwitness.verify.trial import Trial, attempt, doubtful, error_row, first_lines, judged_row, prepare, textbook, trial
+from gradwitness.verify.trial import (
+    Trial,
+    attempt,
+    doubtful,
+    first_lines,
+    judged_row,
+    prepare,
+    textbook,
+    trial,
+)
 
 __all__ = ["black_boxes"]
 
@@ -46,7 +56,7 @@ class _Witness:
     evidence: OwnEvidence
     differences: dict[str, Differences]
     note: str
-    loss: LossJudgement = LossJudgement()
+    loss: LossJudgement = field(default_factory=LossJudgement)
 
     def gradient(self, path: str) -> Array | None:
         """The gradient in float64; None where it is missing, misshapen or not finite."""
@@ -202,9 +212,7 @@ def _judgement(witness: _Witness, reference: _Witness | None, path: str) -> Judg
     evidence = TensorEvidence(witness.blank.dtype, known, True, floor, differences, reached, peer=True)
     judgement = judge(witness.tried.gradients.get(path), evidence, is_referee=alone)
     if witness.tried.unsteady.get(path):
-        return replace(
-            judgement, verdict=Verdict.NONDETERMINISTIC, message=witness.tried.unsteady[path], doubted=False
-        )
+        return replace(judgement, verdict=Verdict.NONDETERMINISTIC, message=witness.tried.unsteady[path], doubted=False)
     if witness.loss.verdict:
         return replace(judgement, verdict=witness.loss.verdict, message=witness.loss.message, doubted=False)
     return judgement
@@ -218,9 +226,7 @@ def _stands_by_itself(reference: _Witness | None, other: _Witness, path: str) ->
     return refutes(reference.differences[path], gradient, reference.evidence.floors[path])
 
 
-def _row(
-    witness: _Witness, reference: _Witness | None, path: str, judgement: Judgement, problem: Problem
-) -> Row:
+def _row(witness: _Witness, reference: _Witness | None, path: str, judgement: Judgement, problem: Problem) -> Row:
     own = (reference or witness).gradient(path)
     row = judged_row(
         witness.blank,
