@@ -34,7 +34,9 @@ def run(*arguments: str, code: str = PLAIN) -> str:
 
 def counted(output: str) -> dict[str, int]:
     """Outcomes of the last line: {"passed": 1, ...}."""
-    return {what: int(count) for count, what in re.findall(r"(\d+) (passed|failed|skipped|error)", output.splitlines()[-1])}
+    return {
+        what: int(count) for count, what in re.findall(r"(\d+) (passed|failed|skipped|error)", output.splitlines()[-1])
+    }
 
 
 def test_a_plain_run_times_nothing() -> None:
