@@ -158,7 +158,8 @@ def _as_array(leaf: Any, path: str) -> Array:
         copy.flags.writeable = False  # whoever modifies an input is found out, and spoils nothing
         return copy
     raise ProblemError(
-        f"{path}: expected an array of floats, integers or booleans, got {type(leaf).__name__} of dtype {array.dtype}"
+        f"{path}: expected an array of floats, integers or booleans, got {type(leaf).__name__} of dtype {array.dtype}; "
+        "what is no array but a setting, a loss may close over"
     )
 
 

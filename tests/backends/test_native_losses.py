@@ -230,3 +230,50 @@ def test_what_belongs_to_the_caller_is_as_it_was() -> None:
     with torch.no_grad():
         assert verify({"torch": loss_in("torch"), "jax": loss_in("jax"), "mine": by_hand("numpy")})
     assert state() == before
+
+
+@pytest.mark.parametrize("framework", SPACES)
+def test_a_stale_activation_is_found_in_any_framework(framework: str) -> None:
+    """A cache that the first call of each dtype fills and that no later one renews."""
+    cache: dict[str, Any] = {}
+
+    def stale(params: Any, batch: Any) -> Any:
+        first = cache.setdefault(str(params["layer"]["w"].dtype), params)
+        return gradient_in(framework)(first, batch)
+
+    report = verify(gw.Candidate(framework, loss_in(framework), gradient=stale))
+    assert "disagree" in verdicts(report, framework)
+
+
+def test_inputs_modified_in_place_are_an_error_in_torch() -> None:
+    def normalising(params: Any, batch: Any) -> Any:
+        batch["x"].sub_(batch["x"].mean())
+        return loss_in("torch")(params, batch)
+
+    report = verify({"torch": normalising})
+    assert verdicts(report, "torch") == {"error"}
+    assert "the function modifies x, which belongs to the caller" in repr(report)
+
+
+def test_a_gradient_by_hand_may_use_autograd_whatever_the_callers_mode() -> None:
+    def by_autograd(params: Any, batch: Any) -> Any:
+        leaves = {name: p.detach().requires_grad_() for name, p in params["layer"].items()}
+        found = torch.autograd.grad(loss_in("torch")({"layer": leaves}, batch), list(leaves.values()))
+        return {"layer": dict(zip(leaves, found, strict=True))}
+
+    candidates = {"mine": gw.Candidate("torch", loss_in("torch"), gradient=by_autograd), "torch": loss_in("torch")}
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            assert verify(candidates), mode
+
+
+def test_names_of_parameters_with_dots_are_paths() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1)).double()
+
+    def loss(params: Any, batch: Any) -> Any:
+        return torch.func.functional_call(model, params, batch["x"]).square().mean()
+
+    report = verify(gw.Candidate("torch", loss), dict(model.named_parameters()))
+    assert report, repr(report)
+    assert [row.parameter for row in report.rows] == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert all(p.grad is None for p in model.parameters())

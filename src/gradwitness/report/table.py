@@ -40,8 +40,8 @@ def table(rows: Sequence[Row], *, verbose: bool, color: bool) -> str:
     details = [describe(row) for row in rows if row.verdict is not Verdict.AGREE]
     remarks = Counter(row.message for row in rows if row.verdict is Verdict.AGREE and row.message)
     details += [f"{count} that agree were {message}" for message, count in remarks.items()]
-    first = {row.against: None for row in rows if row.against}
-    details += [f"error is the distance from the gradient of {label}" for label in first]
+    measured = {(row.dtype, row.against): None for row in rows if row.against}
+    details += [f"{dtype}: error is the distance from the gradient of {label}" for dtype, label in measured]
     if details:
         lines += ["", *_deduplicated(details)]
     return "\n".join([*lines, "", summary(rows)])
