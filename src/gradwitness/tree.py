@@ -38,7 +38,9 @@ def _walk(tree: Any, path: tuple[str, ...], root: str) -> Iterator[tuple[tuple[s
     for key, child in children:
         name = str(key)
         if not name:
-            raise ProblemError(f"an empty key in {'.'.join(path) or root}: paths are made of keys, so each needs a name")
+            raise ProblemError(
+                f"an empty key in {'.'.join(path) or root}: paths are made of keys, so each needs a name"
+            )
         yield from _walk(child, (*path, name), root)
 
 

@@ -63,7 +63,7 @@ class Jitter:
             jittered = {path: self._moved(path, x, size, rng) for path, x in leaves.items()}
             try:
                 yield run(jittered)
-            except Exception:  # noqa: BLE001, S112  # a domain error may be any
+            except Exception:  # noqa: BLE001  # a domain error may be any
                 continue
 
     def _moved(self, path: str, x: Array, size: float, rng: np.random.Generator) -> Array:

@@ -1,6 +1,12 @@
 """From evidence to a named verdict: `judge` where there is a referee, `judge_black_box` where there is none."""
 
-from gradwitness.verdict.black_box import BlackBoxEvidence, compare, judge_black_box, stands_against
+from gradwitness.verdict.black_box import (
+    BlackBoxEvidence,
+    compare,
+    judge_black_box,
+    stands_against,
+    with_largest_rounded,
+)
 from gradwitness.verdict.losses import LossJudgement, judge_loss
 from gradwitness.verdict.reach import JITTER_REACH, threshold
 from gradwitness.verdict.refereed import TensorEvidence, confirms, judge
@@ -23,4 +29,5 @@ __all__ = [
     "stands_against",
     "threshold",
     "unsteady",
+    "with_largest_rounded",
 ]

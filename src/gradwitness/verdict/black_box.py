@@ -16,11 +16,19 @@ from gradwitness.dtypes import find_dtype
 from gradwitness.evidence.finite_difference import Differences
 from gradwitness.evidence.noise_floor import TensorFloor, scaled
 from gradwitness.evidence.norms import norm
-from gradwitness.verdict.by_differences import against_differences, coarse, confirm_zero, is_within, widest, worst
+from gradwitness.verdict.by_differences import (
+    COARSE,
+    against_differences,
+    coarse,
+    confirm_zero,
+    is_within,
+    widest,
+    worst,
+)
 from gradwitness.verdict.reach import JITTER_REACH, floors, over
 from gradwitness.verdict.verdicts import Judgement, Verdict, defect
 
-__all__ = ["BlackBoxEvidence", "compare", "judge_black_box", "stands_against"]
+__all__ = ["BlackBoxEvidence", "compare", "judge_black_box", "stands_against", "with_largest_rounded"]
 
 Array = np.ndarray[Any, Any]
 CHAOS = 1e3  # a gradient that rounds so much more than its inputs explain tells nothing about its formula
@@ -73,7 +81,7 @@ def judge_black_box(gradient: Array | None, evidence: BlackBoxEvidence) -> Judge
         "limit": evidence.limit,
     }
     if evidence.fine is not None:
-        distance = compare(gradient, evidence.fine, _in_sum(floor, evidence.fine, evidence.dtype))
+        distance = compare(gradient, evidence.fine, with_largest_rounded(floor, evidence.fine, evidence.dtype))
         figures |= {"error": distance.error, "ratio": distance.ratio}
     verdict, message = _formula(gradient, evidence) or _rounding(gradient, evidence) or (Verdict.AGREE, "")
     return Judgement(verdict, message, **figures)
@@ -101,9 +109,11 @@ def _formula(gradient: Array, evidence: BlackBoxEvidence) -> tuple[Verdict, str]
 def _chaos(fine: Array, evidence: BlackBoxEvidence) -> tuple[Verdict, str] | None:
     """Whether the gradient in float64 is only within what jittered inputs excuse, and that is much: then it jumps about
     as its inputs move. One that is merely sensitive lies within the differences' own bounds in float64."""
-    ordinary = CHAOS * find_dtype(evidence.dtype).unit_roundoff * norm(fine)
-    narrowed = scaled(evidence.sensitivity, find_dtype("float64").unit_roundoff / find_dtype(evidence.dtype).unit_roundoff)
-    if evidence.sensitivity.norm <= ordinary or is_within(evidence.differences, fine, narrowed, CERTAIN):
+    unit = find_dtype(evidence.dtype).unit_roundoff
+    narrowed = scaled(evidence.sensitivity, find_dtype("float64").unit_roundoff / unit)
+    if evidence.sensitivity.norm <= CHAOS * unit * norm(fine) or is_within(
+        evidence.differences, fine, narrowed, CERTAIN
+    ):
         return None
     return Verdict.INCONCLUSIVE, "it jumps about as its inputs move by a rounding: a wrong one could pass"
 
@@ -112,13 +122,14 @@ def _rounding(gradient: Array, evidence: BlackBoxEvidence) -> tuple[Verdict, str
     """Whether its rounding is what its dtype explains, and small enough for anything to be said."""
     floor, known = evidence.floor, gradient if evidence.fine is None else evidence.fine
     if evidence.fine is not None:
-        allowed = _in_sum(floor, evidence.fine, evidence.dtype)
+        allowed = with_largest_rounded(floor, evidence.fine, evidence.dtype)
         distance = compare(gradient, evidence.fine, allowed)
         if not distance.ratio <= 1:
             by_norm = float(over(distance.error, allowed.norm))
             message = f"right in float64, but {floors(by_norm)} from there in {evidence.dtype}"
-            if not by_norm <= CERTAIN.norm:
+            if not by_norm <= CERTAIN.norm and distance.error > COARSE * norm(evidence.fine):
                 return Verdict.DISAGREE, f"{message}: more than rounding explains"
+            # Digits that every run loses alike (of v in v + 1e4) move no spread: below a hundredth that may be it.
             place = [int(i) for i in np.unravel_index(np.argmax(np.abs(gradient - evidence.fine)), gradient.shape)]
             return Verdict.INCONCLUSIVE, f"{message}, most at {place}: more than rounding is known to explain"
     if _is_zero(known, evidence):
@@ -133,10 +144,10 @@ def _rounding(gradient: Array, evidence: BlackBoxEvidence) -> tuple[Verdict, str
     return None
 
 
-def _in_sum(floor: TensorFloor, fine: Array, dtype: str) -> TensorFloor:
-    """The floor, with a rounding of the largest element added to each: p - 1 for a softmax p near 1 loses its digits in
-    every run alike. What this hides in small elements, the gradient in float64 shows."""
-    rounded = find_dtype(dtype).unit_roundoff * float(np.max(np.abs(fine), initial=0.0))
+def with_largest_rounded(floor: TensorFloor, gradient: Array, dtype: str) -> TensorFloor:
+    """The floor, with a rounding in `dtype` of the largest element added to each element: p - 1 for a softmax p near 1
+    loses its digits in every run alike, so that no spread shows it."""
+    rounded = find_dtype(dtype).unit_roundoff * float(np.max(np.abs(gradient), initial=0.0))
     return TensorFloor(max(floor.norm, rounded), np.hypot(floor.elements, rounded), floor.runs)
 
 

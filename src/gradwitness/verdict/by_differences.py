@@ -11,7 +11,7 @@ from gradwitness.evidence.noise_floor import TensorFloor
 from gradwitness.evidence.norms import norm
 from gradwitness.verdict.reach import Reach, over
 
-__all__ = ["against_differences", "coarse", "confirm_zero", "is_within", "slack", "widest", "worst"]
+__all__ = ["COARSE", "against_differences", "coarse", "confirm_zero", "is_within", "slack", "widest", "worst"]
 
 Array = np.ndarray[Any, Any]
 COARSE = 1e-2  # differences whose bound is a larger part of the gradient confirm nothing
@@ -75,7 +75,8 @@ def against_differences(differences: Differences, gradient: Array, floor: Tensor
 
     probe = max(differences.probes, key=excess)
     if excess(probe) <= 1:
-        return f"finite differences refute its {gradient.size} elements together, by {_excess(differences, gradient):.2g}"
+        together = _excess(differences, gradient)
+        return f"finite differences refute its {gradient.size} elements together, by {together:.2g}"
     if probe.index is None:
         place = "along a Gaussian direction"
     else:

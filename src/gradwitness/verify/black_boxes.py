@@ -35,6 +35,7 @@ from gradwitness.verdict import (
     judge_black_box,
     judge_loss,
     stands_against,
+    with_largest_rounded,
 )
 from gradwitness.verify.settings import Settings
 from gradwitness.verify.trial import Trial, attempt, first_lines, judged_row, prepare, textbook, trial
@@ -75,7 +76,12 @@ class _Witness:
 
     def finest_floor(self, path: str) -> TensorFloor:
         """What rounding explains of the finest gradient; in float64 that is less than in the dtype on trial."""
-        return (self.evidence.floors if self.evidence.fine is None else self.evidence.sensitivity)[path]
+        narrow = self.evidence.fine is None
+        floor = (self.evidence.floors if narrow else self.evidence.sensitivity)[path]
+        gradient = self.finest(path)
+        if gradient is None:
+            return floor
+        return with_largest_rounded(floor, gradient, self.blank.dtype if narrow else "float64")
 
     def evidence_on(self, path: str) -> BlackBoxEvidence:
         own = self.evidence
@@ -246,7 +252,7 @@ def _held_against(witness: _Witness, reference: _Witness, path: str, judgements:
     for doubted, gradient, by in ((witness, other, reference), (reference, mine, witness)):
         judgement = judgements[doubted.label]
         if judgement.verdict is Verdict.AGREE and not stands_against(doubted.evidence_on(path), gradient):
-            message = f"differs from {by.label!r} beyond rounding, and differences cannot tell which of the two is right"
+            message = f"differs from {by.label!r} beyond rounding, and differences cannot tell which is right"
             judgements[doubted.label] = judgement.instead(Verdict.INCONCLUSIVE, message)
 
 
