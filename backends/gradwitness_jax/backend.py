@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 from gradwitness import lowering
 from gradwitness.errors import UnsupportedError
 from gradwitness.graph import Graph
+from gradwitness.lowering import implement
 from gradwitness.ops import OPS
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Capabilities, Prepared, expect_supported
@@ -48,6 +50,7 @@ class JaxBackend:
         requires=("jax", "jaxlib"),
         install='pip install "gradwitness[jax]"',
         composed=frozenset(COMPOSED),
+        options=("jit",),
         growth={
             ("sum", "bfloat16"): 0.5,  # XLA on the CPU adds cotangents one by one, in 16 bits
             ("sum", "float16"): 0.5,
@@ -95,13 +98,17 @@ class JaxBackend:
         return lowering.lower(graph, functions(dtype))
 
     def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> Prepared:
-        """The candidate's graph, or the problem's, compiled. Raises UnsupportedError for a dtype or device."""
+        """The candidate's own loss, or its graph or the problem's, compiled unless its options say {"jit": False}.
+
+        Raises UnsupportedError for a dtype or device.
+        """
         expect_supported(self, dtype, device)
-        graph = problem.graph if candidate.loss is None else candidate.loss
         with quiet():
             from gradwitness_jax.prepared import JaxPrepared
 
             started = time.perf_counter()
-            prepared = JaxPrepared(self.lower(graph, dtype), graph, problem, dtype=dtype, device=device)
+            implementation = implement(candidate, problem, partial(self.lower, dtype=dtype))
+            jit = bool(candidate.options.get("jit", True))
+            prepared = JaxPrepared(implementation, problem.primals, dtype=dtype, device=device, jit=jit)
             prepared.setup_seconds = time.perf_counter() - started
         return prepared

@@ -1,9 +1,8 @@
-"""A lowered loss with its arrays on a jax device, differentiated and compiled."""
+"""A loss with its arrays on a jax device, differentiated by jax and compiled, or by hand."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,8 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradwitness.graph import Graph
-from gradwitness.problem import Problem
+from gradwitness.lowering import Implementation, expect_one_number
 from gradwitness.protocol import Array, Primals
 from gradwitness_jax.quiet import quiet
 
@@ -23,53 +21,61 @@ Tape = Any  # the pullback of one forward pass: a pytree that holds its residual
 
 
 class JaxPrepared:
-    """A candidate whose loss is `loss(leaves)`.
+    """A candidate's functions at work.
 
     Every call enters x64 anew: a function compiled under it and called outside retraces to float32.
+    A gradient written by hand runs as it is: whoever wants it compiled gives it compiled.
     """
 
     setup_seconds = 0.0
 
     def __init__(
-        self, loss: Callable[[Mapping[str, Any]], Any], graph: Graph, problem: Problem, *, dtype: str, device: str
+        self, implementation: Implementation, primals: Primals, *, dtype: str, device: str, jit: bool = True
     ) -> None:
+        self._by_hand, self._gradient = implementation.value_and_gradient, implementation.gradient
         self._dtype, self._wide = jnp.dtype(dtype), dtype == "float64"
         self._host = np.float64 if self._wide else np.float32
         self._device = jax.devices("gpu" if device == "cuda" else device)[0]
-        self._paths = problem.differentiated
-        self._reaching = [path for path in self._paths if path in graph.leaves]
+        self._paths, self._reaching = tuple(primals), frozenset(implementation.reaching)
         with self._x64():
-            self._constants = {path: self._put(a) for path, a in problem.inputs(graph).items()}
+            self._inputs = self._placed(implementation.inputs)
             self._one = self._put(np.ones(()))
-        self._compile(loss)
-        self.value_and_gradient(problem.primals)
+        self._compile(implementation, jax.jit if jit else lambda function: function)
+        self.value_and_gradient(primals)
         self._warm = False
 
-    def _compile(self, loss: Callable[[Mapping[str, Any]], Any]) -> None:
-        def value(placed: Arrays, constants: Arrays) -> jax.Array:
-            scalar: jax.Array = loss({**constants, **placed}).reshape(())
-            return scalar
+    def _compile(self, implementation: Implementation, compiled: Any) -> None:
+        def value(placed: Arrays, inputs: Arrays) -> jax.Array:
+            return _one_number(implementation.loss({**inputs, **placed}))
 
-        def vjp(placed: Arrays, constants: Arrays) -> Tape:
-            return jax.vjp(lambda p: value(p, constants), placed)[1]
+        def vjp(placed: Arrays, inputs: Arrays) -> Tape:
+            return jax.vjp(lambda p: value(p, inputs), placed)[1]
 
-        self._value_and_grad = jax.jit(jax.value_and_grad(value))
-        self._vjp = jax.jit(vjp)
-        self._pull = jax.jit(lambda pullback, cotangent: pullback(cotangent)[0])
+        self._value = compiled(value)
+        self._value_and_grad = compiled(jax.value_and_grad(value))
+        self._vjp = compiled(vjp)
+        self._pull = compiled(lambda pullback, cotangent: pullback(cotangent)[0])
 
     def value(self, params: Primals) -> float:
-        return self.value_and_gradient(params)[0]  # what is compiled already; the loss alone would compile again
+        if self._by_hand is None:
+            return self.value_and_gradient(params)[0]  # what is compiled already; the loss alone would compile again
+        with self._x64():
+            return float(self._value(*self._split(params)))
 
     def value_and_gradient(self, params: Primals) -> tuple[float, dict[str, Array | None]]:
         with self._x64():
-            value, gradient = self._value_and_grad(self._placed(params), self._constants)
-            found = {path: np.array(g, dtype=self._host) for path, g in gradient.items()}
-            return float(value), {path: found.get(path) for path in self._paths}
+            placed, inputs = self._split(params)
+            if self._by_hand is None:
+                value, gradient = self._value_and_grad(placed, inputs)
+            else:
+                value, gradient = self._by_hand({**inputs, **placed})
+            found = {path: np.array(g, dtype=self._host) for path, g in gradient.items() if g is not None}
+            return float(_one_number(value)), {path: found.get(path) for path in self._paths}
 
     def place(self, params: Primals) -> Arrays:
         """The leaves on the device. The first call compiles what is timed, and adds its seconds to the setup."""
         with self._x64():
-            placed = self._placed(params)
+            placed = self._split(params)[0]
         if not self._warm:
             started = time.perf_counter()
             with quiet():
@@ -80,17 +86,19 @@ class JaxPrepared:
 
     def forward(self, placed: Arrays) -> Tape:
         with self._x64():
-            return self._vjp(placed, self._constants)
+            if self._gradient is not None:
+                return {**self._inputs, **placed}, self._value(placed, self._inputs)
+            return self._vjp(placed, self._inputs)
 
-    def backward(self, tape: Tape) -> Arrays:
+    def backward(self, tape: Tape) -> Any:
         with self._x64():
-            gradient: Arrays = self._pull(tape, self._one)
-            return gradient
+            return self._pull(tape, self._one) if self._gradient is None else self._gradient(tape[0])
 
-    def forward_backward(self, placed: Arrays) -> Arrays:
+    def forward_backward(self, placed: Arrays) -> Any:
         with self._x64():
-            gradient: Arrays = self._value_and_grad(placed, self._constants)[1]
-            return gradient
+            if self._by_hand is not None:
+                return self._by_hand({**self._inputs, **placed})[1]
+            return self._value_and_grad(placed, self._inputs)[1]
 
     def wait(self, x: Any) -> None:
         jax.block_until_ready(x)
@@ -99,11 +107,23 @@ class JaxPrepared:
         context: AbstractContextManager[Any] = jax.enable_x64(self._wide)
         return context
 
-    def _placed(self, params: Primals) -> Arrays:
-        return {path: self._put(params[path]) for path in self._reaching}
+    def _split(self, params: Primals) -> tuple[Arrays, Arrays]:
+        """(the leaves to differentiate by, the others), on the device; a leaf that is given goes before one's own."""
+        placed = {path: self._put(params[path]) for path in self._paths if path in self._reaching}
+        others = {path: a for path, a in params.items() if path not in self._paths}
+        return placed, {**self._inputs, **self._placed(others)}
+
+    def _placed(self, leaves: Primals) -> Arrays:
+        return {path: self._put(a) for path, a in leaves.items()}
 
     def _put(self, array: Array) -> jax.Array:
         """A copy on the device (jax may share a host array's memory): floats in the candidate's dtype."""
         dtype = self._dtype if array.dtype.kind == "f" else array.dtype
         placed: jax.Array = jax.device_put(np.array(array, dtype=dtype), self._device)
         return placed
+
+
+def _one_number(loss: Any) -> jax.Array:
+    number = jnp.asarray(loss)
+    expect_one_number(number.shape)
+    return jnp.reshape(number, ())

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from gradwitness.errors import UnsupportedError
 from gradwitness.graph import Graph
+from gradwitness.lowering import implement
 from gradwitness.ops import OPS
 from gradwitness.problem import Candidate, Problem
-from gradwitness.protocol import Capabilities, expect_supported
+from gradwitness.protocol import Capabilities, Prepared, expect_supported
+from gradwitness_numpy.by_hand import PreparedByHand
 from gradwitness_numpy.rules import rules
 from gradwitness_numpy.sweep import OnCotangent, OnValue, Tape, backward, forward
 
@@ -47,9 +50,17 @@ class NumpyBackend:
     def lower(self, graph: Graph) -> Any:
         return lambda leaves: self.loss(self.forward(graph, leaves))
 
-    def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> PreparedNumpy:
+    def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> Prepared:
         expect_supported(self, dtype, device)
-        return PreparedNumpy(candidate.loss or problem.graph, problem, np.dtype(dtype))
+        if candidate.is_written_by_hand:
+            return PreparedByHand(implement(candidate, problem, self.lower), np.dtype(dtype))
+        graph = problem.graph if candidate.loss is None else candidate.loss
+        if not isinstance(graph, Graph):
+            raise UnsupportedError(
+                "NumPy differentiates no loss that is written in its own arrays: give the gradient as well, "
+                'Candidate("numpy", loss, gradient=...), or write the loss over gradwitness.ops'
+            )
+        return PreparedNumpy(graph, problem, np.dtype(dtype))
 
     def forward(
         self,

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
-from gradwitness_torch.eager import Loss, TorchBackend
+from gradwitness_torch.eager import TorchBackend
 
 __all__ = ["TorchCompileBackend"]
 
 
 class TorchCompileBackend(TorchBackend):
-    """torch.compile of the same lowered loss; a graph break raises."""
+    """torch.compile of the same loss; a graph break raises, unless the candidate's options say otherwise."""
 
     name = "torch.compile"
-    capabilities = replace(TorchBackend.capabilities, compiles=True)
+    capabilities = replace(
+        TorchBackend.capabilities, compiles=True, options=("backend", "dynamic", "fullgraph", "mode", "options")
+    )
 
-    def _ready(self, loss: Loss) -> Loss:
+    def _ready(self, loss: Callable[..., Any], *, options: Mapping[str, Any]) -> Callable[..., Any]:
         import torch
 
-        compiled: Loss = torch.compile(loss, fullgraph=True, dynamic=False)
+        compiled: Callable[..., Any] = torch.compile(loss, **{"fullgraph": True, "dynamic": False, **options})
         return compiled

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 from gradwitness import lowering
 from gradwitness.errors import UnsupportedError
 from gradwitness.graph import Graph
+from gradwitness.lowering import implement
 from gradwitness.ops import OPS
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Capabilities, Prepared, expect_supported
@@ -64,20 +66,23 @@ class TorchBackend:
         return lowering.lower(graph, functions(dtype))
 
     def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> Prepared:
-        """The candidate's graph, or the problem's, in native ops. Raises UnsupportedError for a dtype or device."""
+        """The candidate's own loss, or its graph or the problem's in native ops.
+
+        Raises UnsupportedError for a dtype or device.
+        """
         expect_supported(self, dtype, device)
-        graph = problem.graph if candidate.loss is None else candidate.loss
         with quiet():
             from gradwitness_torch.prepared import TorchPrepared
 
             started = time.perf_counter()
-            loss = self._ready(self.lower(graph, dtype))
-            prepared = TorchPrepared(loss, graph, problem, dtype=dtype, device=device)
+            ready = partial(self._ready, options=candidate.options)
+            implementation = implement(candidate, problem, partial(self.lower, dtype=dtype), ready=ready)
+            prepared = TorchPrepared(implementation, problem.differentiated, dtype=dtype, device=device)
             if self.capabilities.compiles:
                 prepared.value_and_gradient(problem.primals)
             prepared.setup_seconds = time.perf_counter() - started
         return prepared
 
-    def _ready(self, loss: Loss) -> Loss:
-        """What is run for a lowered loss: here, itself."""
+    def _ready(self, loss: Callable[..., Any], *, options: Mapping[str, Any]) -> Callable[..., Any]:
+        """What is run for a loss: here, itself."""
         return loss

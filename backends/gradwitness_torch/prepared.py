@@ -1,16 +1,16 @@
-"""A lowered loss with its arrays on a torch device, differentiated by autograd."""
+"""A loss with its arrays on a torch device, differentiated by autograd or by hand."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from gradwitness.graph import Graph
-from gradwitness.problem import Problem
+from gradwitness.errors import GradwitnessError
+from gradwitness.lowering import Implementation, expect_one_number
 from gradwitness.protocol import Array, Primals
 
 __all__ = ["Tape", "TorchPrepared"]
@@ -28,44 +28,57 @@ class Tape:
 
 
 class TorchPrepared:
-    """A candidate whose loss is `loss(leaves)`, eager or compiled."""
+    """A candidate's functions, eager or compiled. `wrt` are the paths that it is differentiated by."""
 
     setup_seconds = 0.0
 
-    def __init__(
-        self, loss: Callable[[Mapping[str, Any]], Any], graph: Graph, problem: Problem, *, dtype: str, device: str
-    ) -> None:
-        self._loss = loss
+    def __init__(self, implementation: Implementation, wrt: Sequence[str], *, dtype: str, device: str) -> None:
+        self._loss, self._by_hand = implementation.loss, implementation.value_and_gradient
+        self._gradient = implementation.gradient
         self._dtype, self._device = getattr(torch, dtype), torch.device(device)
         self._host = np.float64 if dtype == "float64" else np.float32
-        self._paths = problem.differentiated
-        self._reaching = [path for path in self._paths if path in graph.leaves]
-        self._constants = {path: self._tensor(a) for path, a in problem.inputs(graph).items()}
+        self._paths = wrt
+        self._taped = frozenset() if self._by_hand else frozenset(implementation.reaching)
+        self._unused = frozenset(wrt) - frozenset(implementation.reaching)
+        self._inputs = {path: self._tensor(a) for path, a in implementation.inputs.items()}
 
     def value(self, params: Primals) -> float:
         return self.forward(self.place(params)).loss.item()
 
     def value_and_gradient(self, params: Primals) -> tuple[float, dict[str, Array | None]]:
-        tape = self.forward(self.place(params))
-        value = tape.loss.item()
-        return value, {path: self._array(g) for path, g in self.backward(tape).items()}
+        placed = self.place(params)
+        if self._by_hand is None:
+            tape = self.forward(placed)
+            value, gradient = tape.loss.item(), self.backward(tape)
+        else:
+            loss, gradient = self._by_hand({**self._inputs, **placed})
+            value = _one_number(loss).item()
+        return value, {path: self._array(g) for path, g in gradient.items()}
 
     def place(self, params: Primals) -> Tensors:
-        return {path: self._tensor(params[path]).requires_grad_() for path in self._reaching}
+        placed = {path: self._tensor(a) for path, a in params.items() if path not in self._unused}
+        for path in self._taped:
+            placed[path].requires_grad_()
+        return placed
 
     def forward(self, placed: Tensors) -> Tape:
         with torch.enable_grad():  # whatever the caller's grad mode
-            loss = self._loss({**self._constants, **placed})
-            return Tape(loss.reshape(()), placed)
+            leaves = {**self._inputs, **placed}
+            return Tape(_one_number(self._loss(leaves)), leaves)
 
     def backward(self, tape: Tape) -> Gradients:
+        if self._gradient is not None:
+            return self._gradient(tape.leaves)
         gradients: Gradients = dict.fromkeys(self._paths)
         if tape.loss.requires_grad:
-            found = torch.autograd.grad(tape.loss, list(tape.leaves.values()), allow_unused=True)
-            gradients.update(zip(tape.leaves, found, strict=True))
+            by = {path: tape.leaves[path] for path in self._paths if path in self._taped}
+            found = torch.autograd.grad(tape.loss, list(by.values()), allow_unused=True)
+            gradients.update(zip(by, found, strict=True))
         return gradients
 
     def forward_backward(self, placed: Tensors) -> Gradients:
+        if self._by_hand is not None:
+            return self._by_hand({**self._inputs, **placed})[1]
         return self.backward(self.forward(placed))
 
     def wait(self, x: Any) -> None:
@@ -77,9 +90,18 @@ class TorchPrepared:
         tensor = torch.from_numpy(np.array(array, order="C"))
         return tensor.to(self._device, self._dtype if array.dtype.kind == "f" else tensor.dtype)
 
-    def _array(self, tensor: torch.Tensor | None) -> Array | None:
+    def _array(self, gradient: Any) -> Array | None:
         """A copy on the host: two leaves may share one gradient tensor."""
-        return None if tensor is None else np.array(tensor.cpu().to(_WIDER[self._host]).numpy())
+        if gradient is None:
+            return None
+        return np.array(torch.as_tensor(gradient).detach().cpu().to(_WIDER[self._host]).numpy())
+
+
+def _one_number(loss: Any) -> torch.Tensor:
+    if not isinstance(loss, torch.Tensor):
+        raise GradwitnessError(f"the loss must return a torch.Tensor of one number, got {type(loss).__name__}")
+    expect_one_number(loss.shape)
+    return loss.reshape(())
 
 
 _WIDER = {np.float64: torch.float64, np.float32: torch.float32}

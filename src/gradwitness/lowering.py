@@ -1,19 +1,131 @@
-"""From a graph to a callable native to a framework: its source, executed over the framework's own ops."""
+"""From a candidate to callables of leaves by path, native to a framework.
+
+A graph is lowered: its source is executed over the framework's own ops. A user's own functions are
+called with params and batch as they expect them.
+"""
 
 from __future__ import annotations
 
 import linecache
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from gradwitness.errors import UnsupportedError
+import numpy as np
+
+from gradwitness import tree
+from gradwitness.errors import GradwitnessError, UnsupportedError
 from gradwitness.graph import Graph
+from gradwitness.problem import Candidate, Problem
 
-__all__ = ["lower"]
+__all__ = ["Implementation", "expect_one_number", "implement", "lower"]
 
+Array = np.ndarray[Any, Any]
+Leaves = Mapping[str, Any]
+LossOfLeaves = Callable[[Leaves], Any]
 _serial = count()
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """A candidate as an adapter runs it; every callable takes the framework's arrays by path.
+
+    loss: gives the framework's scalar. value_and_gradient, gradient: None unless written by hand; a
+    gradient is a dict by path, None for a leaf that the user's function left out. inputs: the leaves
+    that it reads beside the differentiated ones. reaching: the differentiated leaves that it reads.
+    """
+
+    loss: LossOfLeaves
+    inputs: dict[str, Array]
+    reaching: tuple[str, ...]
+    value_and_gradient: Callable[[Leaves], tuple[Any, dict[str, Any]]] | None = None
+    gradient: Callable[[Leaves], dict[str, Any]] | None = None
+
+
+def implement(
+    candidate: Candidate,
+    problem: Problem,
+    lower: Callable[[Graph], LossOfLeaves],
+    *,
+    ready: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda loss: loss,
+) -> Implementation:
+    """The candidate's functions, of leaves by path.
+
+    lower: the backend's own. ready: what the backend makes of a loss before it runs it (compiling it, say).
+    """
+    graph = problem.graph if candidate.loss is None and problem.loss is not None else candidate.loss
+    if isinstance(graph, Graph):
+        loss, inputs = ready(lower(graph)), problem.inputs(graph)
+        reaching = tuple(path for path in problem.differentiated if path in graph.leaves)
+    else:
+        loss, reaching = _native(candidate, problem, ready), problem.differentiated
+        inputs = {path: leaf for path, leaf in problem.leaves.items() if path not in reaching}
+    if not candidate.is_written_by_hand:
+        return Implementation(loss, inputs, reaching)
+    return Implementation(loss, inputs, reaching, *_by_hand(candidate, problem, loss))
+
+
+def _native(candidate: Candidate, problem: Problem, ready: Callable[..., Callable[..., Any]]) -> LossOfLeaves:
+    """The user's loss; the value of `value_and_gradient` where there is no other."""
+    if callable(candidate.loss):
+        native = ready(candidate.loss)
+        return lambda leaves: native(*problem.arguments(leaves))
+    both = candidate.value_and_gradient
+    if both is None:
+        raise GradwitnessError(
+            f"a candidate on {candidate.backend} has no loss: give Candidate({candidate.backend!r}, loss)"
+        )
+    return lambda leaves: _pair(both(*problem.arguments(leaves)))[0]
+
+
+def _by_hand(
+    candidate: Candidate, problem: Problem, loss: LossOfLeaves
+) -> tuple[Callable[[Leaves], tuple[Any, dict[str, Any]]], Callable[[Leaves], dict[str, Any]]]:
+    """(value_and_gradient, gradient), the one made from the other where only one was given."""
+    alone, both = candidate.gradient, candidate.value_and_gradient
+
+    def together(leaves: Leaves) -> tuple[Any, dict[str, Any]]:
+        if both is None:
+            return loss(leaves), gradient(leaves)
+        value, found = _pair(both(*problem.arguments(leaves)))
+        return value, _by_path(found, problem, "value_and_gradient")
+
+    def gradient(leaves: Leaves) -> dict[str, Any]:
+        if alone is None:
+            return together(leaves)[1]
+        return _by_path(alone(*problem.arguments(leaves)), problem, "gradient")
+
+    return together, gradient
+
+
+def _pair(result: Any) -> tuple[Any, Any]:
+    if isinstance(result, tuple | list) and len(result) == 2:
+        return result[0], result[1]
+    raise GradwitnessError(
+        f"value_and_gradient(params, batch) must return (value, gradient), got {type(result).__name__}"
+    )
+
+
+def _by_path(gradient: Any, problem: Problem, name: str) -> dict[str, Any]:
+    """The tree that a user's function returned, by path. Raises GradwitnessError for a path that is no leaf's."""
+    given = {} if gradient is None else tree.flatten(gradient, "params")
+    if not given or not set(given) <= set(problem.differentiated):
+        got = ", ".join(given) if isinstance(gradient, Mapping | list | tuple) else type(gradient).__name__
+        raise GradwitnessError(
+            f"{name}(params, batch) must return a gradient for each of {', '.join(problem.differentiated)}, "
+            f"in a dict shaped like params; it returned {got or 'nothing'}"
+        )
+    return {path: given.get(path) for path in problem.differentiated}
+
+
+def expect_one_number(shape: tuple[int, ...]) -> None:
+    """Raise GradwitnessError unless a loss of this shape is one number."""
+    if math.prod(shape) != 1:
+        raise GradwitnessError(
+            f"the loss must return one number, got an array of shape {tuple(shape)}: end it in a mean or a sum"
+        )
 
 
 def lower(graph: Graph, functions: Mapping[str, Callable[..., Any]]) -> Callable[[Mapping[str, Any]], Any]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from gradwitness import tree
-from gradwitness.dtypes import round_to
+from gradwitness.dtypes import DTYPES, round_to
 from gradwitness.errors import ProblemError
 from gradwitness.graph import Graph, trace
 
@@ -22,26 +22,39 @@ Loss = Callable[[Any, Any], Any]
 
 @dataclass(frozen=True)
 class Candidate:
-    """One implementation on trial: a backend, and the loss that it runs.
+    """One implementation on trial: a backend, the loss that it runs, and perhaps a gradient written by hand.
 
-    `loss` is a Graph, which the backend lowers, or None for the problem's own graph.
+    loss: `loss(params, batch)` in the framework's own arrays, a Graph, which the backend lowers, or
+    None for the problem's own graph. gradient: `gradient(params, batch)`, which returns a tree shaped
+    like params, in the framework's arrays or NumPy's; without it the framework differentiates the loss.
+    value_and_gradient: the same together with the loss, in one call; it may stand alone. options:
+    what the backend takes (`Capabilities.options`), such as {"jit": False} for jax.
     """
 
     backend: str
-    loss: Graph | None = None
+    loss: Graph | Loss | None = None
+    _: KW_ONLY
+    gradient: Loss | None = None
+    value_and_gradient: Loss | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_written_by_hand(self) -> bool:
+        """Whether its gradient is: nothing is differentiated by a framework then."""
+        return self.gradient is not None or self.value_and_gradient is not None
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
     """A loss over `gradwitness.ops`, with the point at which its gradient is asked for.
 
-    params, batch: nested dicts, lists or tuples of arrays. Floating leaves of params are
+    loss: None where each candidate brings a loss of its own. params, batch: nested dicts, lists or tuples of arrays. Floating leaves of params are
     differentiated, or the leaves of params or batch that `wrt` names by path. Floats are held as
     float64, integers as int64. Raises ProblemError, with the path, for what cannot be differentiated.
     """
 
     name: str
-    loss: Loss
+    loss: Loss | None
     params: Any
     batch: Any
     wrt: tuple[str, ...] | None = None
@@ -67,14 +80,27 @@ class Problem:
         return self.wrt or tuple(_arrays(self.params, "params"))
 
     @cached_property
+    def own_dtypes(self) -> tuple[str, ...]:
+        """The dtypes in which the differentiated leaves were given, widest first; float64 for any other."""
+        given = {**tree.flatten(self.params, "params"), **tree.flatten(self.batch, "batch")}
+        found = {_dtype_name(given[path]) for path in self.differentiated}
+        return tuple(name for name in DTYPES if name in found)
+
+    @cached_property
     def graph(self) -> Graph:
-        """The loss, traced."""
+        """The loss, traced. Raises TraceError if it cannot be, ProblemError if there is none."""
+        if self.loss is None:
+            raise ProblemError(f"{self.name!r} has no loss over gradwitness.ops: each candidate brings its own")
         return trace(self.loss, self.params, self.batch)
 
     @cached_property
     def primals(self) -> dict[str, Array]:
         """The differentiated leaves by path."""
         return {path: self.leaves[path] for path in self.differentiated}
+
+    def arguments(self, leaves: Mapping[str, Any]) -> tuple[Any, Any]:
+        """(params, batch), as a loss takes them, that hold these leaves."""
+        return tree.rebuild(self.params, leaves, "params"), tree.rebuild(self.batch, leaves, "batch")
 
     def inputs(self, graph: Graph) -> dict[str, Array]:
         """The leaves that `graph` reads and that are not differentiated, its constants included, by path.
@@ -103,10 +129,10 @@ class Problem:
 
     def at(self, leaves: Mapping[str, Array]) -> Problem:
         """The same problem with some leaves replaced, by path."""
-        merged = {**self.leaves, **leaves}
-        params, batch = tree.rebuild(self.params, merged, "params"), tree.rebuild(self.batch, merged, "batch")
+        params, batch = self.arguments({**self.leaves, **leaves})
         moved = replace(self, params=params, batch=batch)
-        moved.__dict__["graph"] = self.graph  # shapes are unchanged: no need to trace again
+        if self.loss is not None:
+            moved.__dict__["graph"] = self.graph  # shapes are unchanged: no need to trace again
         return moved
 
 
@@ -114,9 +140,15 @@ def _arrays(structure: Any, root: str) -> dict[str, Array]:
     return {path: _as_array(leaf, path) for path, leaf in tree.flatten(structure, root).items()}
 
 
+def _dtype_name(leaf: Any) -> str:
+    """The name under which NumPy, torch and jax alike print the dtype."""
+    name = str(getattr(leaf, "dtype", "float64")).rpartition(".")[2]
+    return name if name in DTYPES else "float64"
+
+
 def _as_array(leaf: Any, path: str) -> Array:
     try:
-        array = np.asarray(leaf)
+        array = np.asarray(_on_host(leaf))
     except Exception as error:  # noqa: BLE001  # a leaf's own __array__ may raise anything
         raise ProblemError(f"{path}: cannot be read as an array: {error}") from None
     wide = {"f": np.float64, "V": np.float64, "i": np.int64, "u": np.int64, "b": np.bool_}
@@ -127,6 +159,14 @@ def _as_array(leaf: Any, path: str) -> Array:
     raise ProblemError(
         f"{path}: expected an array of floats, integers or booleans, got {type(leaf).__name__} of dtype {array.dtype}"
     )
+
+
+def _on_host(leaf: Any) -> Any:
+    """The leaf, where NumPy can read it: a tensor that is part of a tape, on a device or in bfloat16 it cannot."""
+    if hasattr(leaf, "detach") and hasattr(leaf, "cpu"):
+        leaf = leaf.detach().cpu()
+        return leaf.float() if _dtype_name(leaf) == "bfloat16" else leaf
+    return leaf
 
 
 def _check(problem: Problem) -> None:

@@ -13,11 +13,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from gradwitness.errors import UnsupportedError
+from gradwitness.errors import UnknownName, UnsupportedError
 from gradwitness.graph import Graph
 from gradwitness.problem import Candidate, Problem
 
-__all__ = ["Array", "Backend", "Capabilities", "Interpreter", "Prepared", "Primals", "expect_supported"]
+__all__ = ["Array", "Backend", "Capabilities", "Interpreter", "Prepared", "Primals", "expect_options", "expect_supported"]
 
 Array = np.ndarray[Any, Any]
 Primals = Mapping[str, Array]  # the differentiated leaves by path: float64, exact in the candidate's dtype
@@ -35,6 +35,7 @@ class Capabilities:
     growth: how its sums round, by op ("sum" for plain sums) and dtype: the exponent p with which k terms
     leave an error of u k**p sqrt(sum of squares). 0, the default, is what independent roundings would
     leave, 1/2 what adding one term after another does. The conformance suite measures it.
+    options: names of what `Candidate.options` may hold.
     """
 
     dtypes: tuple[str, ...]
@@ -45,6 +46,7 @@ class Capabilities:
     interpreter: bool = False
     composed: frozenset[str] = frozenset()
     growth: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
 
     def growth_in(self, dtype: str) -> dict[str, float]:
         """`growth` in one dtype, by op."""
@@ -55,8 +57,10 @@ class Prepared(Protocol):
     """A candidate ready to run, with all its arrays on the device.
 
     `value` and `value_and_gradient` take and give host arrays; a gradient is None where the
-    framework says that no path leads from the leaf to the loss. The others keep everything on the
-    device, for timing: `forward` makes a tape, `backward` consumes it.
+    framework says that no path leads from the leaf to the loss. `params` holds the differentiated
+    leaves; a floating leaf beside them takes the place of the problem's own in that call, and its gradient is
+    not asked for. The others keep everything on the device, for timing: `forward` makes a tape,
+    `backward` consumes it.
     """
 
     setup_seconds: float
@@ -96,6 +100,13 @@ class Backend(Protocol):
     def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> Prepared:
         """The candidate, compiled and placed. The problem is at a point that `dtype` can hold."""
         ...
+
+
+def expect_options(backend: Backend, candidate: Candidate) -> None:
+    """Raise UnknownName for an option that the backend does not take."""
+    for name in candidate.options:
+        if name not in backend.capabilities.options:
+            raise UnknownName(f"option of {backend.name}", name, backend.capabilities.options or ["none"])
 
 
 def expect_supported(backend: Backend, dtype: str, device: str) -> None:

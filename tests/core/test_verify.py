@@ -23,7 +23,8 @@ def loss(params: Any, batch: Any) -> Any:
 def verify(loss: Any = loss, params: Any = None, batch: Any = None, **options: Any) -> gw.Report:
     params = {"w": W} if params is None else params
     batch = {"x": X} if batch is None else batch
-    return gw.verify(loss, params, batch, **({"backends": ["numpy", "torch"]} | options))
+    defaults = {"backends": ["numpy", "torch"], "dtypes": ["float64", "float32"]}
+    return gw.verify(loss, params, batch, **(defaults | options))
 
 
 def verdicts(report: gw.Report) -> set[str]:

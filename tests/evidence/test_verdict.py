@@ -135,7 +135,8 @@ def test_a_nonfinite_referee_is_said() -> None:
 )
 def test_different_losses_are_found_at_the_point_and_around_it(losses: list[float], says: str | None) -> None:
     found = judge_loss(losses, [1.0, 2.0, 3.0], [1e-7] * 3)
-    assert found is None if says is None else says in (found or "")
+    assert found.verdict is (None if says is None else Verdict.DIFFERENT_LOSS)
+    assert (says or "") in found.message
 
 
 def test_thresholds_follow_student_and_grow_slowly_with_size() -> None:

@@ -9,13 +9,12 @@ derivatives (a kink), extrapolated from second differences, which vanishes where
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Differences", "Probe", "finite_differences", "textbook_difference"]
+__all__ = ["Differences", "Differencing", "Probe", "textbook_difference"]
 
 Array = np.ndarray[Any, Any]
 LossOf = Callable[[str, Array], float]  # the loss with the leaf at this path replaced
@@ -24,6 +23,8 @@ EVERY_COORDINATE = 32  # tensors up to this many elements are differenced coordi
 SAMPLED_COORDINATES = 12  # of larger ones
 DIRECTIONS = 3  # and Gaussian directions within the tensor
 STEPS = (2e-3, 4e-5, 8e-7)  # of the scale of what is moved: the first for smooth losses, the last beside kinks
+LONG_STEPS = (0.3, 6e-2, 1e-2)  # tried first where the loss is so noisy that shorter ones drown
+NOISY = 1e-12  # noise of this part of the loss
 TEXTBOOK_STEP = 1e-5
 SIGMAS = 6.0  # rounding errors of the loss are taken to stay within this many standard deviations
 CHECK_STEP = 1e-7  # a plain difference at this step unmasks a longer one that skipped over oscillations
@@ -56,6 +57,10 @@ class Differences:
     coordinates: int  # how many of the leaf's elements were differenced one by one
     size: int
 
+    def with_probes(self, probes: Sequence[Probe]) -> Differences:
+        """These and further ones."""
+        return replace(self, probes=(*self.probes, *probes), coordinates=self.coordinates + len(probes))
+
     def worst(self, gradient: Array, slack: Callable[[Probe], float]) -> tuple[float, float]:
         """(error, bound) of the probe at which the gradient exceeds bound + slack the most."""
         return max(
@@ -65,18 +70,79 @@ class Differences:
         )
 
 
-def finite_differences(
-    loss_of: LossOf, primals: Mapping[str, Array], loss: float, noise: float, *, seed: Sequence[int]
-) -> dict[str, Differences]:
-    """Differences of the loss by each leaf of `primals` (float64).
+@dataclass(frozen=True)
+class Differencing:
+    """Takes differences of a loss at one point.
 
-    `loss` is the value at the primals and `noise` the standard deviation of its rounding error.
+    loss_of: the loss with one leaf replaced. primals: the leaves (float64). loss: the value at the
+    primals; noise: the standard deviation of its rounding error.
     """
-    result = {}
-    for number, (path, x) in enumerate(primals.items()):
-        rng = np.random.default_rng([*seed, number])
-        result[path] = _tensor(partial(loss_of, path), x, loss, noise, rng)
-    return result
+
+    loss_of: LossOf
+    primals: Mapping[str, Array]
+    loss: float
+    noise: float
+
+    def by_every_leaf(self, *, seed: Sequence[int]) -> dict[str, Differences]:
+        """By each leaf: every coordinate of a small one; of a large one a sample, and Gaussian directions."""
+        return {
+            path: self._by_leaf(path, np.random.default_rng([*seed, number]))
+            for number, path in enumerate(self.primals)
+        }
+
+    def by_coordinates(self, path: str, indices: Sequence[int]) -> tuple[Probe, ...]:
+        """By single coordinates (flat indices) of a leaf; those that are finite."""
+        x = self.primals[path]
+        return tuple(p for i in indices if np.isfinite((p := self._by_coordinate(path, i, _typical(x))).bound))
+
+    def _by_leaf(self, path: str, rng: np.random.Generator) -> Differences:
+        x = self.primals[path]
+        everything = x.size <= EVERY_COORDINATE
+        chosen = range(x.size) if everything else np.sort(rng.choice(x.size, SAMPLED_COORDINATES, replace=False))
+        probes = self.by_coordinates(path, [int(i) for i in chosen])
+        if not everything:
+            directions = [self._by_direction(path, v) for v in rng.standard_normal((DIRECTIONS, *x.shape))]
+            probes += tuple(p for p in directions if np.isfinite(p.bound))
+        return Differences(probes, len(chosen), x.size)
+
+    def _by_coordinate(self, path: str, index: int, typical: float) -> Probe:
+        x = self.primals[path]
+
+        def along(t: float) -> float:
+            moved = x.copy()
+            moved.flat[index] += t
+            return self.loss_of(path, moved)
+
+        value, bound = self._derivative(along, max(abs(float(x.flat[index])), typical))
+        textbook = (along(TEXTBOOK_STEP) - along(-TEXTBOOK_STEP)) / (2 * TEXTBOOK_STEP)
+        return Probe(value, bound, index=index, textbook=textbook)
+
+    def _by_direction(self, path: str, v: Array) -> Probe:
+        x = self.primals[path]
+        value, bound = self._derivative(lambda t: self.loss_of(path, x + t * v), _typical(x))
+        return Probe(value, bound, direction=v)
+
+    def _derivative(self, along: Callable[[float], float], scale: float) -> tuple[float, float]:
+        """The derivative at 0 with the smallest bound among the steps, trying smaller ones only if needed.
+
+        A step at which the loss oscillates can look precise by chance: it must agree with a very short one.
+        """
+        best = (np.nan, np.inf)
+        short = CHECK_STEP * scale
+        check = (along(short) - along(-short)) / (2 * short)
+        for step in self._steps:
+            value, bound = _extrapolated(along, step * scale, self.loss, self.noise)
+            if not abs(value - check) <= bound + _rounding(self.noise, short) + CHECK_WITHIN * abs(check):
+                continue
+            if bound < best[1]:
+                best = (value, bound)
+            if bound <= PRECISE * abs(value) or bound <= 2 * _rounding(self.noise, step * scale):
+                break
+        return best
+
+    @property
+    def _steps(self) -> tuple[float, ...]:
+        return LONG_STEPS + STEPS if self.noise > NOISY * abs(self.loss) else STEPS
 
 
 def textbook_difference(gradients: Mapping[str, Array], differences: Mapping[str, Differences]) -> float:
@@ -95,54 +161,8 @@ def textbook_difference(gradients: Mapping[str, Array], differences: Mapping[str
     return float(np.linalg.norm(a - n)) / total if total else 0.0
 
 
-def _tensor(
-    loss_of: Callable[[Array], float], x: Array, loss: float, noise: float, rng: np.random.Generator
-) -> Differences:
-    everything = x.size <= EVERY_COORDINATE
-    chosen = range(x.size) if everything else np.sort(rng.choice(x.size, SAMPLED_COORDINATES, replace=False))
-    typical = float(np.sqrt(np.mean(x * x))) or 1.0
-    probes = [_coordinate(loss_of, x, int(i), max(abs(float(x.flat[i])), typical), loss, noise) for i in chosen]
-    if not everything:
-        directions = rng.standard_normal((DIRECTIONS, *x.shape))
-        probes += [_direction(loss_of, x, v, typical, loss, noise) for v in directions]
-    return Differences(tuple(p for p in probes if np.isfinite(p.bound)), len(chosen), x.size)
-
-
-def _coordinate(
-    loss_of: Callable[[Array], float], x: Array, index: int, scale: float, loss: float, noise: float
-) -> Probe:
-    def along(t: float) -> float:
-        moved = x.copy()
-        moved.flat[index] += t
-        return loss_of(moved)
-
-    value, bound = _derivative(along, scale, loss, noise)
-    textbook = (along(TEXTBOOK_STEP) - along(-TEXTBOOK_STEP)) / (2 * TEXTBOOK_STEP)
-    return Probe(value, bound, index=index, textbook=textbook)
-
-
-def _direction(loss_of: Callable[[Array], float], x: Array, v: Array, scale: float, loss: float, noise: float) -> Probe:
-    value, bound = _derivative(lambda t: loss_of(x + t * v), scale, loss, noise)
-    return Probe(value, bound, direction=v)
-
-
-def _derivative(along: Callable[[float], float], scale: float, loss: float, noise: float) -> tuple[float, float]:
-    """The derivative at 0 with the smallest bound among the steps, trying smaller ones only if needed.
-
-    A step at which the loss oscillates can look precise by chance: it must agree with a very short one.
-    """
-    best = (np.nan, np.inf)
-    short = CHECK_STEP * scale
-    check = (along(short) - along(-short)) / (2 * short)
-    for step in STEPS:
-        value, bound = _extrapolated(along, step * scale, loss, noise)
-        if not abs(value - check) <= bound + _rounding(noise, short) + CHECK_WITHIN * abs(check):
-            continue
-        if bound < best[1]:
-            best = (value, bound)
-        if bound <= PRECISE * abs(value) or bound <= 2 * _rounding(noise, step * scale):
-            break
-    return best
+def _typical(x: Array) -> float:
+    return float(np.sqrt(np.mean(x * x))) or 1.0
 
 
 def _rounding(noise: float, step: float) -> float:

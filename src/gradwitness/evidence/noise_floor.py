@@ -21,7 +21,7 @@ from gradwitness.ops import find_op
 from gradwitness.ops.vocabulary import Rounding
 from gradwitness.protocol import Interpreter
 
-__all__ = ["NoiseFloor", "TensorFloor", "noise_floor", "value_floor"]
+__all__ = ["AMPLIFICATION", "JITTER", "NODES", "NoiseFloor", "TensorFloor", "noise_floor", "tensor_floor", "value_floor"]
 
 Array = np.ndarray[Any, Any]
 Growth = Mapping[str, float]
@@ -31,13 +31,20 @@ SHRINKAGE = 4  # a row's mean square counts for as much as this many runs of eac
 AMPLIFICATION = 2.0**20  # at u itself float64 would round the perturbation away
 
 
+NODES, JITTER = "nodes", "jitter"  # what was perturbed: every node of a graph, or the inputs of a black box
+
+
 @dataclass(frozen=True)
 class TensorFloor:
-    """The floor of one gradient: `norm`, the rms norm of its deviations, and `elements`, its shape, their rms."""
+    """The floor of one gradient: `norm`, the rms norm of its deviations, and `elements`, its shape, their rms.
+
+    perturbed: NODES or JITTER, which explains less of what rounding does.
+    """
 
     norm: float
     elements: Array
     runs: int = RUNS
+    perturbed: str = NODES
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ def noise_floor(
         for path, g in interpreter.backward(tape, wrt, on_cotangent=rounding.on_cotangent).items():
             deviations[path].append((g - gradients[path]) / rounding.amplification)
     spread = float(rms(np.array(values))) / _amplification(dtype)
-    return NoiseFloor(spread, {path: _tensor_floor(np.array(runs)) for path, runs in deviations.items()})
+    return NoiseFloor(spread, {path: tensor_floor(np.array(runs)) for path, runs in deviations.items()})
 
 
 def value_floor(
@@ -98,7 +105,7 @@ def value_floor(
     return float(rms(np.array(values))) / _amplification(dtype)
 
 
-def _tensor_floor(deviations: Array) -> TensorFloor:
+def tensor_floor(deviations: Array) -> TensorFloor:
     """Each element's spread, shrunk towards its row's: a small sample alone would call too many elements quiet.
 
     A vector has no rows, and its elements may differ in scale, so there each stands for itself.

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from gradwitness.dtypes import find_dtype, round_to
-from gradwitness.evidence.finite_difference import Differences, finite_differences
+from gradwitness.dtypes import find_dtype
+from gradwitness.evidence.finite_difference import Differences, Differencing
+from gradwitness.evidence.neighbours import draw_neighbours
 from gradwitness.evidence.noise_floor import Growth, TensorFloor, noise_floor, value_floor
 from gradwitness.problem import Problem
 from gradwitness.protocol import Interpreter
@@ -18,9 +19,6 @@ from gradwitness.protocol import Interpreter
 __all__ = ["Floors", "Testimony", "testimony"]
 
 Array = np.ndarray[Any, Any]
-NEIGHBOURS = 2
-DISTANCE = 0.1  # of each tensor's rms
-REDRAWS = 20
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,13 @@ def testimony(interpreter: Interpreter, problem: Problem, dtype: str, *, growth:
     tape = interpreter.forward(graph, problem.leaves)
     loss, found = interpreter.loss(tape), interpreter.backward(tape, wrt)
     gradients = {path: np.array(found.get(path, np.zeros(problem.leaves[path].shape)), np.float64) for path in wrt}
-    neighbours = tuple(_neighbours(interpreter, problem, dtype, growth, seed))
+
+    def is_usable(neighbour: Mapping[str, Array]) -> bool:
+        leaves = {**problem.leaves, **neighbour}
+        floor = value_floor(interpreter, graph, leaves, dtype, seed=(seed, 3), growth=growth)
+        return bool(np.isfinite(_loss_at(interpreter, problem, neighbour)) and np.isfinite(floor))
+
+    neighbours = draw_neighbours(problem.primals, is_usable, dtype, seed=(seed, 4))
     found_floors = cache(lambda rows: _floors(interpreter, problem, neighbours, dtype, dict(rows), seed))
 
     def floors_of(growth: Growth) -> Floors:
@@ -83,7 +87,7 @@ def testimony(interpreter: Interpreter, problem: Problem, dtype: str, *, growth:
         neighbours,
         gradients,
         own,
-        finite_differences(loss_of, problem.primals, loss, noise, seed=(seed, 2)),
+        Differencing(loss_of, problem.primals, loss, noise).by_every_leaf(seed=(seed, 2)),
         frozenset(path for path in wrt if path in found),
         floors_of,
     )
@@ -111,26 +115,3 @@ def _floors(
 
 def _loss_at(interpreter: Interpreter, problem: Problem, leaves: Mapping[str, Array]) -> float:
     return interpreter.loss(interpreter.forward(problem.graph, {**problem.leaves, **leaves}))
-
-
-def _neighbours(
-    interpreter: Interpreter, problem: Problem, dtype: str, growth: Growth, seed: int
-) -> list[dict[str, Array]]:
-    """Seeded Gaussian neighbours of the primals, redrawn where `dtype` or the loss leaves its range."""
-    rng = np.random.default_rng([seed, 4])
-    found: list[dict[str, Array]] = []
-    for _ in range(REDRAWS):
-        drawn = {path: round_to(_moved(x, rng), dtype) for path, x in problem.primals.items()}
-        if all(np.isfinite(x).all() for x in drawn.values()) and np.isfinite(_loss_at(interpreter, problem, drawn)):
-            leaves = {**problem.leaves, **drawn}
-            if np.isfinite(value_floor(interpreter, problem.graph, leaves, dtype, seed=(seed, 3), growth=growth)):
-                found.append(drawn)
-        if len(found) == NEIGHBOURS:
-            break
-    return found
-
-
-def _moved(x: Array, rng: np.random.Generator) -> Array:
-    typical = float(np.sqrt(np.mean(x * x))) or 1.0
-    moved: Array = x + DISTANCE * typical * rng.standard_normal(x.shape)
-    return moved

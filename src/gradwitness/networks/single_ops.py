@@ -52,11 +52,10 @@ def op_bundles(seed: int = 0, *, vocabulary: Collection[str] = frozenset(OPS)) -
 def bundle(name: str, problems: Sequence[Problem]) -> Problem:
     """One problem whose loss is the sum of theirs, the leaves of each nested under the parts of its name."""
     names = [problem.name.split(".") for problem in problems]
+    parts = [(problem.loss, parts) for problem, parts in zip(problems, names, strict=True) if problem.loss]
 
     def loss(params: Any, batch: Any) -> Value:
-        losses: list[Value] = [
-            p.loss(_find(params, parts), _find(batch, parts)) for p, parts in zip(problems, names, strict=True)
-        ]
+        losses: list[Value] = [part(_find(params, name), _find(batch, name)) for part, name in parts]
         return functools.reduce(ops.add, losses)
 
     return Problem(

@@ -15,7 +15,9 @@ class Row:
 
     parameter and shape are None where the candidate did not run (`unsupported`, `error`). reference:
     the norm of the referee's gradient. textbook: relative difference at step 1e-5 over the whole
-    candidate. referee: this is the gradient that the others are held against.
+    candidate. referee: this is the gradient that the others are held against. Where the losses are black
+    boxes, against is the label of the candidate from whose gradient `error` is measured, and fd_dtype
+    what the differences were taken in.
     """
 
     network: str
@@ -37,6 +39,8 @@ class Row:
     textbook: float | None = None
     referee: bool = False
     setup_seconds: float | None = None
+    against: str | None = None
+    fd_dtype: str | None = None
 
 
 def describe(row: Row) -> str:

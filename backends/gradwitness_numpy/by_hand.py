@@ -1,0 +1,77 @@
+"""A loss and its gradient that a user wrote in NumPy arrays."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from gradwitness.errors import GradwitnessError
+from gradwitness.lowering import Implementation, expect_one_number
+
+__all__ = ["PreparedByHand"]
+
+Array = np.ndarray[Any, Any]
+Leaves = dict[str, Array]
+
+
+class PreparedByHand:
+    """The user's functions, on arrays in the candidate's dtype that they cannot write to."""
+
+    def __init__(self, implementation: Implementation, dtype: np.dtype[Any]) -> None:
+        started = time.perf_counter()
+        assert implementation.value_and_gradient is not None
+        assert implementation.gradient is not None
+        self._loss, self._gradient = implementation.loss, implementation.gradient
+        self._value_and_gradient, self.dtype = implementation.value_and_gradient, dtype
+        self._inputs = self.place(implementation.inputs)
+        self.setup_seconds = time.perf_counter() - started
+
+    def value(self, params: Mapping[str, Array]) -> float:
+        return _number(self.forward(self.place(params))[0])
+
+    def value_and_gradient(self, params: Mapping[str, Array]) -> tuple[float, dict[str, Array | None]]:
+        value, gradient = _called(self._value_and_gradient, {**self._inputs, **self.place(params)})
+        host = {path: None if g is None else np.array(g, self.dtype) for path, g in gradient.items()}
+        return _number(value), host
+
+    def place(self, params: Mapping[str, Array]) -> Leaves:
+        placed = {path: np.array(a, self.dtype if a.dtype.kind == "f" else a.dtype) for path, a in params.items()}
+        for array in placed.values():
+            array.flags.writeable = False
+        return placed
+
+    def forward(self, placed: Leaves) -> tuple[Any, Leaves]:
+        leaves = {**self._inputs, **placed}
+        return _called(self._loss, leaves), leaves
+
+    def backward(self, tape: tuple[Any, Leaves]) -> dict[str, Any]:
+        found: dict[str, Any] = _called(self._gradient, tape[1])
+        return found
+
+    def forward_backward(self, placed: Leaves) -> dict[str, Any]:
+        found: dict[str, Any] = _called(self._value_and_gradient, {**self._inputs, **placed})[1]
+        return found
+
+    def wait(self, x: Any) -> None:
+        """NumPy has finished when it returns."""
+
+
+def _called(function: Callable[[Leaves], Any], leaves: Leaves) -> Any:
+    """What the function gives. Overflow shows as inf in the result, where the verdict sees it."""
+    try:
+        with np.errstate(all="ignore"):
+            return function(leaves)
+    except ValueError as error:
+        if "read-only" not in str(error):
+            raise
+        raise GradwitnessError(
+            f"{error}: the function modifies its params or batch, which belong to the caller; let it work on a copy"
+        ) from error
+
+
+def _number(value: Any) -> float:
+    expect_one_number(np.shape(value))
+    return float(np.reshape(value, ()))

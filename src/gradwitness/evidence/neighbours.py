@@ -1,0 +1,42 @@
+"""Points near the given one, at which losses are compared again: two different functions may meet at one point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gradwitness.dtypes import round_to
+
+__all__ = ["draw_neighbours"]
+
+Array = np.ndarray[Any, Any]
+Primals = Mapping[str, Array]
+NEIGHBOURS = 2
+DISTANCE = 0.1  # of each tensor's rms
+REDRAWS = 20
+
+
+def draw_neighbours(
+    primals: Primals, is_usable: Callable[[Primals], bool], dtype: str, *, seed: Sequence[int]
+) -> tuple[Primals, ...]:
+    """Gaussian neighbours that `dtype` can hold, drawn again where they are not usable: two, or fewer after 20 draws.
+
+    Each tensor moves by a tenth of its root mean square.
+    """
+    rng = np.random.default_rng([*seed])
+    found: list[Primals] = []
+    for _ in range(REDRAWS):
+        drawn = {path: round_to(_moved(x, rng), dtype) for path, x in primals.items()}
+        if all(np.isfinite(x).all() for x in drawn.values()) and is_usable(drawn):
+            found.append(drawn)
+        if len(found) == NEIGHBOURS:
+            break
+    return tuple(found)
+
+
+def _moved(x: Array, rng: np.random.Generator) -> Array:
+    typical = float(np.sqrt(np.mean(x * x))) or 1.0
+    moved: Array = x + DISTANCE * typical * rng.standard_normal(x.shape)
+    return moved

@@ -1,0 +1,40 @@
+"""What a reader needs to run it again."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable
+from importlib import metadata
+from typing import Any
+
+from gradwitness import registry
+from gradwitness.verify.settings import Settings
+from gradwitness.verify.trial import first_lines
+
+__all__ = ["environment"]
+
+
+def environment(backends: Iterable[str], settings: Settings) -> dict[str, Any]:
+    """Versions, devices, precision settings, seed."""
+    versions: dict[str, str] = {}
+    held: dict[str, dict[str, str]] = {}
+    for name in backends:
+        if registry.missing_modules(name):
+            continue
+        versions |= registry.versions(name)
+        backend = registry.backend(name)
+        try:
+            with backend.precision(settings.precision):
+                held[name] = backend.settings(settings.precision)
+        except Exception as error:  # noqa: BLE001  # nor does a failure to describe its backend
+            held[name] = {"error": first_lines(error)}
+    return {
+        "gradwitness": metadata.version("gradwitness"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions,
+        "devices": list(settings.devices),
+        "precision": settings.precision,
+        "settings": held,
+        "seed": settings.seed,
+    }

@@ -1,0 +1,88 @@
+"""Candidates of a traced loss: judged by the referee, the hand-derived gradient in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+
+from gradwitness import registry
+from gradwitness.evidence.referee import Floors, Testimony, testimony
+from gradwitness.problem import Candidate, Problem
+from gradwitness.report import Row
+from gradwitness.verdict import Judgement, TensorEvidence, Verdict, confirms, judge, judge_loss
+from gradwitness.verify.settings import Settings
+from gradwitness.verify.trial import Trial, attempt, doubtful, judged_row, prepare, textbook, trial
+
+__all__ = ["gather", "refereed"]
+
+
+def gather(problem: Problem, dtype: str, settings: Settings) -> Testimony:
+    """All that is known of the problem's gradient where `dtype` can hold the point."""
+    interpreter = registry.interpreter()
+    growth = interpreter.capabilities.growth_in("float64")
+    return testimony(interpreter, problem, dtype, growth=growth, seed=settings.seed)
+
+
+def refereed(
+    blanks: Mapping[str, Row],
+    candidates: Mapping[str, Candidate],
+    known: Testimony,
+    settings: Settings,
+    *,
+    progress: Callable[[str], None],
+) -> list[Row]:
+    """A row for each gradient of each candidate, on the device that its blank row names."""
+    rows: list[Row] = []
+    doubted: set[str] = set()
+    for label, candidate in candidates.items():
+        progress(f"{known.problem.name} {known.dtype}: {label}")
+        found = attempt(blanks[label], partial(_judged, blanks[label], candidate, known, settings))
+        if isinstance(found, Row):
+            rows.append(found)
+        else:
+            rows += found[0]
+            doubted |= found[1]
+    return [doubtful(row) if row.parameter in doubted else row for row in rows]
+
+
+def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settings) -> tuple[list[Row], set[str]]:
+    """The rows of one candidate, and the parameters at which it casts doubt on the referee."""
+    backend = registry.backend(candidate.backend)
+    with backend.precision(settings.precision):
+        prepared = prepare(candidate, known.problem, known.dtype, blank.device)
+        tried = trial(prepared, known.problem.primals, known.neighbours, blank.device)
+    lowered = candidate.loss is None and not candidate.is_written_by_hand
+    is_referee = backend.capabilities.interpreter and known.dtype == "float64" and lowered
+    floors = known.floors_of(backend.capabilities.growth_in(known.dtype))
+    about_all = {
+        "textbook": textbook(tried.gradients, known.problem, known.differences),
+        "referee": is_referee,
+        "setup_seconds": prepared.setup_seconds,
+    }
+    judgements = _judgements(tried, known, floors, is_referee)
+    rows = [judged_row(blank, path, known.gradients[path], j, **about_all) for path, j in judgements.items()]
+    return rows, {path for path, judgement in judgements.items() if judgement.doubted}
+
+
+def _judgements(tried: Trial, known: Testimony, floors: Floors, is_referee: bool) -> dict[str, Judgement]:
+    different = judge_loss(tried.losses, known.losses, floors.losses)
+    found = {}
+    for path in known.gradients:
+        judgement = judge(tried.gradients.get(path), _evidence(path, known, floors), is_referee=is_referee)
+        if tried.unsteady.get(path):
+            judgement = _instead(judgement, Verdict.NONDETERMINISTIC, tried.unsteady[path])
+        elif different.verdict:
+            judgement = _instead(judgement, different.verdict, different.message)
+        found[path] = judgement
+    return found
+
+
+def _instead(judgement: Judgement, verdict: Verdict, message: str) -> Judgement:
+    return replace(judgement, verdict=verdict, message=message, doubted=False)
+
+
+def _evidence(path: str, known: Testimony, floors: Floors) -> TensorEvidence:
+    reference, differences = known.gradients[path], known.differences[path]
+    confirmed = confirms(reference, known.dtype, known.own.tensors[path], differences)
+    return TensorEvidence(known.dtype, reference, confirmed, floors.tensors[path], differences, path in known.reached)

@@ -1,0 +1,167 @@
+"""One problem and many candidates, in every dtype and on every device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from gradwitness import registry
+from gradwitness.errors import GradwitnessError, UnknownName
+from gradwitness.problem import Candidate, Loss, Problem
+from gradwitness.report import Report, Row
+from gradwitness.verdict import Verdict
+from gradwitness.verify.black_boxes import black_boxes
+from gradwitness.verify.environment import environment
+from gradwitness.verify.refereed import gather, refereed
+from gradwitness.verify.settings import Settings
+from gradwitness.verify.trial import error_row
+
+__all__ = ["expect_devices", "verify", "verify_problem", "verify_problems"]
+
+Progress = Callable[[str], None]
+Candidates = dict[str, Candidate]
+
+
+def verify(
+    loss: Loss | Problem | Candidate | Mapping[str, Loss | Candidate],
+    params: Any = None,
+    batch: Any = None,
+    *,
+    backends: str | Sequence[str] | None = None,
+    dtypes: str | Sequence[str] | None = None,
+    devices: str | Sequence[str] = ("cpu",),
+    precision: str = "highest",
+    seed: int = 0,
+    wrt: str | Sequence[str] | None = None,
+    name: str = "loss",
+) -> Report:
+    """Judge each gradient of a loss, in every dtype and on every device asked for.
+
+    loss: `loss(params, batch)` over `gradwitness.ops`, or a Problem: it runs on every backend
+    installed, or on `backends`, and the hand-derived gradient is the referee. Or candidates by label,
+    each with a loss in its framework's own arrays and perhaps a gradient written by hand: a Candidate,
+    or, under a backend's name, the bare loss; one Candidate may stand alone. These are judged by
+    numerical derivatives of their own losses, and held against each other.
+
+    params, batch: nested dicts, lists or tuples of arrays. dtypes: by default those of the leaves to
+    differentiate. wrt: paths of leaves of params or batch, in the place of all params. Raises
+    GradwitnessError for what cannot be traced, differentiated or found.
+    """
+    candidates = _candidates(loss, backends)
+    problem = _problem(loss, params, batch, wrt, name)
+    if problem.loss is not None:
+        problem.graph  # noqa: B018  # a loss that cannot be traced is an error, not a row for each backend
+    if candidates is None:
+        candidates = {label: Candidate(label) for label in registry.backend_names()}
+    else:  # whoever is named must be there
+        for candidate in candidates.values():
+            registry.expect_installed(candidate.backend)
+    settings = Settings(problem.own_dtypes if dtypes is None else _names(dtypes), _names(devices), precision, seed)
+    used = tuple(dict.fromkeys(candidate.backend for candidate in candidates.values()))
+    expect_devices(settings.devices, used)
+    return Report(tuple(verify_problem(problem, candidates, settings)), environment(used, settings))
+
+
+def _problem(loss: Any, params: Any, batch: Any, wrt: str | Sequence[str] | None, name: str) -> Problem:
+    if isinstance(loss, Problem):
+        return loss
+    traced = None if isinstance(loss, Mapping | Candidate) else loss
+    return Problem(name, traced, params, {} if batch is None else batch, None if wrt is None else _names(wrt))
+
+
+def _candidates(loss: Any, backends: str | Sequence[str] | None) -> Candidates | None:
+    """The candidates by label; None stands for every backend, with the loss that is traced."""
+    if isinstance(loss, Candidate):
+        loss = {loss.backend: loss}
+    if not isinstance(loss, Mapping):
+        if not (callable(loss) or isinstance(loss, Problem)):
+            raise GradwitnessError(
+                f"expected a loss(params, batch), a Problem or candidates by label, got {type(loss).__name__}"
+            )
+        return None if backends is None else {label: Candidate(label) for label in _names(backends)}
+    if backends is not None:
+        raise GradwitnessError("backends= chooses where one loss over gradwitness.ops runs; each candidate names its own")
+    if not loss:
+        raise GradwitnessError("no candidates: give at least one, by its label")
+    return {label: _candidate(label, given) for label, given in loss.items()}
+
+
+def _candidate(label: str, given: Any) -> Candidate:
+    if isinstance(given, Candidate):
+        return given
+    if not callable(given):
+        raise GradwitnessError(f"{label!r}: expected a loss(params, batch) or a Candidate, got {type(given).__name__}")
+    if label not in registry.backend_names():
+        raise GradwitnessError(
+            f"{label!r} is no backend (there is: {', '.join(registry.backend_names())}), so it does not say where its "
+            f'loss runs: give {{{label!r}: Candidate("torch", loss)}}, say'
+        )
+    return Candidate(label, given)
+
+
+def _names(given: str | Sequence[str]) -> tuple[str, ...]:
+    """One name or several, each once."""
+    return tuple(dict.fromkeys([given] if isinstance(given, str) else given))
+
+
+def expect_devices(devices: Sequence[str], backends: Sequence[str]) -> None:
+    """Raise UnknownName for a device that none of these backends has."""
+    if tuple(devices) == ("cpu",):
+        return  # every backend has it, and asking would import the frameworks
+    known = {d for n in backends if not registry.missing_modules(n) for d in registry.backend(n).devices()}
+    for device in devices:
+        if device not in known:
+            raise UnknownName("device", device, known)
+
+
+def verify_problems(
+    cases: Iterable[tuple[Problem, Sequence[str]]], settings: Settings, *, progress: Progress = lambda text: None
+) -> Report:
+    """Each problem through its backends. One candidate's failure never costs the others' results."""
+    rows: list[Row] = []
+    used: dict[str, None] = {}
+    for problem, names in cases:
+        used |= dict.fromkeys(names)
+        rows += verify_problem(problem, {name: Candidate(name) for name in names}, settings, progress=progress)
+    return Report(tuple(rows), environment(used, settings))
+
+
+def verify_problem(
+    problem: Problem,
+    candidates: Mapping[str, Candidate],
+    settings: Settings,
+    *,
+    progress: Progress = lambda text: None,
+) -> list[Row]:
+    """Every candidate in every dtype and on every device: a row per gradient."""
+    judge = _with_referee if problem.loss is not None else _without_referee
+    return [row for dtype in settings.dtypes for row in judge(problem, candidates, dtype, settings, progress)]
+
+
+def _with_referee(
+    problem: Problem, candidates: Mapping[str, Candidate], dtype: str, settings: Settings, progress: Progress
+) -> list[Row]:
+    progress(f"{problem.name} {dtype}: referee, noise floor and finite differences")
+    cells = [_blanks(problem, candidates, dtype, device) for device in settings.devices]
+    try:
+        known = gather(problem, dtype, settings)
+    except Exception as error:  # noqa: BLE001  # one problem's failure never costs the others' results
+        return [error_row(blank, error, "no referee: ") for blanks in cells for blank in blanks.values()]
+    return [row for blanks in cells for row in refereed(blanks, candidates, known, settings, progress=progress)]
+
+
+def _without_referee(
+    problem: Problem, candidates: Mapping[str, Candidate], dtype: str, settings: Settings, progress: Progress
+) -> list[Row]:
+    cells = [_blanks(problem, candidates, dtype, device) for device in settings.devices]
+    return [
+        row for blanks in cells for row in black_boxes(blanks, candidates, problem, settings, progress=progress)
+    ]
+
+
+def _blanks(problem: Problem, candidates: Mapping[str, Candidate], dtype: str, device: str) -> dict[str, Row]:
+    """What is known of each candidate's rows before it has run."""
+    return {
+        label: Row(problem.name, label, candidate.backend, device, dtype, Verdict.ERROR)
+        for label, candidate in candidates.items()
+    }

@@ -1,0 +1,131 @@
+"""One candidate at one point: what it gave, or the one row that says why it gave nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from gradwitness import registry
+from gradwitness.errors import UnsupportedError
+from gradwitness.evidence.finite_difference import Differences, textbook_difference
+from gradwitness.evidence.norms import norm
+from gradwitness.problem import Candidate, Problem
+from gradwitness.protocol import Prepared, expect_options, expect_supported
+from gradwitness.report import Row
+from gradwitness.verdict import Judgement, Verdict, unsteady
+
+__all__ = ["Trial", "attempt", "doubtful", "error_row", "first_lines", "judged_row", "prepare", "textbook", "trial"]
+
+Array = np.ndarray[Any, Any]
+Primals = Mapping[str, Array]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a prepared candidate gave.
+
+    losses: at the point and at each neighbour. gradients: at the point, by path. unsteady: by path,
+    how the answers to two equal calls differ; empty where they do not.
+    """
+
+    prepared: Prepared
+    losses: tuple[float, ...]
+    gradients: Mapping[str, Array | None]
+    unsteady: Mapping[str, str]
+
+
+def prepare(candidate: Candidate, problem: Problem, dtype: str, device: str) -> Prepared:
+    """The candidate, ready to run. Raises UnsupportedError for what its backend cannot do or does not find."""
+    registry.expect_installed(candidate.backend)
+    backend = registry.backend(candidate.backend)
+    expect_supported(backend, dtype, device)
+    expect_options(backend, candidate)
+    return backend.prepare(candidate, problem, dtype=dtype, device=device)
+
+
+def trial(prepared: Prepared, primals: Primals, neighbours: Sequence[Primals], device: str) -> Trial:
+    """Run it: at the neighbours first, so that whatever is left over from there shows at the point, and there twice."""
+    nearby = _losses_nearby(prepared, neighbours)
+    loss, gradients = prepared.value_and_gradient(_read_only(primals))
+    changed: dict[str, str] = {}
+    if device == "cpu":  # elsewhere sums in no fixed order are usual, and the floor covers what they do
+        loss_again, again = prepared.value_and_gradient(_read_only(primals))
+        noisy_loss = unsteady(np.array(loss), np.array(loss_again))
+        changed = {path: unsteady(gradients.get(path), again.get(path)) or noisy_loss for path in primals}
+    return Trial(prepared, (loss, *nearby), gradients, changed)
+
+
+def _losses_nearby(prepared: Prepared, neighbours: Sequence[Primals]) -> list[float]:
+    """The loss at each neighbour, the first together with a gradient, so that a stale one would be seen."""
+    losses = []
+    for number, neighbour in enumerate(neighbours):
+        primals = _read_only(neighbour)
+        losses.append(prepared.value(primals) if number else prepared.value_and_gradient(primals)[0])
+    return losses
+
+
+def _read_only(primals: Primals) -> dict[str, Array]:
+    """Copies that a candidate cannot modify: an attempt raises, and costs the others nothing."""
+    copies = {path: np.array(x) for path, x in primals.items()}
+    for copy in copies.values():
+        copy.flags.writeable = False
+    return copies
+
+
+def attempt(blank: Row, work: Callable[[], T]) -> T | Row:
+    """What `work` gives, or the row that says why it gives nothing: one failure never costs the others' results."""
+    try:
+        return work()
+    except UnsupportedError as error:
+        return replace(blank, verdict=Verdict.UNSUPPORTED, message=str(error))
+    except Exception as error:  # noqa: BLE001  # whatever a candidate raises is its own
+        return error_row(blank, error)
+
+
+def error_row(blank: Row, error: Exception, what: str = "") -> Row:
+    return replace(blank, verdict=Verdict.ERROR, message=what + first_lines(error))
+
+
+def first_lines(error: Exception) -> str:
+    """The error's type and the first lines of its message, on one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' / '.join(lines[:3])[:400]}"
+
+
+def textbook(gradients: Mapping[str, Array | None], problem: Problem, differences: Mapping[str, Differences]) -> float:
+    """The textbook figure of the whole candidate; what is missing or misshapen counts as zeros."""
+    zeros = {path: np.zeros(x.shape) for path, x in problem.primals.items()}
+    given = {path: gradients.get(path) for path in zeros}
+    fitting = {path: g for path, g in given.items() if g is not None and g.shape == zeros[path].shape}
+    return textbook_difference(zeros | fitting, differences)
+
+
+def judged_row(blank: Row, path: str, reference: Array, judgement: Judgement, **more: Any) -> Row:
+    """The row of one gradient; `reference` is the one that it was held against."""
+    return replace(
+        blank,
+        verdict=judgement.verdict,
+        message=judgement.message,
+        parameter=path,
+        shape=reference.shape,
+        reference=norm(reference),
+        error=judgement.error,
+        floor=judgement.floor,
+        ratio=judgement.ratio,
+        fd_error=judgement.fd_error,
+        fd_bound=judgement.fd_bound,
+        limit=judgement.limit,
+        **more,
+    )
+
+
+def doubtful(row: Row) -> Row:
+    """Where finite differences cannot say which of two is wrong, whoever agrees with the first is doubtful too."""
+    if row.verdict is not Verdict.AGREE:
+        return row
+    message = "another candidate differs beyond the noise floor, and finite differences cannot tell which is right"
+    return replace(row, verdict=Verdict.INCONCLUSIVE, message=message)
