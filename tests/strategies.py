@@ -446,7 +446,7 @@ def _smooth(op: Op, operands: Sequence[Any], attributes: Mapping[str, Any]) -> l
         for _ in range(3):
             directions = [_direction(o, rng) for o in operands]
             for up, middle, down in zip(run(NEAR, directions), here, run(-NEAR, directions), strict=True):
-                if not _is_smooth(up, middle, down):
+                if not _is_smooth(up, middle, down) or not (np.any(up) or np.any(middle)):
                     raise _Refused
     return here
 
