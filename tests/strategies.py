@@ -35,7 +35,6 @@ Array: TypeAlias = np.ndarray[Any, Any]
 Shape: TypeAlias = tuple[int, ...]
 Draws: TypeAlias = list[Draw | None]
 
-CHOICES = 8  # of ops, at most; what adapts their operands comes on top
 MIXES = 32  # ways to mix the attributes of an op's samples
 RECENT = 8  # how many earlier values an operand may be
 LARGEST = 200  # elements of a value
@@ -83,10 +82,10 @@ def _choices(draw: st.DrawFn) -> Choice:
     return Choice(op, sample, mix, picks)
 
 
-def programs() -> st.SearchStrategy[Program]:
-    """Programs of one op to `CHOICES`, and what adapts their operands, with something to differentiate by."""
+def programs(*, largest: int = 8) -> st.SearchStrategy[Program]:
+    """Programs of one op to `largest`, and what adapts their operands, with something to differentiate by."""
     # not lists(), most of which are short
-    choices = st.integers(1, CHOICES).flatmap(lambda n: st.lists(_choices(), min_size=n, max_size=n))
+    choices = st.integers(1, largest).flatmap(lambda n: st.lists(_choices(), min_size=n, max_size=n))
     return st.builds(_program, st.integers(0, 2**16), choices).filter(_has_floating_leaf)
 
 
@@ -102,7 +101,7 @@ def _program(seed: int, choices: Sequence[Choice]) -> Program:
     return Program(seed, tuple(builder.lines))
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """A call that has no derivative where it stands, or that has grown too large."""
 
 
@@ -120,7 +119,7 @@ class _Builder:
         try:
             for number in self._call(choice.op.name, *self._operands(choice), **choice.attributes):
                 self._scale(number)
-        except _Refused:
+        except _RefusedError:
             del self.lines[lines:], self.values[values:]
             return False
         return True
@@ -176,7 +175,7 @@ class _Builder:
 
     def _leaf(self, leaf: Draw) -> int:
         if math.prod(leaf.shape) > LARGEST:
-            raise _Refused
+            raise _RefusedError
         self.lines.append(leaf)
         self.values.append(leaf_values(self.seed, len(self.values), leaf))
         return len(self.values) - 1
@@ -242,7 +241,7 @@ def _resized(draws: Draws, old: Shape, new: Shape) -> Draws | None:
 
 
 def _smooth(op: Op, operands: Sequence[Any], attributes: Mapping[str, Any]) -> list[Array]:
-    """The op's results. Raises _Refused unless it is smooth and not too steep around its operands.
+    """The op's results. Raises _RefusedError unless it is smooth and not too steep around its operands.
 
     Nor may a result be 0 whatever moves: a root of the variance of one element has no derivative, though no kink.
     """
@@ -252,7 +251,7 @@ def _smooth(op: Op, operands: Sequence[Any], attributes: Mapping[str, Any]) -> l
         directions = [_direction(o, rng) for o in operands]
         up, down = (_run(op, list(_moved(operands, directions, t)), attributes) for t in (NEAR, -NEAR))
         if not all(map(_is_smooth, up, here, down)):
-            raise _Refused
+            raise _RefusedError
     return here
 
 
@@ -263,7 +262,7 @@ def _run(op: Op, operands: Sequence[Any], attributes: Mapping[str, Any]) -> list
         with np.errstate(all="ignore"):
             result, _ = RULES[op.name].run(given, filled)
     except IndexError:  # labels drawn for more classes than there are along this axis
-        raise _Refused from None
+        raise _RefusedError from None
     return [np.asarray(r) for r in (result if isinstance(result, (tuple, list)) else (result,))]
 
 
