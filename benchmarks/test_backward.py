@@ -1,54 +1,32 @@
 """Forward, backward alone, and both, of each backend: `pytest --benchmark-only`.
 
-What is timed was verified in the same run, at the size at which it is timed. Setup stays outside, the
-device is waited for, and every backward gets a fresh tape.
+What is timed was verified in the same run, at the size, in the dtype and on the device at which it is timed.
+Setup stays outside, the device is waited for, and every backward gets a fresh tape.
 """
 
 from __future__ import annotations
 
+import timeit
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.cases import CASES, DTYPE, Case, absence, prepared, problem, rows_of, wrong
 from gradwitness import registry
-from gradwitness.networks import network
-from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Prepared
-from gradwitness.report import Report
-from gradwitness.verify import Settings, verify_problems
 
-DTYPE = "float32"
-SIZES: dict[str, dict[str, Any]] = {
-    "mlp": {"batch": 64, "width": 256},
-    "convnet": {"batch": 32},
-    "transformer": {"batch": 8},
-}
-ROUNDS, WARM_UP = 30, 5
+WARM_UP = 3
+SECONDS, FEWEST, MOST = 1.5, 8, 100  # for the rounds of one line of a table
+Timed = tuple[Callable[..., Any], Callable[[], tuple[tuple[Any], dict[str, Any]]]]
 
 
-@cache
-def problem(name: str) -> Problem:
-    return network(name, **SIZES[name]).rounded(DTYPE)
-
-
-@cache
-def verified(name: str, backend: str) -> Report:
-    return verify_problems([(problem(name), [backend])], Settings(dtypes=(DTYPE,)))
-
-
-@cache
-def prepared(name: str, backend: str) -> Prepared:
-    return registry.backend(backend).prepare(Candidate(backend), problem(name), dtype=DTYPE, device="cpu")
-
-
-def forward(ready: Prepared, placed: Any) -> tuple[Callable[..., Any], Callable[[], Any]]:
+def forward(ready: Prepared, placed: Any) -> Timed:
     return ready.forward, lambda: ((placed,), {})
 
 
-def backward(ready: Prepared, placed: Any) -> tuple[Callable[..., Any], Callable[[], Any]]:
+def backward(ready: Prepared, placed: Any) -> Timed:
     def fresh_tape() -> tuple[tuple[Any], dict[str, Any]]:
         tape = ready.forward(placed)
         ready.wait(tape)
@@ -57,25 +35,45 @@ def backward(ready: Prepared, placed: Any) -> tuple[Callable[..., Any], Callable
     return ready.backward, fresh_tape
 
 
-def forward_backward(ready: Prepared, placed: Any) -> tuple[Callable[..., Any], Callable[[], Any]]:
+def forward_backward(ready: Prepared, placed: Any) -> Timed:
     return ready.forward_backward, lambda: ((placed,), {})
 
 
 @pytest.mark.parametrize("backend", registry.backend_names())
 @pytest.mark.parametrize("phase", [forward, backward, forward_backward], ids=lambda phase: phase.__name__)
-@pytest.mark.parametrize("name", SIZES)
-def test_time(name: str, phase: Callable[..., Any], backend: str, benchmark: BenchmarkFixture) -> None:
-    if registry.missing_modules(backend):
-        pytest.skip(f"{backend} is not installed: {registry.backend(backend).capabilities.install}")
-    report = verified(name, backend)
-    assert report.ok, repr(report)
-    ready = prepared(name, backend)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_time(
+    case: Case,
+    phase: Callable[[Prepared, Any], Timed],
+    backend: str,
+    device: str,
+    timed_backends: tuple[str, ...],
+    benchmark: BenchmarkFixture,
+) -> None:
+    if reason := absence(backend, device):
+        pytest.skip(reason)
+    readies = {name: prepared(case, name, device) for name in timed_backends}
+    if reasons := wrong(rows_of(case, timed_backends, device), backend):
+        pytest.fail("not timed, as its gradient is not right:\n" + "\n".join(reasons), pytrace=False)
+    benchmark.name = backend  # the group says the rest
+    benchmark.group = f"{case.described}, {DTYPE}, {device}: {phase.__name__.replace('_', ' + ')}"
     with registry.backend(backend).precision("highest"):
-        target, setup = phase(ready, ready.place(problem(name).primals))
+        ready = readies[backend]
+        time(ready, phase(ready, ready.place(problem(case).primals)), benchmark)
+    benchmark.extra_info.update(verdict="agree", setup_seconds=ready.setup_seconds)
 
-        def run(argument: Any) -> None:
-            ready.wait(target(argument))
 
-        benchmark.group = f"{name} {DTYPE} {phase.__name__}"
-        benchmark.extra_info.update(verdict=str(report.rows[0].verdict), setup_seconds=ready.setup_seconds)
-        benchmark.pedantic(run, setup=setup, rounds=ROUNDS, warmup_rounds=WARM_UP)  # type: ignore[no-untyped-call]
+def time(ready: Prepared, timed: Timed, benchmark: BenchmarkFixture) -> None:
+    """Rounds of one phase, as many as fit in the time; what comes before it in each is not timed."""
+    target, setup = timed
+
+    def run(argument: Any) -> None:
+        ready.wait(target(argument))
+
+    def alone() -> None:
+        (argument,), _ = setup()
+        run(argument)
+
+    first = min(timeit.repeat(alone, number=1, repeat=WARM_UP))
+    rounds = min(max(int(SECONDS / first), FEWEST), MOST)
+    benchmark.pedantic(run, setup=setup, rounds=rounds)  # type: ignore[no-untyped-call]

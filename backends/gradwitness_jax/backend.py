@@ -51,6 +51,7 @@ class JaxBackend:
         install='pip install "gradwitness[jax]"',
         composed=frozenset(COMPOSED),
         options=("jit",),
+        native=True,
         growth={
             ("sum", "bfloat16"): 0.5,  # XLA on the CPU adds cotangents one by one, in 16 bits
             ("sum", "float16"): 0.5,

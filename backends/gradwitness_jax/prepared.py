@@ -17,6 +17,7 @@ from gradwitness_jax.quiet import quiet
 __all__ = ["JaxPrepared"]
 
 Arrays = dict[str, jax.Array]
+FEW = 20  # values for which the loss alone is not worth a compilation of its own
 Tape = Any  # the pullback of one forward pass: a pytree that holds its residuals
 
 
@@ -41,8 +42,9 @@ class JaxPrepared:
             self._inputs = self._placed(implementation.inputs)
             self._one = self._put(np.ones(()))
         self._compile(implementation, jax.jit if jit else lambda function: function)
-        self.value_and_gradient(primals)
-        self._warm = False
+        if self._by_hand is None:  # what compiles; a gradient by hand would see the point before its neighbours
+            self.value_and_gradient(primals)
+        self._warm, self._values = False, 0
 
     def _compile(self, implementation: Implementation, compiled: Any) -> None:
         def value(placed: Arrays, inputs: Arrays) -> jax.Array:
@@ -57,9 +59,10 @@ class JaxPrepared:
         self._pull = compiled(lambda pullback, cotangent: pullback(cotangent)[0])
 
     def value(self, params: Primals) -> float:
-        if self._by_hand is None:
-            return self.value_and_gradient(params)[0]  # what is compiled already; the loss alone would compile again
+        self._values += 1
         with self._x64():
+            if self._by_hand is None and self._values <= FEW:
+                return float(self._value_and_grad(*self._split(params))[0])
             return float(self._value(*self._split(params)))
 
     def value_and_gradient(self, params: Primals) -> tuple[float, dict[str, Array | None]]:

@@ -34,6 +34,7 @@ class NumpyBackend:
         ops=frozenset(OPS),
         requires=("numpy", "scipy"),
         interpreter=True,
+        native=True,
         growth={("sum", "float64"): 0.25, ("sum", "float32"): 0.25},  # rows are summed in blocks by BLAS
     )
 

@@ -73,5 +73,8 @@ def _called(function: Callable[[Leaves], Any], leaves: Leaves) -> Any:
 
 
 def _number(value: Any) -> float:
-    expect_one_number(np.shape(value))
-    return float(np.reshape(value, ()))
+    number = np.asarray(value)
+    if number.dtype.kind not in "fiub":
+        raise GradwitnessError(f"the loss must return one real number, got {type(value).__name__} of {number.dtype}")
+    expect_one_number(number.shape)
+    return float(number.reshape(()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -52,12 +53,27 @@ def _linear_vjp(g: Array, step: Step) -> Cotangents:
     )
 
 
+def _batch_last(x: Array) -> Array:
+    """Images (N, C, H, W) as (C, H, W, N): a window of them is made of runs W N long, where W alone is short."""
+    return x.transpose(1, 2, 3, 0)
+
+
+def _batch_first(x: Array) -> Array:
+    """Back to (N, C, H, W), in memory as it is: what follows elementwise keeps that order, and its long runs."""
+    return x.transpose(3, 0, 1, 2)
+
+
 def _pad(x: Array, padding: tuple[int, int]) -> Array:
-    """Images with their channels first, zeros around: (C, N, H + 2p, W + 2p), contiguous."""
+    """Images with their batch last, zeros around: (C, H + 2p, W + 2p, N), contiguous."""
     (n, c, h, w), (ph, pw) = x.shape, padding
-    padded = np.zeros((c, n, h + 2 * ph, w + 2 * pw), x.dtype)
-    padded[:, :, ph : ph + h, pw : pw + w] = x.transpose(1, 0, 2, 3)
+    padded = np.zeros((c, h + 2 * ph, w + 2 * pw, n), x.dtype)
+    padded[:, ph : ph + h, pw : pw + w] = _batch_last(x)
     return padded
+
+
+def _unpad(padded: Array, shape: tuple[int, ...], padding: tuple[int, int]) -> Array:
+    (_, _, h, w), (ph, pw) = shape, padding
+    return _batch_first(padded[:, ph : ph + h, pw : pw + w])
 
 
 def _windows(kernel: Sequence[int], output: Sequence[int], attributes: Any) -> Iterator[tuple[int, int, Any]]:
@@ -67,12 +83,24 @@ def _windows(kernel: Sequence[int], output: Sequence[int], attributes: Any) -> I
         for j in range(kernel[1]):
             rows = slice(i * dh, i * dh + (output[0] - 1) * sh + 1, sh)
             columns = slice(j * dw, j * dw + (output[1] - 1) * sw + 1, sw)
-            yield i, j, (Ellipsis, rows, columns)
+            yield i, j, (slice(None), rows, columns)
 
 
 def _grouped(x: Array, groups: int) -> Array:
     """Channels first (C, ...) as (groups, C / groups, everything else)."""
     return x.reshape(groups, x.shape[0] // groups, -1)
+
+
+def _taps(weight: Array, groups: int) -> Array:
+    """A matrix per kernel offset and group, (kh, kw, groups, out / groups, in / groups), contiguous for BLAS."""
+    out, inner, kh, kw = weight.shape
+    return np.ascontiguousarray(weight.transpose(2, 3, 0, 1)).reshape(kh, kw, groups, out // groups, inner)
+
+
+def _weight_of(taps: Array) -> Array:
+    """The reverse of `_taps`."""
+    kh, kw, groups, out, inner = taps.shape
+    return taps.reshape(kh, kw, groups * out, inner).transpose(2, 3, 0, 1)
 
 
 def _conv2d(x: Array, weight: Array, bias: Array | None, **attributes: Any) -> tuple[Array, Array]:
@@ -81,47 +109,40 @@ def _conv2d(x: Array, weight: Array, bias: Array | None, **attributes: Any) -> t
     Against im2col, which copies every image kernel-size times, the shifted images stay in cache.
     """
     groups, (out, _, *kernel) = attributes["groups"], weight.shape
-    images = _pad(x, attributes["padding"])
+    images, taps = _pad(x, attributes["padding"]), _taps(weight, groups)
     output = [
         (extent + 2 * p - d * (k - 1) - 1) // s + 1
         for extent, p, d, k, s in zip(
             x.shape[2:], attributes["padding"], attributes["dilation"], kernel, attributes["stride"], strict=True
         )
     ]
-    weights = weight.reshape(groups, out // groups, *weight.shape[1:])
-    total: Any = 0.0
+    total = np.zeros((groups, out // groups, math.prod(output) * len(x)), x.dtype)
     for i, j, window in _windows(kernel, output, attributes):
-        total = total + weights[..., i, j] @ _grouped(images[window], groups)
-    total = total.reshape(out, x.shape[0], *output)
+        total += taps[i, j] @ _grouped(images[window], groups)
+    total = total.reshape(out, *output, len(x))
     if bias is not None:
-        total = total + bias[:, None, None, None]
-    return total.transpose(1, 0, 2, 3), images
+        total += bias[:, None, None, None]
+    return _batch_first(total), images
 
 
 def _conv2d_vjp(g: Array, step: Step) -> Cotangents:
     x, weight, _ = step.operands
     images, groups = step.saved, step.attributes["groups"]
-    channels_first = np.ascontiguousarray(g.transpose(1, 0, 2, 3))
-    flat = _grouped(channels_first, groups)
-    weights = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
+    flat = _grouped(np.ascontiguousarray(_batch_last(g)), groups)
+    taps = _taps(weight, groups)
     by_images = np.zeros_like(images) if step.needs[0] else None
-    by_weights = np.empty_like(weights) if step.needs[1] else None
+    by_taps = np.empty_like(taps) if step.needs[1] else None
     for i, j, window in _windows(weight.shape[2:], g.shape[2:], step.attributes):
-        if by_weights is not None:
-            by_weights[..., i, j] = flat @ _transposed(_grouped(images[window], groups))
+        if by_taps is not None:
+            by_taps[i, j] = flat @ _transposed(_grouped(images[window], groups))
         if by_images is not None:
-            part = _transposed(weights[..., i, j]) @ flat
-            by_images[window] += part.reshape(images.shape[:2] + g.shape[2:])
+            shifted = by_images[window]
+            shifted += (_transposed(taps[i, j]) @ flat).reshape(shifted.shape)
     return (
         None if by_images is None else _unpad(by_images, x.shape, step.attributes["padding"]),
-        None if by_weights is None else by_weights.reshape(weight.shape),
+        None if by_taps is None else _weight_of(by_taps),
         flat.sum(axis=2).reshape(-1) if step.needs[2] else None,
     )
-
-
-def _unpad(padded: Array, shape: tuple[int, ...], padding: tuple[int, int]) -> Array:
-    (_, _, h, w), (ph, pw) = shape, padding
-    return padded[:, :, ph : ph + h, pw : pw + w].transpose(1, 0, 2, 3)
 
 
 RULES: dict[str, Rule] = {

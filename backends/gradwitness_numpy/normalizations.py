@@ -69,13 +69,15 @@ def _batch_norm(x: Array, weight: Array, bias: Array, *, eps: float) -> tuple[Ar
 
 
 def _batch_norm_vjp(g: Array, step: Step) -> Cotangents:
+    """As `_normalized_vjp`, whose two means are here the cotangents of bias and weight over the count."""
     normal, inverse = step.saved
     axes = (0, *range(2, g.ndim))
-    return (
-        _normalized_vjp(g * _channels(step.operands[1], g.ndim), normal, inverse, axes) if step.needs[0] else None,
-        (g * normal).sum(axis=axes) if step.needs[1] else None,
-        g.sum(axis=axes) if step.needs[2] else None,
-    )
+    by_weight, by_bias = (g * normal).sum(axis=axes), g.sum(axis=axes)
+    if not step.needs[0]:
+        return None, by_weight, by_bias
+    count = g.size // g.shape[1]
+    along, mean, scale = (_channels(v, g.ndim) for v in (by_weight / count, by_bias / count, step.operands[1]))
+    return scale * inverse * (g - mean - normal * along), by_weight, by_bias
 
 
 RULES: dict[str, Rule] = {

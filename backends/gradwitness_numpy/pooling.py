@@ -16,7 +16,7 @@ def _pad(x: Array, padding: Pair, fill: float) -> Array:
     (ph, pw), (h, w) = padding, x.shape[2:]
     if ph == pw == 0:
         return x
-    padded = np.full((*x.shape[:2], h + 2 * ph, w + 2 * pw), fill, x.dtype)
+    padded = np.full_like(x, fill, shape=(*x.shape[:2], h + 2 * ph, w + 2 * pw))
     padded[:, :, ph : ph + h, pw : pw + w] = x
     return padded
 
@@ -45,8 +45,8 @@ def _max_pool2d(x: Array, *, kernel_size: Pair, stride: Pair, padding: Pair) -> 
 def _max_pool2d_vjp(g: Array, step: Step) -> Cotangents:
     """Of elements that tie, the first in row-major order takes the whole cotangent."""
     images, winner = step.saved, step.output
-    result = np.zeros(images.shape, g.dtype)
-    free = np.ones(winner.shape, bool)
+    result = np.zeros_like(images)
+    free = np.ones_like(winner, bool)
     for window in _windows(images, step.attributes["kernel_size"], step.attributes["stride"]):
         taken = free & (images[window] == winner)
         result[window] += np.where(taken, g, 0.0)
@@ -65,7 +65,7 @@ def _avg_pool2d(x: Array, *, kernel_size: Pair, stride: Pair, padding: Pair) -> 
 def _avg_pool2d_vjp(g: Array, step: Step) -> Cotangents:
     kernel, stride, padding = (step.attributes[a] for a in ("kernel_size", "stride", "padding"))
     (n, c, h, w), (ph, pw) = step.operands[0].shape, padding
-    result = np.zeros((n, c, h + 2 * ph, w + 2 * pw), g.dtype)
+    result = np.zeros_like(step.operands[0], shape=(n, c, h + 2 * ph, w + 2 * pw))
     share = g / (kernel[0] * kernel[1])
     for window in _windows(result, kernel, stride):
         result[window] += share

@@ -31,6 +31,7 @@ class TorchBackend:
         ops=frozenset(OPS),
         requires=("torch",),
         install='pip install "gradwitness[torch]"',
+        native=True,
         growth={("conv2d", "float32"): 1 / 3, ("conv2d", "float64"): 1 / 3},  # oneDNN's gradients of weight and bias
         composed=frozenset({"one_hot", "dropout"}),  # F.one_hot refuses labels out of range, F.dropout draws its mask
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,35 +41,51 @@ class TorchPrepared:
         self._paths = wrt
         self._taped = frozenset() if self._by_hand else frozenset(implementation.reaching)
         self._unused = frozenset(wrt) - frozenset(implementation.reaching)
-        self._inputs = {path: self._tensor(a) for path, a in implementation.inputs.items()}
+        with _recording():
+            self._inputs = {path: self._tensor(a) for path, a in implementation.inputs.items()}
 
     def value(self, params: Primals) -> float:
-        return self.forward(self.place(params)).loss.item()
+        with self._expect_unmodified(placed := self.place(params)):
+            return self.forward(placed).loss.item()
 
     def value_and_gradient(self, params: Primals) -> tuple[float, dict[str, Array | None]]:
-        placed = self.place(params)
-        if self._by_hand is None:
-            tape = self.forward(placed)
-            value, gradient = tape.loss.item(), self.backward(tape)
-        else:
-            loss, gradient = self._by_hand({**self._inputs, **placed})
-            value = _one_number(loss).item()
+        with self._expect_unmodified(placed := self.place(params)):
+            if self._by_hand is None:
+                tape = self.forward(placed)
+                value, gradient = tape.loss.item(), self.backward(tape)
+            else:
+                with _recording():
+                    loss, gradient = self._by_hand({**self._inputs, **placed})
+                value = _one_number(loss).item()
         return value, {path: self._array(g) for path, g in gradient.items()}
 
+    @contextmanager
+    def _expect_unmodified(self, placed: Tensors) -> Iterator[None]:
+        """Raise GradwitnessError if a leaf is written to: torch counts the writes."""
+        leaves = {**self._inputs, **placed}
+        before = {path: x._version for path, x in leaves.items()}
+        yield
+        if written := [path for path, x in leaves.items() if x._version != before[path]]:
+            raise GradwitnessError(
+                f"the function modifies {', '.join(written)}, which belongs to the caller; let it work on a copy"
+            )
+
     def place(self, params: Primals) -> Tensors:
-        placed = {path: self._tensor(a) for path, a in params.items() if path not in self._unused}
-        for path in self._taped:
-            placed[path].requires_grad_()
-        return placed
+        with _recording():
+            placed = {path: self._tensor(a) for path, a in params.items() if path not in self._unused}
+            for path in self._taped:
+                placed[path].requires_grad_()
+            return placed
 
     def forward(self, placed: Tensors) -> Tape:
-        with torch.enable_grad():  # whatever the caller's grad mode
+        with _recording():
             leaves = {**self._inputs, **placed}
             return Tape(_one_number(self._loss(leaves)), leaves)
 
     def backward(self, tape: Tape) -> Gradients:
         if self._gradient is not None:
-            return self._gradient(tape.leaves)
+            with _recording():
+                return self._gradient(tape.leaves)
         gradients: Gradients = dict.fromkeys(self._paths)
         if tape.loss.requires_grad:
             by = {path: tape.leaves[path] for path in self._paths if path in self._taped}
@@ -78,7 +95,8 @@ class TorchPrepared:
 
     def forward_backward(self, placed: Tensors) -> Gradients:
         if self._by_hand is not None:
-            return self._by_hand({**self._inputs, **placed})[1]
+            with _recording():
+                return self._by_hand({**self._inputs, **placed})[1]
         return self.backward(self.forward(placed))
 
     def wait(self, x: Any) -> None:
@@ -95,6 +113,13 @@ class TorchPrepared:
         if gradient is None:
             return None
         return np.array(torch.as_tensor(gradient).detach().cpu().to(_WIDER[self._host]).numpy())
+
+
+@contextmanager
+def _recording() -> Iterator[None]:
+    """Autograd at work, whatever the caller's grad mode."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def _one_number(loss: Any) -> torch.Tensor:

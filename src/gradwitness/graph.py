@@ -300,6 +300,8 @@ def _explain_failure(error: Exception) -> str:
     text = str(error)
     numpy = "__array_ufunc__" in text or "unexpected keyword argument 'out'" in text
     hint = "\n  NumPy's functions cannot be traced: use those of gradwitness.ops." if numpy else ""
+    if Value.__name__ in text and not numpy:  # another framework's function, which says what it got
+        hint = '\n  A loss in a framework\'s own arrays is given by its backend: gw.verify({"torch": loss}, ...).'
     return f"the loss raised {type(error).__name__}: {text}{place}{hint}"
 
 

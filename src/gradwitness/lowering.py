@@ -109,9 +109,10 @@ def _pair(result: Any) -> tuple[Any, Any]:
 
 
 def _by_path(gradient: Any, problem: Problem, name: str) -> dict[str, Any]:
-    """The tree that a user's function returned, by path. Raises GradwitnessError for a path that is no leaf's."""
+    """The tree that a user's function returned, by path: what was asked for. Raises GradwitnessError for a path that
+    is no leaf's."""
     given = {} if gradient is None else tree.flatten(gradient, "params")
-    if not given or not set(given) <= set(problem.differentiated):
+    if not given or not set(given) <= set(problem.leaves):
         got = ", ".join(given) if isinstance(gradient, Mapping | list | tuple) else type(gradient).__name__
         raise GradwitnessError(
             f"{name}(params, batch) must return a gradient for each of {', '.join(problem.differentiated)}, "

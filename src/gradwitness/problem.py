@@ -48,9 +48,10 @@ class Candidate:
 class Problem:
     """A loss over `gradwitness.ops`, with the point at which its gradient is asked for.
 
-    loss: None where each candidate brings a loss of its own. params, batch: nested dicts, lists or tuples of arrays. Floating leaves of params are
-    differentiated, or the leaves of params or batch that `wrt` names by path. Floats are held as
-    float64, integers as int64. Raises ProblemError, with the path, for what cannot be differentiated.
+    loss: None where each candidate brings a loss of its own. params, batch: nested dicts, lists or
+    tuples of arrays. Floating leaves of params are differentiated, or the leaves of params or batch
+    that `wrt` names by path. Floats are held as float64, integers as int64. Raises ProblemError, with
+    the path, for what cannot be differentiated.
     """
 
     name: str
@@ -157,7 +158,8 @@ def _as_array(leaf: Any, path: str) -> Array:
         copy.flags.writeable = False  # whoever modifies an input is found out, and spoils nothing
         return copy
     raise ProblemError(
-        f"{path}: expected an array of floats, integers or booleans, got {type(leaf).__name__} of dtype {array.dtype}"
+        f"{path}: expected an array of floats, integers or booleans, got {type(leaf).__name__} of dtype {array.dtype}; "
+        "what is no array but a setting, a loss may close over"
     )
 
 

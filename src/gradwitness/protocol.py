@@ -17,7 +17,16 @@ from gradwitness.errors import UnknownName, UnsupportedError
 from gradwitness.graph import Graph
 from gradwitness.problem import Candidate, Problem
 
-__all__ = ["Array", "Backend", "Capabilities", "Interpreter", "Prepared", "Primals", "expect_options", "expect_supported"]
+__all__ = [
+    "Array",
+    "Backend",
+    "Capabilities",
+    "Interpreter",
+    "Prepared",
+    "Primals",
+    "expect_runnable",
+    "expect_supported",
+]
 
 Array = np.ndarray[Any, Any]
 Primals = Mapping[str, Array]  # the differentiated leaves by path: float64, exact in the candidate's dtype
@@ -35,6 +44,7 @@ class Capabilities:
     growth: how its sums round, by op ("sum" for plain sums) and dtype: the exponent p with which k terms
     leave an error of u k**p sqrt(sum of squares). 0, the default, is what independent roundings would
     leave, 1/2 what adding one term after another does. The conformance suite measures it.
+    native: it runs losses in the framework's own arrays, and gradients written by hand.
     options: names of what `Candidate.options` may hold.
     """
 
@@ -46,6 +56,7 @@ class Capabilities:
     interpreter: bool = False
     composed: frozenset[str] = frozenset()
     growth: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    native: bool = False
     options: tuple[str, ...] = ()
 
     def growth_in(self, dtype: str) -> dict[str, float]:
@@ -102,8 +113,12 @@ class Backend(Protocol):
         ...
 
 
-def expect_options(backend: Backend, candidate: Candidate) -> None:
-    """Raise UnknownName for an option that the backend does not take."""
+def expect_runnable(backend: Backend, candidate: Candidate) -> None:
+    """Raise UnsupportedError for a candidate that the backend cannot run, UnknownName for an option that it lacks."""
+    if not backend.capabilities.native and (candidate.is_written_by_hand or callable(candidate.loss)):
+        raise UnsupportedError(
+            f"{backend.name} runs losses over gradwitness.ops, and none in its own arrays or with a gradient by hand"
+        )
     for name in candidate.options:
         if name not in backend.capabilities.options:
             raise UnknownName(f"option of {backend.name}", name, backend.capabilities.options or ["none"])

@@ -105,6 +105,36 @@ class BackendConformance:
             for gradient, x in zip(found, (FIRST, SECOND, FIRST, SECOND), strict=True):
                 self._expect_gradient(np.asarray(gradient["x"]), x)
 
+    def test_a_loss_and_a_gradient_of_ones_own(self, dtype: str) -> None:
+        """In the framework's arrays, where the backend says that it is native: by value, by tape, and timed."""
+        if not self._capabilities().native:
+            pytest.skip(f"{self.backend} is not native")
+        candidate = Candidate(self.backend, _own_squares, gradient=_own_gradient)
+        prepared, primals = self._prepare(dtype, candidate), self._problem().primals
+        value, found = prepared.value_and_gradient(primals)
+        assert value == prepared.value(primals) == float(np.sum(FIRST**2 * TARGET))
+        assert found["unused"] is None, "a gradient that the function leaves out is None"
+        places = [prepared.place({**primals, "x": x}) for x in (FIRST, SECOND)]
+        tapes = [prepared.forward(placed) for placed in places]
+        timed = [prepared.backward(tape) for tape in tapes] + [prepared.forward_backward(placed) for placed in places]
+        prepared.wait(timed)
+        host = [found] + (timed if dtype in ("float64", "float32") else [])
+        for gradient, x in zip(host, (FIRST, FIRST, SECOND, FIRST, SECOND), strict=False):
+            assert np.asarray(gradient["x"]).tolist() == (2 * x * TARGET).tolist()
+
+    def test_other_leaves_take_the_place_of_the_problems(self, dtype: str) -> None:
+        """A floating leaf that is not differentiated may be given with the params, for that call alone."""
+        if not self._capabilities().native:
+            pytest.skip(f"{self.backend} is not native")
+        candidate = Candidate(self.backend, _own_squares, gradient=_own_gradient)
+        primals, other = self._problem().primals, {"target": 2 * TARGET}
+        for prepared in (self._prepare(dtype), self._prepare(dtype, candidate)):
+            before, moved = prepared.value_and_gradient(primals)[0], prepared.value_and_gradient(primals | other)
+            assert moved[0] != before
+            assert moved[0] == prepared.value(primals | other)
+            assert {path for path, g in moved[1].items() if g is not None} <= set(primals)
+            assert prepared.value_and_gradient(primals)[0] == before, "the problem's own leaf was not put back"
+
     def test_the_callers_arrays_are_left_alone(self, dtype: str) -> None:
         """Read-only arrays are accepted, arrays that can be written to come back as they were."""
         prepared, problem = self._prepare(dtype), self._problem()
@@ -140,10 +170,11 @@ class BackendConformance:
     def _problem(self) -> Problem:
         return _squares("mse" in self._capabilities().ops)
 
-    def _prepare(self, dtype: str) -> Prepared:
+    def _prepare(self, dtype: str, candidate: Candidate | None = None) -> Prepared:
         made = self._made()
         with made.precision("highest"):
-            return made.prepare(Candidate(self.backend), self._problem(), dtype=dtype, device="cpu")
+            chosen = candidate or Candidate(self.backend)
+            return made.prepare(chosen, self._problem(), dtype=dtype, device="cpu")
 
     def _verified(self, problems: list[Problem], dtype: str) -> Report:
         return verify_problems([(problem, [self.backend]) for problem in problems], Settings(dtypes=(dtype,)))
@@ -180,6 +211,15 @@ def _squares(by_mse: bool) -> Problem:
         return total
 
     return Problem("squares", loss, {"x": FIRST, "unused": np.ones(2)}, {"target": TARGET})
+
+
+def _own_squares(params: Any, batch: Any) -> Any:
+    """`_squares` in the arrays of any framework."""
+    return (params["x"] * params["x"] * batch["target"]).sum()
+
+
+def _own_gradient(params: Any, batch: Any) -> Any:
+    return {"x": 2 * params["x"] * batch["target"]}
 
 
 def _bits(gradient: Mapping[str, Array | None]) -> dict[str, bytes | None]:

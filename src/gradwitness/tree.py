@@ -13,10 +13,11 @@ __all__ = ["flatten", "rebuild"]
 def flatten(tree: Any, root: str) -> dict[str, Any]:
     """The leaves of `tree` by path. A bare leaf takes the path `root` ("params" or "batch").
 
-    Raises ProblemError for a key with a dot in it and for two leaves with one path.
+    A key may hold dots itself, as torch's names of parameters do. Raises ProblemError for an empty key
+    and for two leaves with one path.
     """
     leaves: dict[str, Any] = {}
-    for path, leaf in _walk(tree, ()):
+    for path, leaf in _walk(tree, (), root):
         name = ".".join(path) or root
         if name in leaves:
             raise ProblemError(f"{root}: two leaves have the path {name!r}; rename one of the keys")
@@ -29,19 +30,16 @@ def rebuild(tree: Any, leaves: Mapping[str, Any], root: str) -> Any:
     return _rebuild(tree, leaves, (), root)
 
 
-def _walk(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _walk(tree: Any, path: tuple[str, ...], root: str) -> Iterator[tuple[tuple[str, ...], Any]]:
     children = _children(tree)
     if children is None:
         yield path, tree
         return
     for key, child in children:
         name = str(key)
-        if "." in name or not name:
-            where = ".".join(path) or "the top level"
-            raise ProblemError(
-                f"key {name!r} in {where}: a dot joins levels in paths, so keys must be free of dots and not empty"
-            )
-        yield from _walk(child, (*path, name))
+        if not name:
+            raise ProblemError(f"an empty key in {'.'.join(path) or root}: paths are made of keys, so each needs a name")
+        yield from _walk(child, (*path, name), root)
 
 
 def _children(tree: Any) -> list[tuple[Any, Any]] | None:

@@ -28,11 +28,16 @@ def test_paths_join_levels_with_dots_and_rebuild_restores_the_structure() -> Non
     assert leaves == {"layers.0.w": 1, "layers.1.w": 2, "pair.0": 3, "pair.1": 4, "b": 5}
     assert rebuild(tree, leaves, "params") == tree
     assert flatten(7, "params") == {"params": 7}
+    assert flatten({"hidden.weight": 1, "hidden.bias": 2}, "params") == {"hidden.weight": 1, "hidden.bias": 2}
 
 
 @pytest.mark.parametrize(
     ("tree", "says"),
-    [({"a.b": 1}, "'a.b'.*free of dots"), ({0: 1, "0": 2}, "two leaves have the path '0'"), ({"": 1}, "not empty")],
+    [
+        ({"a.b": 1, "a": {"b": 2}}, "two leaves have the path 'a.b'"),
+        ({0: 1, "0": 2}, "two leaves have the path '0'"),
+        ({"a": {"": 1}}, "an empty key in a"),
+    ],
 )
 def test_ambiguous_paths_are_refused(tree: Any, says: str) -> None:
     with pytest.raises(ProblemError, match=says):

@@ -46,3 +46,17 @@ def test_the_loss(example: str) -> None:
     loss = np.asarray(printed(example)["loss"])
     assert loss.shape == (() if example == "jax" else (1,))
     np.testing.assert_allclose(np.ravel(loss), [LOSS], rtol=DIGITS)
+
+
+@pytest.mark.slow
+def test_the_programs_agree_with_each_other() -> None:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "article_verified.py")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "12 gradients: 12 agree"
+    assert {line.split()[2] for line in done.stdout.splitlines() if line.startswith("article")} == {
+        "torch",
+        "compiled",
+        "jax",
+    }

@@ -1,4 +1,4 @@
-"""The README's example and tables: `python -m tests.project.readme` prints the tables into it afresh."""
+"""The README's examples and tables: `python -m tests.project.readme` prints the tables into it afresh."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from pathlib import Path
 
 from gradwitness_numpy.rules import RULES
 
-__all__ = ["README", "agreement", "example", "fault", "planted_sign", "table_in"]
+__all__ = ["README", "agreement", "example", "fault", "own_agreement", "own_fault", "planted_sign", "table_in"]
 
 README = Path(__file__).parents[2] / "README.md"
 
 
-def example() -> str:
-    """The first Python block."""
-    found = re.search(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert found
-    return found[1]
+def example(number: int = 0) -> str:
+    """A Python block."""
+    found: list[str] = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    return found[number]
 
 
 def table_in(text: str, name: str) -> str:
@@ -30,11 +29,28 @@ def table_in(text: str, name: str) -> str:
     return found[1]
 
 
-def agreement() -> str:
-    """What the example prints."""
+def printed(source: str) -> str:
+    """What a program prints."""
     with contextlib.redirect_stdout(io.StringIO()) as output:
-        exec(compile(example(), str(README), "exec"), {})  # noqa: S102  # the README's own example
+        exec(compile(source, str(README), "exec"), {})  # noqa: S102  # the README's own example
     return output.getvalue()
+
+
+def agreement() -> str:
+    """What the first example prints."""
+    return printed(example())
+
+
+def own_agreement() -> str:
+    """What the second example prints: nothing, as its assertion holds."""
+    return printed(example(1))
+
+
+def own_fault() -> str:
+    """What the second example's assertion would show with a mean for a sum."""
+    wrong = example(1).replace("g.sum(axis=0)", "g.mean(axis=0)")
+    assert wrong != example(1)
+    return printed(wrong.replace("assert gw.verify(", "report = gw.verify(") + "print(repr(report))")
 
 
 @contextlib.contextmanager
@@ -56,9 +72,9 @@ def fault() -> str:
 
 def main() -> None:
     text = README.read_text(encoding="utf-8")
-    for name, printed in (("agreement", agreement()), ("fault", fault())):
+    for name, table in (("agreement", agreement()), ("fault", fault()), ("own fault", own_fault())):
         text = text.replace(
-            f"<!-- table: {name} -->\n```\n{table_in(text, name)}```", f"<!-- table: {name} -->\n```\n{printed}```"
+            f"<!-- table: {name} -->\n```\n{table_in(text, name)}```", f"<!-- table: {name} -->\n```\n{table}```"
         )
     README.write_text(text, encoding="utf-8")
 

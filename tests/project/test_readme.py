@@ -1,4 +1,4 @@
-"""The README tells the truth: its example runs, and prints the verdicts that stand there."""
+"""The README tells the truth: its examples run, and print the verdicts that stand there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.project.readme import README, agreement, fault, table_in
+from tests.project.readme import README, agreement, fault, own_agreement, own_fault, table_in
 
 TEXT = README.read_text(encoding="utf-8")
 
@@ -30,6 +30,19 @@ def test_the_planted_fault_prints_the_other_table() -> None:
     printed = fault()
     assert verdicts(printed) == verdicts(table_in(TEXT, "fault"))
     assert {b for _, b, v in verdicts(printed) if v != "agree"} == {"numpy"}
+
+
+def test_the_second_example_holds() -> None:
+    assert own_agreement() == ""
+
+
+def test_the_second_example_with_a_mean_for_a_sum_says_who_and_where() -> None:
+    said = own_fault().splitlines()
+    shown = table_in(TEXT, "own fault").splitlines()
+    assert [line.split(":")[:3] for line in said] == [line.split(":")[:3] for line in shown]
+    assert said[0] == "gradwitness: 6 gradients: 5 agree, 1 disagree"
+    assert said[1].startswith("loss float64 mine b: disagree: finite differences refute it at [")
+    assert len(said) <= 12
 
 
 def test_local_links_lead_somewhere() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,8 +14,8 @@ from gradwitness.dtypes import find_dtype
 from gradwitness.evidence.computational_noise import computational_noise
 from gradwitness.evidence.finite_difference import Differences, Differencing
 from gradwitness.evidence.jitter import Jitter
-from gradwitness.evidence.noise_floor import TensorFloor
-from gradwitness.evidence.norms import norm
+from gradwitness.evidence.noise_floor import NoiseFloor, TensorFloor, joint
+from gradwitness.evidence.norms import norm, typical
 from gradwitness.problem import Problem
 from gradwitness.protocol import Prepared
 
@@ -25,22 +25,25 @@ Array = np.ndarray[Any, Any]
 Leaves = Mapping[str, Array]
 
 
-NOISE = 10.0  # an element of up to so many floors of float64 is nothing but noise
-
-
 @dataclass(frozen=True)
 class OwnEvidence:
     """What a candidate's own loss says about its gradient at one point.
 
-    losses: the floors of the loss at the point and at each neighbour; floors: those of the gradients.
-    differences: by each leaf, which `differencing` can extend. dtype: that in which they were taken.
+    losses: the floors of the loss at the point and at each neighbour. sensitivity: by leaf, the spread
+    that jittered inputs make in float64; floors: that and the spread in the dtype's own arithmetic.
+    fine: the gradients in float64, None where the dtype on trial is float64 or there is no other.
+    differences: by each leaf, which `differencing` can extend; dtype: that in which they were taken.
+    scale: the largest product of gradient and value of any leaf.
     """
 
     losses: tuple[float, ...]
+    sensitivity: Mapping[str, TensorFloor]
     floors: Mapping[str, TensorFloor]
+    fine: Mapping[str, Array] | None
     differences: Mapping[str, Differences]
     differencing: Differencing
     dtype: str
+    scale: float
 
 
 def own_evidence(
@@ -54,45 +57,38 @@ def own_evidence(
 ) -> OwnEvidence:
     """Gather it from the candidate in the dtype on trial, `narrow`, and in float64, `wide`, unless it has none.
 
-    The problem is at a point that `dtype` can hold.
+    The problem is at a point that `dtype` can hold. In float64 the two are the same.
     """
-    losses, floors = _floors(narrow, wide, problem, dtype, neighbours, seed)
     finest, taken_in = (narrow, dtype) if wide is None else (wide, "float64")
-
-    def loss_of(path: str, moved: Array) -> float:
-        return finest.value({**problem.primals, path: moved})
-
-    loss = finest.value(problem.primals)
-    differencing = Differencing(loss_of, problem.primals, loss, _noise(finest, problem, loss, taken_in, seed))
-    return OwnEvidence(losses, floors, differencing.by_every_leaf(seed=(seed, 2)), differencing, taken_in)
-
-
-def _floors(
-    narrow: Prepared, wide: Prepared | None, problem: Problem, dtype: str, neighbours: Sequence[Leaves], seed: int
-) -> tuple[tuple[float, ...], dict[str, TensorFloor]]:
-    """Of the losses, at the point and at each neighbour, and of the gradients."""
-    floating = {path: x for path, x in problem.leaves.items() if x.dtype.kind == "f"}
-    places = [floating, *({**floating, **neighbour} for neighbour in neighbours)]
-    inside = Jitter(dtype, inside=True, seed=(seed, 1))
-    own = inside.floor(partial(_run, narrow, problem), floating)
-    losses = [inside.value_floor(narrow.value, place) for place in places]
-    if wide is None:
-        return tuple(losses), own.tensors
-    outside = Jitter(dtype, inside=False, seed=(seed, 1))
-    found = outside.floor(partial(_run, wide, problem), floating)
-    losses = [math.hypot(x, outside.value_floor(wide.value, place)) for x, place in zip(losses, places, strict=True)]
-    finest = own if dtype == "float64" else Jitter("float64", inside=True, seed=(seed, 1)).floor(
-        partial(_run, wide, problem), floating
+    jitters = [(narrow, Jitter(dtype, True, problem.differentiated, (seed, 1)))]
+    jitters += [] if wide is None else [(wide, Jitter(dtype, False, problem.differentiated, (seed, 1)))]
+    floors = [_floor(prepared, jitter, problem) for prepared, jitter in jitters]
+    floating, wanted = _floating(problem), problem.primals
+    nearby = [
+        math.hypot(*(jitter.value_floor(prepared.value, {**floating, **place}) for prepared, jitter in jitters))
+        for place in neighbours
+    ]
+    differencing = _differencing(finest, problem, taken_in, seed)
+    gradients = _run(finest, problem, wanted)[1]
+    return OwnEvidence(
+        (math.hypot(*(floor.value for floor in floors)), *nearby),
+        floors[-1].tensors,
+        {path: joint(floors[0].tensors[path], floors[-1].tensors[path]) for path in wanted},
+        None if wide is None or dtype == "float64" else gradients,
+        differencing.by_every_leaf(seed=(seed, 2)),
+        differencing,
+        taken_in,
+        max(norm(g) * typical(wanted[path]) for path, g in gradients.items()),
     )
-    gradients = _run(wide, problem, problem.primals)[1]
-    noise = {path: np.abs(g) <= NOISE * finest.tensors[path].elements for path, g in gradients.items()}
-    return tuple(losses), {path: _merged(found.tensors[path], own.tensors[path], noise[path]) for path in gradients}
 
 
-def _merged(floor: TensorFloor, own: TensorFloor, is_noise: Array) -> TensorFloor:
-    """The floor, with the dtype's own where float64 computes nothing but noise."""
-    elements = np.where(is_noise, np.hypot(floor.elements, own.elements), floor.elements)
-    return replace(floor, norm=max(floor.norm, norm(elements)), elements=elements)
+def _floating(problem: Problem) -> dict[str, Array]:
+    return {path: x for path, x in problem.leaves.items() if x.dtype.kind == "f"}
+
+
+def _floor(prepared: Prepared, jitter: Jitter, problem: Problem) -> NoiseFloor:
+    run, floating = partial(_run, prepared, problem), _floating(problem)
+    return jitter.floor(run, floating, run(floating))
 
 
 def _run(prepared: Prepared, problem: Problem, leaves: Leaves) -> tuple[float, dict[str, Array]]:
@@ -106,15 +102,21 @@ def _run(prepared: Prepared, problem: Problem, leaves: Leaves) -> tuple[float, d
     return loss, gradients
 
 
-def _noise(prepared: Prepared, problem: Problem, loss: float, dtype: str, seed: int) -> float:
-    """The rounding error of the loss: measured, as a loss called in float64 may compute in less; at least u |loss|."""
-    rng = np.random.default_rng([seed, 5])
-    directions = {
-        path: rng.standard_normal(x.shape) * (float(np.sqrt(np.mean(x * x))) or 1.0)
-        for path, x in problem.primals.items()
-    }
+def _differencing(prepared: Prepared, problem: Problem, dtype: str, seed: int) -> Differencing:
+    """Differences of the loss. Where it raises, as it has left its domain, it is NaN, and that difference is dropped.
 
-    def along(t: float) -> float:
-        return prepared.value({path: x + t * directions[path] for path, x in problem.primals.items()})
+    Its rounding error is measured, as a loss called in float64 may compute in less; it is at least u |loss|.
+    """
 
-    return max(computational_noise(along), find_dtype(dtype).unit_roundoff * abs(loss))
+    def value(leaves: Leaves) -> float:
+        try:
+            return prepared.value(leaves)
+        except Exception:  # noqa: BLE001  # a domain error may be any
+            return math.nan
+
+    rng, primals = np.random.default_rng([seed, 5]), problem.primals
+    directions = {path: rng.standard_normal(x.shape) * typical(x) for path, x in primals.items()}
+    noise = computational_noise(lambda t: value({path: x + t * directions[path] for path, x in primals.items()}))
+    loss = prepared.value(primals)
+    noise = max(noise, find_dtype(dtype).unit_roundoff * abs(loss))
+    return Differencing(lambda path, moved: value({**primals, path: moved}), primals, loss, noise)

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from gradwitness.evidence.norms import typical
+
 __all__ = ["Differences", "Differencing", "Probe", "textbook_difference"]
 
 Array = np.ndarray[Any, Any]
@@ -93,7 +95,7 @@ class Differencing:
     def by_coordinates(self, path: str, indices: Sequence[int]) -> tuple[Probe, ...]:
         """By single coordinates (flat indices) of a leaf; those that are finite."""
         x = self.primals[path]
-        return tuple(p for i in indices if np.isfinite((p := self._by_coordinate(path, i, _typical(x))).bound))
+        return tuple(p for i in indices if np.isfinite((p := self._by_coordinate(path, i, typical(x))).bound))
 
     def _by_leaf(self, path: str, rng: np.random.Generator) -> Differences:
         x = self.primals[path]
@@ -105,7 +107,7 @@ class Differencing:
             probes += tuple(p for p in directions if np.isfinite(p.bound))
         return Differences(probes, len(chosen), x.size)
 
-    def _by_coordinate(self, path: str, index: int, typical: float) -> Probe:
+    def _by_coordinate(self, path: str, index: int, scale: float) -> Probe:
         x = self.primals[path]
 
         def along(t: float) -> float:
@@ -113,13 +115,13 @@ class Differencing:
             moved.flat[index] += t
             return self.loss_of(path, moved)
 
-        value, bound = self._derivative(along, max(abs(float(x.flat[index])), typical))
+        value, bound = self._derivative(along, max(abs(float(x.flat[index])), scale))
         textbook = (along(TEXTBOOK_STEP) - along(-TEXTBOOK_STEP)) / (2 * TEXTBOOK_STEP)
         return Probe(value, bound, index=index, textbook=textbook)
 
     def _by_direction(self, path: str, v: Array) -> Probe:
         x = self.primals[path]
-        value, bound = self._derivative(lambda t: self.loss_of(path, x + t * v), _typical(x))
+        value, bound = self._derivative(lambda t: self.loss_of(path, x + t * v), typical(x))
         return Probe(value, bound, direction=v)
 
     def _derivative(self, along: Callable[[float], float], scale: float) -> tuple[float, float]:
@@ -159,10 +161,6 @@ def textbook_difference(gradients: Mapping[str, Array], differences: Mapping[str
     a, n = np.array(analytic), np.array(numeric)
     total = float(np.linalg.norm(a) + np.linalg.norm(n))
     return float(np.linalg.norm(a - n)) / total if total else 0.0
-
-
-def _typical(x: Array) -> float:
-    return float(np.sqrt(np.mean(x * x))) or 1.0
 
 
 def _rounding(noise: float, step: float) -> float:

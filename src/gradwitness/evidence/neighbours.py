@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradwitness.dtypes import round_to
+from gradwitness.evidence.norms import typical
 
 __all__ = ["draw_neighbours"]
 
@@ -37,6 +38,5 @@ def draw_neighbours(
 
 
 def _moved(x: Array, rng: np.random.Generator) -> Array:
-    typical = float(np.sqrt(np.mean(x * x))) or 1.0
-    moved: Array = x + DISTANCE * typical * rng.standard_normal(x.shape)
+    moved: Array = x + DISTANCE * typical(x) * rng.standard_normal(x.shape)
     return moved

@@ -21,7 +21,16 @@ from gradwitness.ops import find_op
 from gradwitness.ops.vocabulary import Rounding
 from gradwitness.protocol import Interpreter
 
-__all__ = ["AMPLIFICATION", "JITTER", "NODES", "NoiseFloor", "TensorFloor", "noise_floor", "tensor_floor", "value_floor"]
+__all__ = [
+    "AMPLIFICATION",
+    "NoiseFloor",
+    "TensorFloor",
+    "joint",
+    "noise_floor",
+    "scaled",
+    "tensor_floor",
+    "value_floor",
+]
 
 Array = np.ndarray[Any, Any]
 Growth = Mapping[str, float]
@@ -31,20 +40,23 @@ SHRINKAGE = 4  # a row's mean square counts for as much as this many runs of eac
 AMPLIFICATION = 2.0**20  # at u itself float64 would round the perturbation away
 
 
-NODES, JITTER = "nodes", "jitter"  # what was perturbed: every node of a graph, or the inputs of a black box
-
-
 @dataclass(frozen=True)
 class TensorFloor:
-    """The floor of one gradient: `norm`, the rms norm of its deviations, and `elements`, its shape, their rms.
-
-    perturbed: NODES or JITTER, which explains less of what rounding does.
-    """
+    """The floor of one gradient: `norm`, the rms norm of its deviations, and `elements`, its shape, their rms."""
 
     norm: float
     elements: Array
     runs: int = RUNS
-    perturbed: str = NODES
+
+
+def joint(one: TensorFloor, other: TensorFloor) -> TensorFloor:
+    """What two independent causes explain together."""
+    return TensorFloor(float(np.hypot(one.norm, other.norm)), np.hypot(one.elements, other.elements), one.runs)
+
+
+def scaled(floor: TensorFloor, factor: float) -> TensorFloor:
+    """The same of a rounding so many times as large."""
+    return TensorFloor(factor * floor.norm, factor * floor.elements, floor.runs)
 
 
 @dataclass(frozen=True)

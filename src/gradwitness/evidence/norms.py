@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["norm", "rms"]
+__all__ = ["norm", "rms", "typical"]
 
 Array = np.ndarray[Any, Any]
 
@@ -26,3 +26,8 @@ def rms(x: Array) -> Array:
         return np.full(x.shape[1:], largest)
     result: Array = largest * np.sqrt(np.mean((x / largest) ** 2, axis=0))
     return result
+
+
+def typical(x: Array) -> float:
+    """The root mean square of a leaf's elements, the scale by which it is moved; 1 for zeros."""
+    return float(np.sqrt(np.mean(x * x))) or 1.0

@@ -19,6 +19,7 @@ HEADERS = (
     "error",
     "floor",
     "error/floor",
+    "limit",
     "fd error",
     "textbook",
     "verdict",
@@ -39,12 +40,14 @@ def table(rows: Sequence[Row], *, verbose: bool, color: bool) -> str:
     details = [describe(row) for row in rows if row.verdict is not Verdict.AGREE]
     remarks = Counter(row.message for row in rows if row.verdict is Verdict.AGREE and row.message)
     details += [f"{count} that agree were {message}" for message, count in remarks.items()]
+    measured = {(row.dtype, row.against): None for row in rows if row.against}
+    details += [f"{dtype}: error is the distance from the gradient of {label}" for dtype, label in measured]
     if details:
         lines += ["", *_deduplicated(details)]
     return "\n".join([*lines, "", summary(rows)])
 
 
-_ALIGN = ("left", "left", "left", "left", "right", "right", "right", "right", "right", "left")
+_ALIGN = ("left", "left", "left", "left", "right", "right", "right", "right", "right", "right", "left")
 
 
 def summary(rows: Sequence[Row]) -> str:
@@ -93,6 +96,7 @@ def _line(row: Row, color: bool) -> list[str]:
         "referee" if row.referee else _relative(row, row.error),
         _relative(row, row.floor),
         "" if row.error is None or row.floor is None else _ratio(row.error, row.floor),
+        _relative(row, row.limit),
         _relative(row, row.fd_error),
         "" if row.textbook is None else f"{row.textbook:.0e} {'ok' if row.textbook < TEXTBOOK_RULE else 'FAILS'}",
         verdict,

@@ -1,15 +1,15 @@
 """Candidates that bring losses of their own: each judged by numerical derivatives of its loss, and by the others.
 
-No vote is counted. Losses are held against the first candidate's. Gradients are held against the
-first one that the numerical derivatives of its own loss do not refute; where two differ, both are
-differenced again at the places where they differ most, so that the one at fault is named.
+No vote is counted. Losses are held against those of the first candidate whose losses are finite and the
+same from call to call. Gradients are held against the first that its own differences confirm; where
+two differ, both are differenced again at the places where they differ most, so that the one at fault is named.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -20,13 +20,24 @@ from gradwitness import registry
 from gradwitness.evidence.black_box import OwnEvidence, own_evidence
 from gradwitness.evidence.finite_difference import Differences
 from gradwitness.evidence.neighbours import draw_neighbours
-from gradwitness.evidence.noise_floor import JITTER, TensorFloor
+from gradwitness.evidence.noise_floor import TensorFloor, joint
+from gradwitness.evidence.norms import typical
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Prepared
 from gradwitness.report import Row
-from gradwitness.verdict import Judgement, LossJudgement, TensorEvidence, Verdict, judge, judge_loss, reach, refutes
+from gradwitness.verdict import (
+    JITTER_REACH,
+    BlackBoxEvidence,
+    Judgement,
+    LossJudgement,
+    Verdict,
+    compare,
+    judge_black_box,
+    judge_loss,
+    stands_against,
+)
 from gradwitness.verify.settings import Settings
-from gradwitness.verify.trial import Trial, attempt, doubtful, error_row, first_lines, judged_row, prepare, textbook, trial
+from gradwitness.verify.trial import Trial, attempt, first_lines, judged_row, prepare, textbook, trial
 
 __all__ = ["black_boxes"]
 
@@ -34,30 +45,53 @@ Array = np.ndarray[Any, Any]
 Primals = Mapping[str, Array]
 Progress = Callable[[str], None]
 PLACES = 3  # at which two gradients that differ are differenced again
+ITSELF = "itself in float64"
 
 
 @dataclass
 class _Witness:
-    """One candidate that ran. note: why its differences were not taken in float64; differences grow as doubts arise."""
+    """One candidate that ran. notes: what there is to say of how; differences grow as doubts arise."""
 
     label: str
     blank: Row
+    problem: Problem
     tried: Trial
     evidence: OwnEvidence
     differences: dict[str, Differences]
-    note: str
-    loss: LossJudgement = LossJudgement()
+    notes: list[str]
+    loss: LossJudgement = field(default_factory=LossJudgement)
 
-    def gradient(self, path: str) -> Array | None:
-        """The gradient in float64; None where it is missing, misshapen or not finite."""
-        found, shape = self.tried.gradients.get(path), self.evidence.floors[path].elements.shape
+    @property
+    def is_steady(self) -> bool:
+        """Whether the same call gives the same answer."""
+        return not any(self.tried.unsteady.values())
+
+    def finest(self, path: str) -> Array | None:
+        """The gradient in float64 if there is one, else in the dtype on trial; None where it is no finite gradient."""
+        found, shape = self.tried.gradients.get(path), self.problem.primals[path].shape
         if found is None or found.shape != shape or not np.all(np.isfinite(found)):
             return None
-        return found.astype(np.float64)
+        return found.astype(np.float64) if self.evidence.fine is None else self.evidence.fine[path]
 
-    def is_refuted(self, path: str) -> bool:
-        gradient = self.gradient(path)
-        return gradient is None or refutes(self.differences[path], gradient, self.evidence.floors[path])
+    def finest_floor(self, path: str) -> TensorFloor:
+        """What rounding explains of the finest gradient; in float64 that is less than in the dtype on trial."""
+        return (self.evidence.floors if self.evidence.fine is None else self.evidence.sensitivity)[path]
+
+    def evidence_on(self, path: str) -> BlackBoxEvidence:
+        own = self.evidence
+        return BlackBoxEvidence(
+            self.blank.dtype,
+            None if own.fine is None else own.fine[path],
+            own.sensitivity[path],
+            own.floors[path],
+            self.differences[path],
+            typical(self.problem.primals[path]),
+            own.scale,
+        )
+
+    def judgement(self, path: str) -> Judgement:
+        """By what the candidate itself gives."""
+        return judge_black_box(self.tried.gradients.get(path), self.evidence_on(path))
 
     def look_closer(self, path: str, indices: Sequence[int], settings: Settings) -> None:
         """Take differences by further coordinates."""
@@ -101,12 +135,20 @@ def _witness(
         problem = problem.rounded(blank.dtype)
         prepared = prepare(candidate, problem, blank.dtype, blank.device)
         if neighbours is None:
-            neighbours = draw_neighbours(
-                problem.primals, lambda p: bool(np.isfinite(prepared.value(p))), blank.dtype, seed=(settings.seed, 4)
-            )
+            is_usable = partial(_is_finite_at, prepared)
+            neighbours = draw_neighbours(problem.primals, is_usable, blank.dtype, seed=(settings.seed, 4))
         tried = trial(prepared, problem.primals, neighbours, blank.device)
         evidence, note = _evidence(blank, candidate, problem, prepared, neighbours, settings.seed)
-    return _Witness(blank.candidate, blank, tried, evidence, dict(evidence.differences), note), neighbours
+    notes = [note] if note else []
+    return _Witness(blank.candidate, blank, problem, tried, evidence, dict(evidence.differences), notes), neighbours
+
+
+def _is_finite_at(prepared: Prepared, primals: Primals) -> bool:
+    """Whether the loss is defined there; one that checks its domain may raise."""
+    try:
+        return math.isfinite(prepared.value(primals))
+    except Exception:  # noqa: BLE001  # a domain error may be any
+        return False
 
 
 def _evidence(
@@ -126,106 +168,107 @@ def _evidence(
 
 def _judged(witnesses: Sequence[_Witness], problem: Problem, settings: Settings) -> dict[str, list[Row]]:
     rows: dict[str, list[Row]] = {witness.label: [] for witness in witnesses}
+    first = next((w for w in witnesses if w.is_steady and all(map(math.isfinite, w.tried.losses))), None)
     for witness in witnesses:
-        witness.loss = _compared(witness, witnesses[0])
+        witness.loss = _compared(witness, first or witness)
     for path in problem.differentiated:
-        found = _rows_of(path, witnesses, problem, settings)
-        for label, row in found.items():
+        _look_closer(path, witnesses, settings)
+        for label, row in _rows_of(path, witnesses).items():
             rows[label].append(row)
     return rows
 
 
 def _compared(witness: _Witness, first: _Witness) -> LossJudgement:
-    """A loss against the first candidate's."""
+    """A loss against another."""
     if witness is first:
         return LossJudgement()
     pairs = zip(first.evidence.losses, witness.evidence.losses, strict=True)
-    floors = [math.hypot(a, b) if math.isfinite(b) else a for a, b in pairs]  # a loss of NaN excuses nothing
-    return judge_loss(witness.tried.losses, first.tried.losses, floors, perturbed=JITTER, whose=repr(first.label))
+    spreads = [math.hypot(a, b) if math.isfinite(b) else a for a, b in pairs]  # a loss of NaN excuses nothing
+    return judge_loss(witness.tried.losses, first.tried.losses, spreads, reach=JITTER_REACH, whose=repr(first.label))
 
 
-def _rows_of(path: str, witnesses: Sequence[_Witness], problem: Problem, settings: Settings) -> dict[str, Row]:
-    """The row of each candidate for one gradient."""
-    comparable = [w for w in witnesses if not w.loss.verdict and w.gradient(path) is not None]
-    for one, other in combinations(comparable, 2):
+def _comparable(witnesses: Sequence[_Witness], path: str) -> list[_Witness]:
+    return [w for w in witnesses if w.is_steady and not w.loss.verdict and w.finest(path) is not None]
+
+
+def _look_closer(path: str, witnesses: Sequence[_Witness], settings: Settings) -> None:
+    """Where two differ, both are differenced; a loss that fails there keeps the differences that it has."""
+    for one, other in combinations(_comparable(witnesses, path), 2):
         places = _places(one, other, path)
         for witness in (one, other) if places else ():
-            witness.look_closer(path, places, settings)
-    reference = next((w for w in comparable if not w.is_refuted(path)), None)
-    judgements = {w.label: _judgement(w, reference, path) for w in witnesses}
-    is_doubted = any(
-        judgement.doubted and not _stands_by_itself(reference, w, path)
-        for w, judgement in zip(witnesses, judgements.values(), strict=True)
-    )
-    rows = {}
-    for w in witnesses:
-        held_against = reference if reference in comparable and w in comparable else None
-        row = _row(w, held_against, path, judgements[w.label], problem)
-        rows[w.label] = doubtful(row) if is_doubted and w in comparable else row
-    return rows
+            found = attempt(witness.blank, partial(witness.look_closer, path, places, settings))
+            if isinstance(found, Row):
+                witness.notes.append(f"differences at further places failed ({found.message})")
 
 
 def _places(one: _Witness, other: _Witness, path: str) -> list[int]:
     """Flat indices at which two gradients differ most, in floors and at all; none where rounding explains it."""
-    a, b, floor = one.gradient(path), other.gradient(path), _joint_floor(one, other, path)
+    a, b, floor = one.finest(path), other.finest(path), _joint_floor(one, other, path)
     assert a is not None
     assert b is not None
-    error, limits = np.abs(a - b).reshape(-1), reach(floor)
+    if compare(a, b, floor).ratio <= 1:
+        return []
+    error = np.abs(a - b).reshape(-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.where(error == 0, 0.0, error / floor.elements.reshape(-1))
-    if float(np.linalg.norm(error)) <= limits.norm * floor.norm and float(ratios.max()) <= limits.element:
-        return []
     worst = [int(np.argmax(error)), *(int(i) for i in np.argsort(-ratios)[:PLACES])]
     return [i for i in dict.fromkeys(worst) if error[i] > 0][:PLACES]
 
 
 def _joint_floor(one: _Witness, other: _Witness, path: str) -> TensorFloor:
     """What rounding explains of the distance between two gradients, each of which has its own."""
-    a, b = one.evidence.floors[path], other.evidence.floors[path]
-    return replace(a, norm=math.hypot(a.norm, b.norm), elements=np.hypot(a.elements, b.elements))
+    return joint(one.finest_floor(path), other.finest_floor(path))
 
 
-def _judgement(witness: _Witness, reference: _Witness | None, path: str) -> Judgement:
-    alone = reference is None or witness is reference
-    held_against = witness if reference is None else reference
-    floor = witness.evidence.floors[path] if alone else _joint_floor(witness, held_against, path)
-    gradient = held_against.gradient(path)
-    known = np.zeros(floor.elements.shape) if gradient is None else gradient
-    differences = witness.differences[path]
-    reached = any(abs(probe.value) > probe.bound for probe in differences.probes)
-    evidence = TensorEvidence(witness.blank.dtype, known, True, floor, differences, reached, peer=True)
-    judgement = judge(witness.tried.gradients.get(path), evidence, is_referee=alone)
+def _rows_of(path: str, witnesses: Sequence[_Witness]) -> dict[str, Row]:
+    """The row of each candidate for one gradient."""
+    judgements = {w.label: w.judgement(path) for w in witnesses}
+    peers = _comparable(witnesses, path)
+    confirmed = [w for w in peers if judgements[w.label].verdict is Verdict.AGREE]
+    standing = [w for w in peers if judgements[w.label].verdict is Verdict.INCONCLUSIVE]
+    reference = next(iter([*confirmed, *standing]), None)
+    for w in peers:
+        if reference is not None and w is not reference:
+            _held_against(w, reference, path, judgements)
+    return {w.label: _row(w, reference if w in peers else None, path, judgements[w.label]) for w in witnesses}
+
+
+def _held_against(witness: _Witness, reference: _Witness, path: str, judgements: dict[str, Judgement]) -> None:
+    """Doubt whoever cannot refute the other by its own differences, where the two differ beyond what rounding does."""
+    mine, other = witness.finest(path), reference.finest(path)
+    assert mine is not None
+    assert other is not None
+    found = compare(mine, other, _joint_floor(witness, reference, path))
+    if witness.evidence.fine is None:
+        judgements[witness.label] = replace(judgements[witness.label], error=found.error, ratio=found.ratio)
+    if found.ratio <= 1:
+        return
+    for doubted, gradient, by in ((witness, other, reference), (reference, mine, witness)):
+        judgement = judgements[doubted.label]
+        if judgement.verdict is Verdict.AGREE and not stands_against(doubted.evidence_on(path), gradient):
+            message = f"differs from {by.label!r} beyond rounding, and differences cannot tell which of the two is right"
+            judgements[doubted.label] = judgement.instead(Verdict.INCONCLUSIVE, message)
+
+
+def _row(witness: _Witness, reference: _Witness | None, path: str, judgement: Judgement) -> Row:
     if witness.tried.unsteady.get(path):
-        return replace(
-            judgement, verdict=Verdict.NONDETERMINISTIC, message=witness.tried.unsteady[path], doubted=False
-        )
-    if witness.loss.verdict:
-        return replace(judgement, verdict=witness.loss.verdict, message=witness.loss.message, doubted=False)
-    return judgement
-
-
-def _stands_by_itself(reference: _Witness | None, other: _Witness, path: str) -> bool:
-    """Whether the reference's own differences are fine enough to refute what the other says."""
-    gradient = other.gradient(path)
-    if reference is None or gradient is None:
-        return True
-    return refutes(reference.differences[path], gradient, reference.evidence.floors[path])
-
-
-def _row(
-    witness: _Witness, reference: _Witness | None, path: str, judgement: Judgement, problem: Problem
-) -> Row:
-    own = (reference or witness).gradient(path)
+        judgement = judgement.instead(Verdict.NONDETERMINISTIC, witness.tried.unsteady[path])
+    elif witness.loss.verdict:
+        judgement = judgement.instead(witness.loss.verdict, witness.loss.message)
+    compared = reference is not None and reference is not witness and witness.evidence.fine is None
+    against = ITSELF if witness.evidence.fine is not None else reference.label if compared and reference else None
+    known = (reference or witness).finest(path)
     row = judged_row(
         witness.blank,
         path,
-        np.zeros(problem.primals[path].shape) if own is None else own,
+        np.zeros(witness.problem.primals[path].shape) if known is None else known,
         judgement,
-        textbook=textbook(witness.tried.gradients, problem, witness.evidence.differences),
+        textbook=textbook(witness.tried.gradients, witness.problem, witness.evidence.differences),
         setup_seconds=witness.tried.prepared.setup_seconds,
-        against=None if judgement.error is None or reference is None else reference.label,
+        against=None if judgement.error is None else against,
         fd_dtype=witness.evidence.dtype,
     )
-    if not witness.note:
+    if not witness.notes:
         return row
-    return replace(row, message=f"{row.message} ({witness.note})" if row.message else witness.note)
+    note = "; ".join(dict.fromkeys(witness.notes))
+    return replace(row, message=f"{row.message} ({note})" if row.message else note)

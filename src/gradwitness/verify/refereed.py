@@ -7,12 +7,13 @@ from dataclasses import replace
 from functools import partial
 
 from gradwitness import registry
+from gradwitness.evidence.norms import norm, typical
 from gradwitness.evidence.referee import Floors, Testimony, testimony
 from gradwitness.problem import Candidate, Problem
 from gradwitness.report import Row
 from gradwitness.verdict import Judgement, TensorEvidence, Verdict, confirms, judge, judge_loss
 from gradwitness.verify.settings import Settings
-from gradwitness.verify.trial import Trial, attempt, doubtful, judged_row, prepare, textbook, trial
+from gradwitness.verify.trial import Trial, attempt, judged_row, prepare, textbook, trial
 
 __all__ = ["gather", "refereed"]
 
@@ -43,7 +44,7 @@ def refereed(
         else:
             rows += found[0]
             doubted |= found[1]
-    return [doubtful(row) if row.parameter in doubted else row for row in rows]
+    return [_doubtful(row) if row.parameter in doubted else row for row in rows]
 
 
 def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settings) -> tuple[list[Row], set[str]]:
@@ -71,18 +72,33 @@ def _judgements(tried: Trial, known: Testimony, floors: Floors, is_referee: bool
     for path in known.gradients:
         judgement = judge(tried.gradients.get(path), _evidence(path, known, floors), is_referee=is_referee)
         if tried.unsteady.get(path):
-            judgement = _instead(judgement, Verdict.NONDETERMINISTIC, tried.unsteady[path])
+            judgement = judgement.instead(Verdict.NONDETERMINISTIC, tried.unsteady[path])
         elif different.verdict:
-            judgement = _instead(judgement, different.verdict, different.message)
+            judgement = judgement.instead(different.verdict, different.message)
         found[path] = judgement
     return found
-
-
-def _instead(judgement: Judgement, verdict: Verdict, message: str) -> Judgement:
-    return replace(judgement, verdict=verdict, message=message, doubted=False)
 
 
 def _evidence(path: str, known: Testimony, floors: Floors) -> TensorEvidence:
     reference, differences = known.gradients[path], known.differences[path]
     confirmed = confirms(reference, known.dtype, known.own.tensors[path], differences)
-    return TensorEvidence(known.dtype, reference, confirmed, floors.tensors[path], differences, path in known.reached)
+    primals = known.problem.primals
+    scale = max(norm(g) * typical(primals[leaf]) for leaf, g in known.gradients.items())
+    return TensorEvidence(
+        known.dtype,
+        reference,
+        confirmed,
+        floors.tensors[path],
+        differences,
+        path in known.reached,
+        typical(primals[path]),
+        scale,
+    )
+
+
+def _doubtful(row: Row) -> Row:
+    """Where finite differences cannot say which of two is wrong, whoever agrees with the referee is doubtful too."""
+    if row.verdict is not Verdict.AGREE:
+        return row
+    message = "another candidate differs beyond the noise floor, and finite differences cannot tell which is right"
+    return replace(row, verdict=Verdict.INCONCLUSIVE, message=message)

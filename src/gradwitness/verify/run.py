@@ -80,7 +80,9 @@ def _candidates(loss: Any, backends: str | Sequence[str] | None) -> Candidates |
             )
         return None if backends is None else {label: Candidate(label) for label in _names(backends)}
     if backends is not None:
-        raise GradwitnessError("backends= chooses where one loss over gradwitness.ops runs; each candidate names its own")
+        raise GradwitnessError(
+            "backends= chooses where one loss over gradwitness.ops runs; each candidate names its own"
+        )
     if not loss:
         raise GradwitnessError("no candidates: give at least one, by its label")
     return {label: _candidate(label, given) for label, given in loss.items()}
@@ -154,9 +156,7 @@ def _without_referee(
     problem: Problem, candidates: Mapping[str, Candidate], dtype: str, settings: Settings, progress: Progress
 ) -> list[Row]:
     cells = [_blanks(problem, candidates, dtype, device) for device in settings.devices]
-    return [
-        row for blanks in cells for row in black_boxes(blanks, candidates, problem, settings, progress=progress)
-    ]
+    return [row for blanks in cells for row in black_boxes(blanks, candidates, problem, settings, progress=progress)]
 
 
 def _blanks(problem: Problem, candidates: Mapping[str, Candidate], dtype: str, device: str) -> dict[str, Row]:

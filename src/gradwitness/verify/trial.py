@@ -13,11 +13,11 @@ from gradwitness.errors import UnsupportedError
 from gradwitness.evidence.finite_difference import Differences, textbook_difference
 from gradwitness.evidence.norms import norm
 from gradwitness.problem import Candidate, Problem
-from gradwitness.protocol import Prepared, expect_options, expect_supported
+from gradwitness.protocol import Prepared, expect_runnable, expect_supported
 from gradwitness.report import Row
 from gradwitness.verdict import Judgement, Verdict, unsteady
 
-__all__ = ["Trial", "attempt", "doubtful", "error_row", "first_lines", "judged_row", "prepare", "textbook", "trial"]
+__all__ = ["Trial", "attempt", "error_row", "first_lines", "judged_row", "prepare", "textbook", "trial"]
 
 Array = np.ndarray[Any, Any]
 Primals = Mapping[str, Array]
@@ -43,7 +43,7 @@ def prepare(candidate: Candidate, problem: Problem, dtype: str, device: str) -> 
     registry.expect_installed(candidate.backend)
     backend = registry.backend(candidate.backend)
     expect_supported(backend, dtype, device)
-    expect_options(backend, candidate)
+    expect_runnable(backend, candidate)
     return backend.prepare(candidate, problem, dtype=dtype, device=device)
 
 
@@ -121,11 +121,3 @@ def judged_row(blank: Row, path: str, reference: Array, judgement: Judgement, **
         limit=judgement.limit,
         **more,
     )
-
-
-def doubtful(row: Row) -> Row:
-    """Where finite differences cannot say which of two is wrong, whoever agrees with the first is doubtful too."""
-    if row.verdict is not Verdict.AGREE:
-        return row
-    message = "another candidate differs beyond the noise floor, and finite differences cannot tell which is right"
-    return replace(row, verdict=Verdict.INCONCLUSIVE, message=message)

@@ -1,0 +1,26 @@
+"""From evidence to a named verdict: `judge` where there is a referee, `judge_black_box` where there is none."""
+
+from gradwitness.verdict.black_box import BlackBoxEvidence, compare, judge_black_box, stands_against
+from gradwitness.verdict.losses import LossJudgement, judge_loss
+from gradwitness.verdict.reach import JITTER_REACH, threshold
+from gradwitness.verdict.refereed import TensorEvidence, confirms, judge
+from gradwitness.verdict.steadiness import unsteady
+from gradwitness.verdict.verdicts import ACCEPTED, Judgement, Verdict
+
+__all__ = [
+    "ACCEPTED",
+    "JITTER_REACH",
+    "BlackBoxEvidence",
+    "Judgement",
+    "LossJudgement",
+    "TensorEvidence",
+    "Verdict",
+    "compare",
+    "confirms",
+    "judge",
+    "judge_black_box",
+    "judge_loss",
+    "stands_against",
+    "threshold",
+    "unsteady",
+]

@@ -1,0 +1,61 @@
+"""Do two candidates compute the same loss? That is asked before any gradient is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradwitness.evidence.noise_floor import RUNS
+from gradwitness.verdict.reach import Reach, floors, over, threshold
+from gradwitness.verdict.verdicts import Verdict
+
+__all__ = ["LossJudgement", "judge_loss"]
+
+
+@dataclass(frozen=True)
+class LossJudgement:
+    """What differs between two losses, if anything, and whether for certain."""
+
+    message: str = ""
+    certain: bool = True
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """None if the losses are equal."""
+        if not self.message:
+            return None
+        return Verdict.DIFFERENT_LOSS if self.certain else Verdict.INCONCLUSIVE
+
+
+def judge_loss(
+    losses: Sequence[float],
+    references: Sequence[float],
+    spreads: Sequence[float],
+    *,
+    reach: Reach | None = None,
+    whose: str = "the referee",
+) -> LossJudgement:
+    """Whether a candidate computes the same loss as the referee, or as another candidate, at every point.
+
+    The first point is the problem's own, the others its neighbours. spreads: the floors of the loss;
+    reach: how many of them rounding may reach, by default those of floors by node.
+    """
+    limits = reach or Reach(threshold(RUNS), threshold(RUNS))
+    doubt = LossJudgement()
+    for place, (loss, reference, floor) in enumerate(zip(losses, references, spreads, strict=True)):
+        if not (np.isfinite(reference) and np.isfinite(floor)):
+            continue
+        where = "at the given point" if place == 0 else f"at seeded neighbour {place} (not at the given point)"
+        if not np.isfinite(loss):
+            return LossJudgement(f"the loss is {loss} {where}; that of {whose} is {reference:.9g}")
+        ratio = float(over(abs(loss - reference), floor))
+        if ratio <= limits.norm:
+            continue
+        size = f"{floors(ratio)} of the loss"
+        message = f"the losses differ {where}: {loss:.17g} against {reference:.17g} of {whose}, {size}"
+        if not ratio <= limits.beyond_doubt.norm:
+            return LossJudgement(message)
+        doubt = LossJudgement(f"{message}: not sure to be more than rounding", certain=False)
+    return doubt

@@ -1,0 +1,72 @@
+"""The verdicts, and what one rests on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+__all__ = ["ACCEPTED", "Judgement", "Verdict", "defect"]
+
+Array = np.ndarray[Any, Any]
+
+
+class Verdict(StrEnum):
+    """What is said of one gradient of one candidate, worst last."""
+
+    AGREE = "agree"
+    UNSUPPORTED = "unsupported"
+    INCONCLUSIVE = "inconclusive"
+    NONFINITE = "nonfinite"
+    MISSING = "missing"
+    NONDETERMINISTIC = "nondeterministic"
+    DISAGREE = "disagree"
+    DIFFERENT_LOSS = "different-loss"
+    ERROR = "error"
+
+
+ACCEPTED = frozenset({Verdict.AGREE, Verdict.UNSUPPORTED})
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict with the figures that it rests on; errors and floors are absolute, by norm.
+
+    error, floor: distance from the referee and what rounding explains of it. ratio: the larger of
+    error / floor over its threshold, by norm and by element (at most 1 agrees). fd_error, fd_bound:
+    distance from the numerical derivative at the worst probe, and what it may be. limit: the
+    smallest error by norm that would have been caught. doubted: the referee may as well be the one at fault.
+    """
+
+    verdict: Verdict
+    message: str = ""
+    error: float | None = None
+    floor: float | None = None
+    ratio: float | None = None
+    fd_error: float | None = None
+    fd_bound: float | None = None
+    limit: float | None = None
+    doubted: bool = False
+
+    def instead(self, verdict: Verdict, message: str) -> Judgement:
+        """Another verdict on the same figures."""
+        return replace(self, verdict=verdict, message=message, doubted=False)
+
+
+def defect(gradient: Array | None, shape: tuple[int, ...], *, reached: bool, also: str = "") -> Judgement | None:
+    """What is wrong with a gradient before any of its values is looked at; None if nothing is.
+
+    reached: whether a path leads from the leaf to the loss. also: what to add if it is not finite.
+    """
+    if gradient is None:
+        if reached:
+            return Judgement(Verdict.MISSING, "None, though a path leads from this parameter to the loss")
+        return None
+    if gradient.shape != shape:
+        return Judgement(Verdict.DISAGREE, f"the gradient has shape {gradient.shape}, its parameter {shape}")
+    bad = int(np.count_nonzero(~np.isfinite(gradient)))
+    if bad:
+        return Judgement(Verdict.NONFINITE, f"{bad} of {gradient.size} elements are NaN or infinite{also}")
+    return None
