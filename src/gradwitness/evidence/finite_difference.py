@@ -2,8 +2,9 @@
 
 Central differences at three halved steps, extrapolated twice (Richardson 1911; Ridders, "Accurate
 computation of F'(x)", Adv. Eng. Software 4 (1982)). The bound adds what halving the step changed in
-the first extrapolation (truncation), the rounding of the loss and of the point over the step, and the jump between the one-sided
-derivatives (a kink), extrapolated from second differences, which vanishes where the loss is smooth.
+the first extrapolation (truncation), the rounding of the loss and of the point over the step, and the jump
+between the one-sided derivatives (a kink), extrapolated from second differences, which vanishes where the loss
+is smooth.
 """
 
 from __future__ import annotations
