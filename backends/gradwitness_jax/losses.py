@@ -1,4 +1,4 @@
-"""Losses, in jax: the compositions of optax.losses."""
+"""Losses, in jax: the compositions of optax.losses, but for one."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ def _cross_entropy(
 
 
 def _binary_cross_entropy_with_logits(logits: Any, targets: Any, *, reduction: str) -> jax.Array:
-    """As optax.sigmoid_binary_cross_entropy."""
-    losses = -targets * jax.nn.log_sigmoid(logits) - (1.0 - targets) * jax.nn.log_sigmoid(-logits)
+    """Not as optax.sigmoid_binary_cross_entropy, whose derivative by a target is a difference of two logarithms: it
+    keeps no digit of a small logit."""
+    losses = jnp.maximum(logits, 0.0) - logits * targets + jnp.log1p(jnp.exp(-jnp.abs(logits)))
     total: jax.Array = _REDUCTIONS[reduction](losses)
     return total
 

@@ -6,10 +6,12 @@ import logging
 import subprocess
 import sys
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 
+from gradwitness import ops
 from gradwitness.errors import ProblemError, UnsupportedError
 from gradwitness.ops import OPS
 from gradwitness.problem import Candidate, Problem
@@ -51,6 +53,18 @@ def test_each_result_keeps_the_dtype(dtype: str) -> None:
             call = partial(table[op.name], **attributes)
             results = jax.eval_shape(call, *([cast] if op.variadic else cast))
             assert {r.dtype.name for r in jax.tree.leaves(results)} <= {dtype, "bool"}, op.name
+
+
+def test_binary_cross_entropy_keeps_the_digits_of_small_logits() -> None:
+    """Its gradient by a target is the negated logit: no rounding is in it but the logit's own."""
+    logits = np.array([6e-5, -1e-3, 0.0, 3.0], np.float32)
+
+    def loss(params: Any, batch: Any) -> Any:
+        return ops.binary_cross_entropy_with_logits(batch["z"], params["t"], reduction="sum")
+
+    problem = Problem("targets", loss, {"t": np.array([0.25, 0.5, 0.75, 1.0])}, {"z": logits.astype(np.float64)})
+    found = prepare("jax", problem, "float32").value_and_gradient(problem.primals)[1]["t"]
+    np.testing.assert_array_equal(found, -logits)
 
 
 @pytest.mark.parametrize("case", EDGES)

@@ -101,6 +101,21 @@ def test_a_fully_masked_row_is_zero_with_finite_gradients(dtype: str) -> None:
     assert not gradient["q"][:, :, 1].any()  # type: ignore[index]  # not None, as just asserted
 
 
+@pytest.mark.parametrize("mask", [np.array([True, False, True]), np.array(True)], ids=["vector", "scalar"])
+def test_an_attention_mask_of_fewer_than_two_dimensions_broadcasts(mask: Any) -> None:
+    x = np.random.default_rng(0).standard_normal((1, 2, 3, 4))
+
+    def loss(params: Any, batch: Any) -> Any:
+        return ops.scaled_dot_product_attention(params["q"], batch["x"], batch["x"], batch["mask"]).sum()
+
+    narrow = Problem("narrow", loss, {"q": x}, {"x": x, "mask": mask})
+    full = Problem("full", loss, {"q": x}, {"x": x, "mask": np.broadcast_to(mask, (3, 3)).copy()})
+    found, expected = (prepare("torch", p).value_and_gradient({"q": x})[1]["q"] for p in (narrow, full))
+    assert found is not None
+    assert expected is not None
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_results_on_the_host(dtype: str) -> None:
     value, gradient = prepare("torch", SQUARES, dtype).value_and_gradient(SQUARES.primals)

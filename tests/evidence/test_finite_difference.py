@@ -41,6 +41,17 @@ def test_the_bound_holds_for_smooth_losses(name: str, size: int) -> None:
         assert probe.bound < 1e-7 * max(abs(probe.value), scale * np.sqrt(size))
 
 
+@pytest.mark.parametrize("size", [5, 400])
+@pytest.mark.parametrize("seed", range(10))
+def test_the_bound_covers_the_rounding_of_a_point_far_from_zero(seed: int, size: int) -> None:
+    """The loss is small and has next to no rounding, but the points that it is taken at have."""
+    x = 3000 + np.random.default_rng(seed).standard_normal(size)
+    found = differences(lambda x: float(((x - 3000) ** 2).mean()), x)
+    for probe in found.probes:
+        assert abs(probe.of(2 * (x - 3000) / size) - probe.value) <= probe.bound
+        assert probe.bound < 1e-7 * max(abs(probe.value), 1 / size)
+
+
 @pytest.mark.parametrize("distance", [0.0, *np.logspace(-10, -2, 200)])
 def test_a_kink_nearby_is_covered_by_the_bound(distance: float) -> None:
     x = np.array([distance, 0.5])

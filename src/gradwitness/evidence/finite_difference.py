@@ -2,8 +2,9 @@
 
 Central differences at three halved steps, extrapolated twice (Richardson 1911; Ridders, "Accurate
 computation of F'(x)", Adv. Eng. Software 4 (1982)). The bound adds what halving the step changed in
-the first extrapolation (truncation), the loss's own rounding over the step, and the jump between the one-sided
-derivatives (a kink), extrapolated from second differences, which vanishes where the loss is smooth.
+the first extrapolation (truncation), the rounding of the loss and of the point over the step, and the jump
+between the one-sided derivatives (a kink), extrapolated from second differences, which vanishes where the loss
+is smooth.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ TEXTBOOK_STEP = 1e-5
 SIGMAS = 6.0  # rounding errors of the loss are taken to stay within this many standard deviations
 CHECK_STEP = 1e-7  # a plain difference at this step unmasks a longer one that skipped over oscillations
 CHECK_WITHIN = 1e-2
+UNIT_ROUNDOFF = 2.0**-53
 PRECISE = 1e-8  # a bound below this part of the derivative needs no smaller step
 
 
@@ -134,6 +136,7 @@ class Differencing:
         check = (along(short) - along(-short)) / (2 * short)
         for step in self._steps:
             value, bound = _extrapolated(along, step * scale, self.loss, self.noise)
+            bound += _rounding(UNIT_ROUNDOFF * abs(value), step)  # x + h is rounded too, by a part of the scale
             if not abs(value - check) <= bound + _rounding(self.noise, short) + CHECK_WITHIN * abs(check):
                 continue
             if bound < best[1]:

@@ -42,6 +42,7 @@ def _attention(
         sample(real(1, 2, 5, 3), real(1, 2, 5, 3), real(1, 2, 5, 3), None, is_causal=True),
         sample(real(2, 1, 3, 4), real(2, 1, 5, 4), real(2, 1, 5, 4), boolean(2, 1, 3, 5)),
         sample(real(2, 2, 3, 4), real(2, 2, 3, 4), real(2, 2, 3, 4), boolean(3, 3), scale=0.3),
+        sample(real(1, 2, 2, 3), real(1, 2, 4, 3), real(1, 2, 4, 2), boolean(4)),
     ],
     definition=_attention,
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 from gradwitness.ops.arrays import broadcast_to
 from gradwitness.ops.elementwise import abs as absolute
-from gradwitness.ops.elementwise import sqrt
+from gradwitness.ops.elementwise import sqrt, stop_gradient
 from gradwitness.ops.samples import real, sample
 from gradwitness.ops.shapes import axes_as_tuple, expect, expect_dtype, reduced
 from gradwitness.ops.value import FLOAT, Operand, Spec, Value
@@ -65,7 +65,11 @@ def min(x: Operand, *, axis: Axis = None, keepdims: bool = False) -> Spec:
 
 
 def _var(x: Value, *, axis: tuple[int, ...], keepdims: bool, correction: float) -> Value:
-    centred = x - broadcast_to(x.mean(axis, keepdims=True), shape=x.shape)
+    # Not differentiating the mean leaves the gradient as it is, since deviations from it add up to 0, but for rounding:
+    # formulas that make no use of that pass the rounding of the mean on. And an update of a running mean, element by
+    # element, rounds each deviation as a product with 1 does.
+    centre = stop_gradient(x.mean(axis, keepdims=True))
+    centred = x * 1.0 - broadcast_to(centre, shape=x.shape)
     return (centred * centred).sum(axis, keepdims=keepdims) / (_count(x, axis) - correction)
 
 
