@@ -1,4 +1,4 @@
-"""Spreads about a mean that is far larger: formulas that differ in what they do with its rounding all agree.
+"""Spreads about a mean that is far larger, and sums far from zero: formulas that round them differently all agree.
 
 The gradient of `var` by an element is proportional to its deviation from the mean. jax takes the mean of these
 off again, torch and the rule of numpy know that it is 0: in float32 they are 1e-5 apart, and all of them right.
@@ -45,7 +45,16 @@ def test_all_agree_on_small_deviations(op: str, dtype: str, mean: float, spread:
     assert report.ok, repr(report)
 
 
-@pytest.mark.parametrize("op", ["var", "std"])
+@pytest.mark.parametrize("mean", [10.0, 100.0, -3000.0])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_all_agree_on_a_logsumexp_far_from_zero(dtype: str, mean: float) -> None:
+    """torch's weights are exp(x - y), whose y is rounded where jax and numpy divide by a sum."""
+    report = verified("logsumexp", dtype, mean=mean, spread=1.0)
+    assert not [row for row in report.rows if row.verdict not in (Verdict.AGREE, Verdict.INCONCLUSIVE)], repr(report)
+    assert dtype == "float64" or report.ok, repr(report)
+
+
+@pytest.mark.parametrize("op", ["var", "std", "logsumexp"])
 def test_a_wrong_factor_is_seen_beside_a_large_mean(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rule = RULES[op]
     monkeypatch.setitem(RULES, op, replace(rule, vjp=lambda g, step: [1.001 * c for c in rule.vjp(g, step)]))
