@@ -143,6 +143,16 @@ def test_accumulation_over_calls_is_found() -> None:
     assert "the same call twice gave two answers" in repr(report)
 
 
+@pytest.mark.parametrize(("size", "found"), [(1e-16, {"agree"}), (1e-9, {"nondeterministic"})])
+def test_sums_in_no_fixed_order_are_no_fault_and_randomness_is(size: float, found: set[str]) -> None:
+    rng = np.random.default_rng(7)
+
+    def jittering(p: Any, d: Any) -> Gradient:
+        return {path: g * (1 + size * rng.standard_normal(np.shape(g))) for path, g in gradient(p, d).items()}
+
+    assert verdicts(verify(jittering, dtypes="float64")) == found
+
+
 @pytest.mark.parametrize("path", ["w", "x"])
 def test_modified_inputs_are_an_error_that_says_so(path: str) -> None:
     def modifying(p: Any, d: Any) -> Gradient:

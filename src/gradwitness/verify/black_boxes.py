@@ -143,7 +143,7 @@ def _witness(
         if neighbours is None:
             is_usable = partial(_is_finite_at, prepared)
             neighbours = draw_neighbours(problem.primals, is_usable, blank.dtype, seed=(settings.seed, 4))
-        tried = trial(prepared, problem.primals, neighbours, blank.device)
+        tried = trial(prepared, problem.primals, neighbours, blank.dtype)
         evidence, note = _evidence(blank, candidate, problem, prepared, neighbours, settings.seed)
     notes = [note] if note else []
     return _Witness(blank.candidate, blank, problem, tried, evidence, dict(evidence.differences), notes), neighbours

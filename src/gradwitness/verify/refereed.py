@@ -52,7 +52,7 @@ def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settin
     backend = registry.backend(candidate.backend)
     with backend.precision(settings.precision):
         prepared = prepare(candidate, known.problem, known.dtype, blank.device)
-        tried = trial(prepared, known.problem.primals, known.neighbours, blank.device)
+        tried = trial(prepared, known.problem.primals, known.neighbours, known.dtype)
     lowered = candidate.loss is None and not candidate.is_written_by_hand
     is_referee = backend.capabilities.interpreter and known.dtype == "float64" and lowered
     floors = known.floors_of(backend.capabilities.growth_in(known.dtype))

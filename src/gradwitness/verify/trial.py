@@ -29,7 +29,7 @@ class Trial:
     """What a prepared candidate gave.
 
     losses: at the point and at each neighbour. gradients: at the point, by path. unsteady: by path,
-    how the answers to two equal calls differ; empty where they do not.
+    how the answers to two equal calls differ; empty where by rounding at most.
     """
 
     prepared: Prepared
@@ -47,16 +47,12 @@ def prepare(candidate: Candidate, problem: Problem, dtype: str, device: str) -> 
     return backend.prepare(candidate, problem, dtype=dtype, device=device)
 
 
-def trial(prepared: Prepared, primals: Primals, neighbours: Sequence[Primals], device: str) -> Trial:
+def trial(prepared: Prepared, primals: Primals, neighbours: Sequence[Primals], dtype: str) -> Trial:
     """Run it: at the neighbours first, so that whatever is left over from there shows at the point, and there twice."""
     nearby = _losses_nearby(prepared, neighbours)
-    loss, gradients = prepared.value_and_gradient(_read_only(primals))
-    changed: dict[str, str] = {}
-    if device == "cpu":  # elsewhere sums in no fixed order are usual, and the floor covers what they do
-        loss_again, again = prepared.value_and_gradient(_read_only(primals))
-        noisy_loss = unsteady(np.array(loss), np.array(loss_again))
-        changed = {path: unsteady(gradients.get(path), again.get(path)) or noisy_loss for path in primals}
-    return Trial(prepared, (loss, *nearby), gradients, changed)
+    loss, gradients = first = prepared.value_and_gradient(_read_only(primals))
+    second = prepared.value_and_gradient(_read_only(primals))
+    return Trial(prepared, (loss, *nearby), gradients, unsteady(first, second, dtype))
 
 
 def _losses_nearby(prepared: Prepared, neighbours: Sequence[Primals]) -> list[float]:
