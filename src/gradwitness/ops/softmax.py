@@ -36,8 +36,8 @@ def _log_softmax(x: Value, *, axis: int) -> Value:
 
 
 def _logsumexp(x: Value, *, axis: tuple[int, ...], keepdims: bool) -> Value:
-    # The weights of its gradient are exp(x - y) where y is the rounded result: torch computes them so, and for y far from
-    # zero that rounding is what counts. They add up to 1.
+    # The weights of its gradient are exp(x - y) where y is the rounded result: torch computes them so, and for y far
+    # from zero that rounding is what counts. They add up to 1.
     shifted, peak = _shifted(x, axis)
     y = stop_gradient(log(exp(shifted).sum(axis, keepdims=True)) + peak)
     result = y + (exp(x - y).sum(axis, keepdims=True) - 1.0)
