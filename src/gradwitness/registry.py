@@ -8,7 +8,7 @@ from importlib import metadata, util
 from gradwitness.errors import GradwitnessError, UnknownName, UnsupportedError
 from gradwitness.protocol import Backend, Capabilities, Interpreter
 
-__all__ = ["backend", "backend_names", "expect_installed", "interpreter", "missing_modules", "versions"]
+__all__ = ["backend", "backend_names", "installed", "interpreter", "missing_modules", "versions"]
 
 GROUP = "gradwitness.backends"
 
@@ -66,12 +66,13 @@ def missing_modules(name: str) -> tuple[str, ...]:
     return tuple(m for m in backend(name).capabilities.requires if util.find_spec(m) is None)
 
 
-def expect_installed(name: str) -> None:
-    """Raise UnsupportedError, with the install command, if the backend's framework is missing."""
+def installed(name: str) -> Backend:
+    """The backend, its framework at hand. Raises UnsupportedError, with the install command, if that is missing."""
     missing = missing_modules(name)
     if missing:
         command = backend(name).capabilities.install
         raise UnsupportedError(f"{name} needs {', '.join(missing)}, which is not installed: {command}")
+    return backend(name)
 
 
 def versions(name: str) -> dict[str, str]:

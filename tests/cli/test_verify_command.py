@@ -70,6 +70,7 @@ def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         registry, "missing_modules", lambda name: ("torch",) if name.startswith("torch") else installed(name)
     )
+    monkeypatch.setitem(sys.modules, "torch", None)  # so that importing it raises
 
 
 @pytest.mark.usefixtures("without_torch")

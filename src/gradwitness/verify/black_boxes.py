@@ -137,7 +137,7 @@ def _witness(
     blank: Row, candidate: Candidate, problem: Problem, neighbours: tuple[Primals, ...] | None, settings: Settings
 ) -> tuple[_Witness, tuple[Primals, ...]]:
     """The candidate run and its evidence gathered; the neighbours are drawn by the first that gets so far."""
-    with registry.backend(candidate.backend).precision(settings.precision):
+    with registry.installed(candidate.backend).precision(settings.precision):
         problem = problem.rounded(blank.dtype)
         prepared = prepare(candidate, problem, blank.dtype, blank.device)
         if neighbours is None:

@@ -49,7 +49,7 @@ def refereed(
 
 def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settings) -> tuple[list[Row], set[str]]:
     """The rows of one candidate, and the parameters at which it casts doubt on the referee."""
-    backend = registry.backend(candidate.backend)
+    backend = registry.installed(candidate.backend)
     with backend.precision(settings.precision):
         prepared = prepare(candidate, known.problem, known.dtype, blank.device)
         tried = trial(prepared, known.problem.primals, known.neighbours, known.dtype)

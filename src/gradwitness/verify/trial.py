@@ -40,8 +40,7 @@ class Trial:
 
 def prepare(candidate: Candidate, problem: Problem, dtype: str, device: str) -> Prepared:
     """The candidate, ready to run. Raises UnsupportedError for what its backend cannot do or does not find."""
-    registry.expect_installed(candidate.backend)
-    backend = registry.backend(candidate.backend)
+    backend = registry.installed(candidate.backend)
     expect_supported(backend, dtype, device)
     expect_runnable(backend, candidate)
     return backend.prepare(candidate, problem, dtype=dtype, device=device)
