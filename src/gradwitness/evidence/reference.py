@@ -19,7 +19,7 @@ from gradwitness.evidence.norms import typical
 from gradwitness.problem import Problem
 from gradwitness.protocol import ExtendedInterpreter, Interpreter
 
-__all__ = ["Exact", "Reference", "reference"]
+__all__ = ["Exact", "Reference", "exactly", "reference"]
 
 Array = np.ndarray[Any, Any]
 BITS = 256
@@ -41,6 +41,12 @@ class Exact:
         return error
 
 
+def exactly(numbers: Any) -> Exact:
+    """An array of floats, or of balls by their midpoints."""
+    high = np.asarray(numbers).astype(np.float64)
+    return Exact(high, np.asarray(numbers - high).astype(np.float64))
+
+
 @dataclass(frozen=True)
 class Reference:
     """Loss and gradients as NumPy's forward pass defines them; `refused`: why a gradient is not to be trusted."""
@@ -60,7 +66,7 @@ def reference(interpreter: Interpreter, problem: Problem, *, seed: Sequence[int]
         try:
             return _reference(wide, problem, np.random.default_rng([*seed]))
         except ArithmeticError as error:
-            zeros = {path: _zeros(x) for path, x in problem.primals.items()}
+            zeros = {path: exactly(np.zeros(x.shape)) for path, x in problem.primals.items()}
             return Reference(math.nan, zeros, dict.fromkeys(zeros, f"256 bits cannot say: {error}"))
 
 
@@ -72,7 +78,8 @@ def _reference(wide: ExtendedInterpreter, problem: Problem, rng: np.random.Gener
     checks = {path: here.checks(path, gradient, rng) for path, gradient in found.items()}
     scale = max([abs(float(here.loss)), *(abs(numeric) for pairs in checks.values() for _, numeric in pairs)])
     refused = {path: reason for path, pairs in checks.items() if (reason := _refusal(pairs, AGREEMENT * scale))}
-    gradients = {path: _exact(found[path]) if path in found else _zeros(x) for path, x in problem.primals.items()}
+    zeros = {path: np.zeros(x.shape) for path, x in problem.primals.items()}
+    gradients = {path: exactly(numbers) for path, numbers in (zeros | found).items()}
     return Reference(float(here.loss), gradients, refused)
 
 
@@ -108,13 +115,3 @@ def _refusal(pairs: Sequence[tuple[float, float]], allowed: float) -> str:
     if gap <= allowed:
         return ""
     return f"256-bit differences of the forward pass refute it: off by {gap:.2g} from {numeric:.9g} along a direction"
-
-
-def _exact(numbers: Any) -> Exact:
-    """Balls, by their midpoints, as sums of two float64."""
-    high = np.asarray(numbers).astype(np.float64)
-    return Exact(high, np.asarray(numbers - high).astype(np.float64))
-
-
-def _zeros(x: Array) -> Exact:
-    return Exact(np.zeros(x.shape), np.zeros(x.shape))
