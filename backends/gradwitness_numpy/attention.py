@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from gradwitness_numpy.numerics import rounded
 from gradwitness_numpy.rule import Array, Cotangents, Rule, Step
 from gradwitness_numpy.softmax import softmax_vjp
 
@@ -24,7 +25,7 @@ def _attention(
     scores = query @ np.swapaxes(key, -1, -2) * _scale(query, scale)
     mask = _mask(query, key, attn_mask, is_causal)
     if mask is None:
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        weights = np.exp(scores - rounded(scores).max(axis=-1, keepdims=True))
         weights = weights / weights.sum(axis=-1, keepdims=True)
     else:
         weights = _masked_softmax(scores, mask)
@@ -33,7 +34,7 @@ def _attention(
 
 def _masked_softmax(scores: Array, mask: Array) -> Array:
     """softmax over what the mask allows; a row in which nothing is allowed is 0."""
-    peak = np.max(scores, axis=-1, keepdims=True, where=mask, initial=-np.inf)
+    peak = np.max(rounded(scores), axis=-1, keepdims=True, where=mask, initial=-np.inf)
     peak = np.where(np.isfinite(peak), peak, 0.0)
     weights = np.where(mask, np.exp(np.where(mask, scores - peak, 0.0)), 0.0)
     total = weights.sum(axis=-1, keepdims=True)

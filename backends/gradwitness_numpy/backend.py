@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from gradwitness.graph import Graph
 from gradwitness.lowering import implement
 from gradwitness.ops import OPS
 from gradwitness.problem import Candidate, Problem
-from gradwitness.protocol import Capabilities, Prepared, expect_supported
+from gradwitness.protocol import Capabilities, ExtendedInterpreter, Prepared, expect_supported
 from gradwitness_numpy.by_hand import PreparedByHand
 from gradwitness_numpy.rules import rules
 from gradwitness_numpy.sweep import OnCotangent, OnValue, Tape, backward, forward
@@ -86,6 +86,11 @@ class NumpyBackend:
         seed = np.full(np.shape(tape.loss), cotangent, getattr(tape.loss, "dtype", np.float64))
         with np.errstate(**_QUIET):
             return backward(tape, wrt, seed, on_cotangent=on_cotangent)
+
+    def extended(self, bits: int) -> AbstractContextManager[ExtendedInterpreter]:
+        from gradwitness_numpy.extended import extended
+
+        return extended(bits)
 
 
 class PreparedNumpy:

@@ -7,7 +7,7 @@ import operator
 
 import numpy as np
 
-from gradwitness_numpy.numerics import erf, gaussian_cdf, gaussian_density, sigmoid, softplus
+from gradwitness_numpy.numerics import erf, gaussian_cdf, gaussian_density, pi, sigmoid, softplus
 from gradwitness_numpy.rule import Array, Cotangents, Rule, Step, binary, unary, unbroadcast
 
 
@@ -51,7 +51,7 @@ def _gelu_vjp(g: Array, y: Array, x: Array, *, approximate: str) -> Array:
         return g * (gaussian_cdf(x) + x * gaussian_density(x))
     square = x * x
     t = np.tanh(_TANH_SCALE * x * (1 + _CUBIC * square))
-    return g * 0.5 * (1 + t + x * (1 - t * t) * _TANH_SCALE * (1 + 3 * _CUBIC * square))
+    return g * 0.5 * (1 + t + x * (1 - t * t) * _TANH_SCALE * (1 + _CUBIC * (3 * square)))
 
 
 def _silu(x: Array) -> tuple[Array, Array]:
@@ -91,7 +91,7 @@ RULES: dict[str, Rule] = {
     "log": unary(np.log, lambda g, y, x: g / x),
     "log1p": unary(np.log1p, lambda g, y, x: g / (1 + x)),
     "expm1": unary(np.expm1, lambda g, y, x: g * np.exp(x)),
-    "erf": unary(erf, lambda g, y, x: g * np.exp(-x * x) * (2 / math.sqrt(math.pi))),
+    "erf": unary(erf, lambda g, y, x: g * np.exp(-x * x) * (2 / pi(x) ** 0.5)),
     "sqrt": unary(np.sqrt, lambda g, y, x: g * 0.5 / y),
     "sin": unary(np.sin, lambda g, y, x: g * np.cos(x)),
     "cos": unary(np.cos, lambda g, y, x: -g * np.sin(x)),

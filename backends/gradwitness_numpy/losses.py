@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from gradwitness_numpy.numerics import expect_in_range, sigmoid
+from gradwitness_numpy.numerics import exact, expect_in_range, sigmoid
 from gradwitness_numpy.rule import Array, Cotangents, Rule, Step
 from gradwitness_numpy.softmax import log_softmax
 
@@ -13,9 +15,9 @@ def _reduce(losses: Array, reduction: str) -> Array:
     return losses.mean() if reduction == "mean" else losses.sum()
 
 
-def _weight(size: int, reduction: str) -> float:
+def _weight(losses: Array, reduction: str) -> Any:
     """What each element counts for in the reduced loss."""
-    return 1 / size if reduction == "mean" else 1.0
+    return exact(1.0, losses) / losses.size if reduction == "mean" else 1.0
 
 
 def _mse(prediction: Array, target: Array, *, reduction: str, half: bool) -> tuple[Array, Array]:
@@ -25,7 +27,7 @@ def _mse(prediction: Array, target: Array, *, reduction: str, half: bool) -> tup
 
 
 def _mse_vjp(g: Array, step: Step) -> Cotangents:
-    scale = _weight(step.saved.size, step.attributes["reduction"]) * (1 if step.attributes["half"] else 2)
+    scale = _weight(step.saved, step.attributes["reduction"]) * (1 if step.attributes["half"] else 2)
     slope = step.saved * (g * scale)
     return slope, -slope if step.needs[1] else None
 
@@ -37,7 +39,7 @@ def _huber(prediction: Array, target: Array, *, delta: float, reduction: str) ->
 
 
 def _huber_vjp(g: Array, step: Step) -> Cotangents:
-    slope = step.saved * (g * _weight(step.saved.size, step.attributes["reduction"]))
+    slope = step.saved * (g * _weight(step.saved, step.attributes["reduction"]))
     return slope, -slope if step.needs[1] else None
 
 
@@ -49,9 +51,9 @@ def _cross_entropy(
     rows = np.arange(len(labels))
     picked = np.where(counted, labels, 0)
     expect_in_range("cross_entropy: label", picked, logits.shape[1])
-    losses = -log_probabilities[rows, picked] * (1 - label_smoothing)
+    losses = -log_probabilities[rows, picked]
     if label_smoothing:
-        losses = losses - log_probabilities.mean(axis=1) * label_smoothing
+        losses = losses - (log_probabilities.mean(axis=1) + losses) * label_smoothing
     total = np.where(counted, losses, 0.0).sum()
     denominator = float(counted.sum()) if reduction == "mean" else 1.0
     return total / denominator, (log_probabilities, counted, picked, denominator)
@@ -62,9 +64,10 @@ def _cross_entropy_vjp(g: Array, step: Step) -> Cotangents:
     log_probabilities, counted, picked, denominator = step.saved
     smoothing, classes = step.attributes["label_smoothing"], log_probabilities.shape[1]
     slope = np.exp(log_probabilities)
-    slope[np.arange(len(picked)), picked] -= 1 - smoothing
+    slope[np.arange(len(picked)), picked] -= 1.0
     if smoothing:
-        slope -= smoothing / classes
+        slope[np.arange(len(picked)), picked] += smoothing
+        slope -= exact(smoothing, slope) / classes
     return np.where(counted[:, None], slope, 0.0) * (g / denominator), None
 
 
@@ -74,7 +77,7 @@ def _binary_cross_entropy(logits: Array, targets: Array, *, reduction: str) -> A
 
 def _binary_cross_entropy_vjp(g: Array, step: Step) -> Cotangents:
     logits, targets = step.operands
-    scale = g * _weight(logits.size, step.attributes["reduction"])
+    scale = g * _weight(logits, step.attributes["reduction"])
     return (
         (sigmoid(logits) - targets) * scale if step.needs[0] else None,
         -logits * scale if step.needs[1] else None,

@@ -1,4 +1,4 @@
-"""The functions that NumPy lacks or that object arrays of balls will need another way: one short table."""
+"""The functions that NumPy lacks, and the constants that are to have the digits of the numbers they meet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["erf", "expect_in_range", "gaussian_cdf", "gaussian_density", "scatter_add", "sigmoid", "softplus"]
+__all__ = [
+    "erf",
+    "exact",
+    "expect_in_range",
+    "gaussian_cdf",
+    "gaussian_density",
+    "pi",
+    "rounded",
+    "scatter_add",
+    "sigmoid",
+    "softplus",
+]
 
 Array = Any
 
@@ -40,7 +51,30 @@ def gaussian_cdf(x: Array) -> Array:
 
 def gaussian_density(x: Array) -> Array:
     """exp(-x^2 / 2) / sqrt(2 pi)."""
-    return np.exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi))
+    return np.exp(x * x * -0.5) * (2 * pi(x)) ** -0.5
+
+
+def exact(number: float, like: Array) -> Any:
+    """A number of `like`'s kind: what is computed from it has the digits of balls, where `like` holds balls."""
+    if not _holds_balls(like):
+        return number
+    from flint import arb
+
+    return arb(number)
+
+
+def pi(like: Array) -> Any:
+    """pi, as a number of `like`'s kind."""
+    return exact(0.0, like).pi() if _holds_balls(like) else math.pi
+
+
+def rounded(x: Array) -> Array:
+    """x in float64 where it holds balls: for a maximum that only stabilises, a number close by will do."""
+    return x.astype(np.float64) if _holds_balls(x) else x
+
+
+def _holds_balls(x: Array) -> bool:
+    return getattr(x, "dtype", np.dtype(float)).kind == "O"
 
 
 def expect_in_range(what: str, integers: Array, limit: int) -> None:

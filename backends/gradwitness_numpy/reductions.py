@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gradwitness_numpy.numerics import exact
 from gradwitness_numpy.rule import Array, Cotangents, Rule, Step, unary
 
 Axes = tuple[int, ...]
@@ -48,7 +49,7 @@ def _var(x: Array, *, axis: Axes, keepdims: bool, correction: float) -> tuple[Ar
 
 def _var_vjp(g: Array, step: Step) -> Cotangents:
     axis, keepdims, correction = (step.attributes[a] for a in ("axis", "keepdims", "correction"))
-    scale = 2 / (_count(step.operands[0], axis) - correction)
+    scale = exact(2.0, g) / (_count(step.operands[0], axis) - correction)
     return (_kept(g, axis, keepdims) * scale * step.saved,)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from gradwitness_numpy.numerics import rounded
 from gradwitness_numpy.rule import Array, Cotangents, Rule, Step, unary
 
 Axes = tuple[int, ...]
 
 
 def softmax(x: Array, *, axis: int) -> Array:
-    weights = np.exp(x - x.max(axis=axis, keepdims=True))
+    weights = np.exp(x - rounded(x).max(axis=axis, keepdims=True))
     return weights / weights.sum(axis=axis, keepdims=True)
 
 
@@ -21,12 +22,12 @@ def softmax_vjp(g: Array, y: Array, *, axis: int) -> Array:
 
 
 def log_softmax(x: Array, *, axis: int) -> Array:
-    shifted = x - x.max(axis=axis, keepdims=True)
+    shifted = x - rounded(x).max(axis=axis, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
 
 
 def _logsumexp(x: Array, *, axis: Axes, keepdims: bool) -> tuple[Array, Array]:
-    peak = x.max(axis=axis, keepdims=True)
+    peak = rounded(x).max(axis=axis, keepdims=True)
     weights = np.exp(x - peak)
     total = weights.sum(axis=axis, keepdims=True)
     result = np.log(total) + peak

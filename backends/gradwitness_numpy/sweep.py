@@ -38,10 +38,12 @@ def forward(
     on_value: OnValue | None = None,
     reuse: Tape | None = None,
     changed: Sequence[str] = (),
+    number: Callable[[Any], Any] = lambda literal: literal,
 ) -> Tape:
     """Every node's value at `leaves`. `on_value(node, step)` may replace an op's result before it is used.
 
-    With `reuse`, only what depends on the `changed` leaves is computed again.
+    number: makes a literal a number of the kind that the leaves hold. With `reuse`, only what
+    depends on the `changed` leaves is computed again.
     """
     values = {} if reuse is None else dict(reuse.values)
     steps = {} if reuse is None else dict(reuse.steps)
@@ -52,7 +54,7 @@ def forward(
         if node.op == LEAF:
             values[node.id] = leaves[node.attributes["path"]]
         elif node.op == LITERAL:
-            values[node.id] = node.attributes["value"]
+            values[node.id] = number(node.attributes["value"])
         elif node.op == OUTPUT:
             (source,) = node.inputs
             assert source is not None
@@ -125,7 +127,7 @@ class _Pending:
                 self.sums[node.id] += cotangent
         else:
             dense = cotangent.dense() if isinstance(cotangent, Slab) else cotangent
-            self.sums[node.id] = np.asarray(self.sums[node.id] + dense)  # a 0-d sum is a scalar otherwise
+            self.sums[node.id] = np.asanyarray(self.sums[node.id] + dense)  # a 0-d sum is a scalar otherwise
             self.owned.add(node.id)
 
     def send_part(self, part: Node, cotangent: Any) -> None:

@@ -86,6 +86,13 @@ def _verdicts(context: click.Context, parameter: click.Parameter, value: str | N
     show_default=True,
     help="Hold matmul precision at the highest, or verify what people run untouched.",
 )
+@click.option(
+    "--reference",
+    type=click.Choice(["extended", "differences"]),
+    default="extended",
+    show_default=True,
+    help="Hold gradients against one in 256 bits, or, faster, against one that finite differences confirm.",
+)
 @click.option("--allow", callback=_verdicts, metavar="VERDICT,...", help="Verdicts that pass as well.")
 @click.option("--require", callback=_split, metavar="A,B", help="Backends that must run and agree.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the evidence here.")
@@ -99,6 +106,7 @@ def verify(
     seed: int,
     fast: bool,
     precision: str,
+    reference: str,
     allow: tuple[str, ...],
     require: tuple[str, ...],
     json_file: Path | None,
@@ -116,7 +124,7 @@ def verify(
         registry.backend(name)
     for name in backends:
         registry.installed(name)  # whoever is named must be there
-    settings = Settings(dtypes, devices, precision, seed)
+    settings = Settings(dtypes, devices, precision, seed, reference)
     expect_devices(devices, chosen)
     _expect_writable("--json", json_file)
     cases = list(_cases(tuple(dict.fromkeys(networks)) or (FAST_NETWORKS if fast else None), ops, seed, chosen))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from gradwitness.errors import UnknownName
 
-__all__ = ["DTYPES", "DType", "find_dtype", "round_to"]
+__all__ = ["DTYPES", "DType", "find_dtype", "round_to", "spacing"]
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -41,6 +42,12 @@ def find_dtype(name: str) -> DType:
         return DTYPES[name]
     except KeyError:
         raise UnknownName("dtype", name, DTYPES) from None
+
+
+def spacing(x: float, dtype: str) -> float:
+    """The distance from x to the next number that `dtype` can hold: a unit in the last place."""
+    found = find_dtype(dtype)
+    return max(math.ldexp(found.unit_roundoff, math.frexp(x)[1]) if x else 0.0, found.smallest_subnormal)
 
 
 def round_to(array: FloatArray, dtype: str) -> FloatArray:

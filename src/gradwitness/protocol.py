@@ -21,6 +21,7 @@ __all__ = [
     "Array",
     "Backend",
     "Capabilities",
+    "ExtendedInterpreter",
     "Interpreter",
     "Prepared",
     "Primals",
@@ -158,3 +159,21 @@ class Interpreter(Protocol):
     def backward(
         self, tape: Any, wrt: Sequence[str], *, cotangent: float = 1.0, on_cotangent: Callable[..., Any] | None = None
     ) -> dict[str, Array]: ...
+    def extended(self, bits: int) -> AbstractContextManager[ExtendedInterpreter]:
+        """The same rules on numbers of so many bits, for the time of the context."""
+        ...
+
+
+class ExtendedInterpreter(Protocol):
+    """An interpreter whose numbers are balls (python-flint's arb): each carries a bound on its own error.
+
+    Leaves may be float64 arrays, which are exact, or what `numbers` makes of them. Raises ArithmeticError where
+    a branch depends on digits that are not there.
+    """
+
+    def numbers(self, x: Array) -> Any: ...
+    def forward(
+        self, graph: Graph, leaves: Mapping[str, Any], *, reuse: Any = None, changed: Sequence[str] = ()
+    ) -> Any: ...
+    def loss(self, tape: Any) -> Any: ...
+    def backward(self, tape: Any, wrt: Sequence[str]) -> dict[str, Any]: ...

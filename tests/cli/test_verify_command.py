@@ -40,7 +40,8 @@ def test_agreement_exits_with_0_and_shows_a_row_per_cell() -> None:
         ("float32", "numpy", "agree"),
         ("float32", "torch", "agree"),
     ]
-    assert "referee" in rows[0]
+    assert "referee" not in rows[0]
+    assert "referee" in article("--reference", "differences").output
     assert "16 gradients: 16 agree" in result.output
 
 
@@ -185,9 +186,12 @@ def test_json_follows_its_schema_and_has_every_row(tmp_path: Path) -> None:
     assert document["environment"]["seed"] == 3
     assert {"torch", "numpy"} <= set(document["environment"]["versions"])
     assert document["environment"]["settings"]["torch"]
-    referee = document["rows"][0]
-    assert (referee["parameter"], referee["shape"], referee["referee"]) == ("hidden.weight", [2, 2], True)
-    assert referee["fd_error"] <= referee["fd_bound"]
+    first = document["rows"][0]
+    assert (first["parameter"], first["shape"], first["referee"]) == ("hidden.weight", [2, 2], False)
+    assert first["refused"] is None
+    assert 0 < first["error"] < 1e-15
+    assert 0 < first["ulps"] < 10
+    assert first["fd_error"] <= first["fd_bound"]
 
 
 def test_json_of_faults_follows_its_schema_too(tmp_path: Path, tamper: Callable[[Tamper], None]) -> None:

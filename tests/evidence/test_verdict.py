@@ -9,7 +9,8 @@ import pytest
 
 from gradwitness.evidence.finite_difference import Differences, Probe
 from gradwitness.evidence.noise_floor import TensorFloor
-from gradwitness.verdict import TensorEvidence, Verdict, confirms, judge, judge_loss, threshold
+from gradwitness.evidence.reference import Exact, exactly
+from gradwitness.verdict import Standing, TensorEvidence, Verdict, confirms, judge, judge_loss, threshold
 
 G = np.random.default_rng(0).standard_normal((4, 5))
 SPREAD = 1e-7
@@ -23,9 +24,9 @@ def evidence(
     floor = TensorFloor(spread * np.sqrt(reference.size), np.full(reference.shape, spread))
     probes = tuple(Probe(float(v), bound, index=i) for i, v in enumerate(truth.reshape(-1)))
     differences = Differences(probes, truth.size, truth.size)
-    return TensorEvidence(
-        "float32", reference, confirms(reference, "float32", floor, differences), floor, differences, reached=True
-    )
+    confirmed = confirms(reference, "float32", floor, differences)
+    standing = Standing.CONFIRMED if confirmed else Standing.REFUTED
+    return TensorEvidence("float32", exactly(reference), standing, floor, differences, reached=True)
 
 
 def wrong(index: tuple[int, int], by: float) -> np.ndarray:
@@ -101,7 +102,7 @@ def test_a_gradient_that_is_zero_by_structure_agrees_with_zero() -> None:
 
 def test_a_refuted_referee_is_at_fault_and_finite_differences_take_over() -> None:
     refuted = evidence(-G, truth=G)
-    assert not refuted.confirmed
+    assert refuted.standing is Standing.REFUTED
     assert judge(-G, refuted, is_referee=True).verdict is Verdict.DISAGREE
     assert judge(-G, refuted).verdict is Verdict.DISAGREE
     right = judge(G + ROUNDING, refuted)
@@ -118,9 +119,37 @@ def test_where_differences_cannot_decide_both_are_inconclusive() -> None:
 
 
 def test_a_nonfinite_referee_is_said() -> None:
-    broken = replace(evidence(), reference=np.where(G > 0, np.nan, G))
-    assert "the referee's is too" in judge(wrong((0, 0), np.nan), broken).message
+    broken = replace(evidence(), reference=exactly(np.where(G > 0, np.nan, G)))
+    assert "the reference is too" in judge(wrong((0, 0), np.nan), broken).message
     assert judge(G, broken).verdict is Verdict.INCONCLUSIVE
+
+
+def test_against_the_truth_finite_differences_have_no_say() -> None:
+    """Blunt differences leave a float64 reference in doubt; one that is validated in 256 bits they do not."""
+    blunt = replace(evidence(bound=1e-3), standing=Standing.VALIDATED)
+    assert judge(G + ROUNDING, blunt).verdict is Verdict.AGREE
+    judgement = judge(G + 1e-4, blunt)
+    assert judgement.verdict is Verdict.DISAGREE
+    assert not judgement.doubted
+    silent = replace(blunt, differences=Differences((), 0, G.size))
+    assert judge(G + ROUNDING, silent).verdict is Verdict.AGREE
+
+
+def test_the_true_error_is_told_by_norm_by_element_and_in_units_in_the_last_place() -> None:
+    truth = replace(evidence(np.ones((4, 5)), truth=np.ones((4, 5))), standing=Standing.VALIDATED, scale=1.0)
+    gradient = np.ones((4, 5))
+    gradient[1, 2] += 3 * 2.0**-23
+    judgement = judge(gradient, truth)
+    assert judgement.error == judgement.worst == 3 * 2.0**-23
+    assert judgement.ulps == 3
+
+
+def test_the_error_is_told_beyond_float64() -> None:
+    """The truth lies between two float64: half a unit away from either."""
+    between = replace(evidence(np.ones(1), truth=np.ones(1)), dtype="float64", standing=Standing.VALIDATED)
+    between = replace(between, reference=Exact(np.ones(1), np.full(1, 2.0**-53)), scale=1.0)
+    assert judge(np.ones(1), between).ulps == 0.5
+    assert judge(np.ones(1) + 2.0**-52, between).ulps == 0.5
 
 
 @pytest.mark.parametrize(

@@ -123,13 +123,11 @@ def tensor_floor(deviations: Array) -> TensorFloor:
     A vector has no rows, and its elements may differ in scale, so there each stands for itself.
     """
     runs, spread = len(deviations), rms(deviations)
-    if spread.ndim > 1:
-        row = np.broadcast_to(
-            np.sqrt(np.mean(spread**2, axis=tuple(range(1, spread.ndim)), keepdims=True)), spread.shape
-        )
-        elements = np.sqrt((runs * spread**2 + SHRINKAGE * row**2) / (runs + SHRINKAGE))
-    else:
-        elements = spread
+    elements, largest = spread, float(np.max(spread, initial=0.0))
+    if spread.ndim > 1 and 0 < largest < np.inf:
+        squares = (spread / largest) ** 2
+        row = np.mean(squares, axis=tuple(range(1, spread.ndim)), keepdims=True)
+        elements = largest * np.sqrt((runs * squares + SHRINKAGE * row) / (runs + SHRINKAGE))
     return TensorFloor(norm(spread), elements, runs)
 
 

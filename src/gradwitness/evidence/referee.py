@@ -1,4 +1,4 @@
-"""The referee at one point: the hand-derived gradient in float64, held against finite differences."""
+"""What is known about a gradient at one point: the reference, the noise floors, finite differences."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from gradwitness.dtypes import find_dtype
 from gradwitness.evidence.finite_difference import Differences, Differencing
 from gradwitness.evidence.neighbours import draw_neighbours
 from gradwitness.evidence.noise_floor import Growth, TensorFloor, noise_floor, value_floor
+from gradwitness.evidence.reference import Exact, exactly, reference
 from gradwitness.problem import Problem
 from gradwitness.protocol import Interpreter
 
@@ -33,32 +34,39 @@ class Floors:
 class Testimony:
     """All that is known about a problem's gradient at the point that `dtype` can hold.
 
-    losses: the loss at the point and at each of `neighbours`. gradients: the referee's, by path, in
-    float64. own: the floors of the referee itself, in `dtype`; floors_of: those of a candidate whose
-    sums round with this growth (`Capabilities.growth_in`).
+    losses: the loss at the point and at each of `neighbours`. gradients: the reference, by path. Where
+    `refused` is not None they come from 256 bits, but for the leaves that it names, with the reason; these, or all,
+    are the hand-derived ones in float64. own: the floors of the latter, in `dtype`; floors_of: those of a
+    candidate whose sums round with this growth (`Capabilities.growth_in`).
     """
 
     problem: Problem
     dtype: str
     losses: tuple[float, ...]
     neighbours: tuple[Mapping[str, Array], ...]
-    gradients: dict[str, Array]
+    gradients: dict[str, Exact]
+    refused: Mapping[str, str] | None
     own: Floors
     differences: dict[str, Differences]
     reached: frozenset[str]
     floors_of: Callable[[Growth], Floors]
 
 
-def testimony(interpreter: Interpreter, problem: Problem, dtype: str, *, growth: Growth, seed: int) -> Testimony:
-    """Gather it: one gradient, perturbed runs for the floors, and finite differences.
+def testimony(
+    interpreter: Interpreter, problem: Problem, dtype: str, *, growth: Growth, seed: int, extended: bool
+) -> Testimony:
+    """Gather it: the gradient, perturbed runs for the floors, and finite differences.
 
-    growth: how the interpreter's own float64 sums round.
+    growth: how the interpreter's own float64 sums round. extended: take the gradient in 256 bits.
     """
     problem = problem.rounded(dtype)
     graph, wrt = problem.graph, problem.differentiated
     tape = interpreter.forward(graph, problem.leaves)
     loss, found = interpreter.loss(tape), interpreter.backward(tape, wrt)
-    gradients = {path: np.array(found.get(path, np.zeros(problem.leaves[path].shape)), np.float64) for path in wrt}
+    gradients = {path: exactly(found.get(path, np.zeros(problem.leaves[path].shape))) for path in wrt}
+    exact = reference(interpreter, problem, seed=(seed, 5)) if extended else None
+    if exact is not None:
+        gradients |= {path: g for path, g in exact.gradients.items() if path not in exact.refused}
 
     def is_usable(neighbour: Mapping[str, Array]) -> bool:
         leaves = {**problem.leaves, **neighbour}
@@ -78,14 +86,16 @@ def testimony(interpreter: Interpreter, problem: Problem, dtype: str, *, growth:
             return loss
         return interpreter.loss(interpreter.forward(graph, {**problem.leaves, path: moved}, reuse=tape, changed=[path]))
 
+    here = loss if exact is None or not np.isfinite(exact.loss) else exact.loss
     narrowing = find_dtype("float64").unit_roundoff / find_dtype(dtype).unit_roundoff
     noise = max(own.losses[0] * narrowing, abs(loss) * find_dtype("float64").unit_roundoff)
     return Testimony(
         problem,
         dtype,
-        (loss, *(_loss_at(interpreter, problem, n) for n in neighbours)),
+        (here, *(_loss_at(interpreter, problem, n) for n in neighbours)),
         neighbours,
         gradients,
+        None if exact is None else exact.refused,
         own,
         Differencing(loss_of, problem.primals, loss, noise).by_every_leaf(seed=(seed, 2)),
         frozenset(path for path in wrt if path in found),

@@ -14,8 +14,9 @@ class Row:
     """One gradient of one candidate: its verdict and the figures behind it (see `verdict.Judgement`).
 
     parameter and shape are None where the candidate did not run (`unsupported`, `error`). reference:
-    the norm of the referee's gradient. textbook: relative difference at step 1e-5 over the whole
-    candidate. referee: this is the gradient that the others are held against. Where the losses are black
+    the norm of the gradient that it is held against. textbook: relative difference at step 1e-5 over the whole
+    candidate. referee: this is the gradient that the others are held against. refused: why there is no reference in
+    256 bits. Where the losses are black
     boxes, against is the label of the candidate from whose gradient `error` is measured, and fd_dtype
     what the differences were taken in.
     """
@@ -31,6 +32,8 @@ class Row:
     shape: tuple[int, ...] | None = None
     reference: float | None = None
     error: float | None = None
+    worst: float | None = None
+    ulps: float | None = None
     floor: float | None = None
     ratio: float | None = None
     fd_error: float | None = None
@@ -38,6 +41,7 @@ class Row:
     limit: float | None = None
     textbook: float | None = None
     referee: bool = False
+    refused: str | None = None
     setup_seconds: float | None = None
     against: str | None = None
     fd_dtype: str | None = None

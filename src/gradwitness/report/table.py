@@ -19,6 +19,7 @@ HEADERS = (
     "error",
     "floor",
     "error/floor",
+    "ulps",
     "limit",
     "fd error",
     "textbook",
@@ -42,12 +43,26 @@ def table(rows: Sequence[Row], *, verbose: bool, color: bool) -> str:
     details += [f"{count} that agree were {message}" for message, count in remarks.items()]
     measured = {(row.dtype, row.against): None for row in rows if row.against}
     details += [f"{dtype}: error is the distance from the gradient of {label}" for dtype, label in measured]
+    details += [f"{place}: no reference in 256 bits: {reason}" for place, reason in _refusals(rows).items()]
     if details:
         lines += ["", *_deduplicated(details)]
     return "\n".join([*lines, "", summary(rows)])
 
 
-_ALIGN = ("left", "left", "left", "left", "right", "right", "right", "right", "right", "right", "left")
+def _refusals(rows: Sequence[Row]) -> dict[str, str]:
+    """Why there is no reference, by network and dtype: of the first tensor, and how many more there are."""
+    found: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row.refused and row.parameter:
+            found.setdefault(f"{row.network} {row.dtype}", {})[row.parameter] = row.refused
+    lines = {}
+    for place, reasons in found.items():
+        first, *others = reasons
+        lines[f"{place} {first}" + (f" and {len(others)} more" if others else "")] = reasons[first]
+    return lines
+
+
+_ALIGN = ("left", "left", "left", "left", *["right"] * 7, "left")
 
 
 def summary(rows: Sequence[Row]) -> str:
@@ -96,6 +111,7 @@ def _line(row: Row, color: bool) -> list[str]:
         "referee" if row.referee else _relative(row, row.error),
         _relative(row, row.floor),
         "" if row.error is None or row.floor is None else _ratio(row.error, row.floor),
+        "" if row.ulps is None else f"{row.ulps:.2g}",
         _relative(row, row.limit),
         _relative(row, row.fd_error),
         "" if row.textbook is None else f"{row.textbook:.0e} {'ok' if row.textbook < TEXTBOOK_RULE else 'FAILS'}",

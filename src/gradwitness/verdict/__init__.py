@@ -1,4 +1,4 @@
-"""From evidence to a named verdict: `judge` where there is a referee, `judge_black_box` where there is none."""
+"""From evidence to a named verdict: `judge` where there is a reference, `judge_black_box` where there is none."""
 
 from gradwitness.verdict.black_box import (
     BlackBoxEvidence,
@@ -9,7 +9,7 @@ from gradwitness.verdict.black_box import (
 )
 from gradwitness.verdict.losses import LossJudgement, judge_loss
 from gradwitness.verdict.reach import JITTER_REACH, threshold
-from gradwitness.verdict.refereed import TensorEvidence, confirms, judge
+from gradwitness.verdict.refereed import Standing, TensorEvidence, confirms, judge
 from gradwitness.verdict.steadiness import unsteady
 from gradwitness.verdict.verdicts import ACCEPTED, Judgement, Verdict
 
@@ -19,6 +19,7 @@ __all__ = [
     "BlackBoxEvidence",
     "Judgement",
     "LossJudgement",
+    "Standing",
     "TensorEvidence",
     "Verdict",
     "compare",

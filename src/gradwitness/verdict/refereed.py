@@ -1,41 +1,51 @@
-"""The verdict where there is a referee.
+"""The verdict where there is a reference.
 
-A gradient agrees if its distance from the referee's is what rounding explains: error / noise floor,
+A gradient agrees if its distance from the reference is what rounding explains: error / noise floor,
 by norm and element by element, against thresholds that follow from the number of perturbed runs.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
 
-from gradwitness.dtypes import find_dtype
+from gradwitness.dtypes import find_dtype, spacing
 from gradwitness.evidence.finite_difference import Differences
 from gradwitness.evidence.noise_floor import TensorFloor
 from gradwitness.evidence.norms import norm
+from gradwitness.evidence.reference import Exact
 from gradwitness.verdict.by_differences import against_differences, coarse, confirm_zero, slack, widest, worst
 from gradwitness.verdict.reach import floors, node_reach, over
 from gradwitness.verdict.verdicts import Judgement, Verdict, defect
 
-__all__ = ["TensorEvidence", "confirms", "judge"]
+__all__ = ["Standing", "TensorEvidence", "confirms", "judge"]
 
 Array = np.ndarray[Any, Any]
+ZERO = 1e-30  # a product of gradient and value that is less of the largest one is zero by structure
+
+
+class Standing(Enum):
+    """How far a reference is to be trusted."""
+
+    VALIDATED = "in 256 bits, validated by differences in as many: the truth"
+    CONFIRMED = "in float64, and no finite difference refutes it"
+    REFUTED = "refuted by differences, or there is none in 256 bits: finite differences take over"
 
 
 @dataclass(frozen=True)
 class TensorEvidence:
     """What is known about one gradient at one point, in one dtype.
 
-    reference: the referee's gradient (float64). confirmed: no finite difference refutes it.
     reached: whether a path leads from the leaf to the loss. size: the typical value of the leaf;
     scale: the largest product of gradient and value of any leaf of the problem.
     """
 
     dtype: str
-    reference: Array
-    confirmed: bool
+    reference: Exact
+    standing: Standing
     floor: TensorFloor
     differences: Differences
     reached: bool
@@ -45,21 +55,25 @@ class TensorEvidence:
 
 def judge(gradient: Array | None, evidence: TensorEvidence, *, is_referee: bool = False) -> Judgement:
     """The verdict on one gradient (None: the framework found no path to the loss)."""
-    reference, floor = evidence.reference, evidence.floor
+    reference, floor = evidence.reference.high, evidence.floor
     is_finite = bool(np.all(np.isfinite(reference)))
-    also = "" if is_finite else "; the referee's is too"
+    also = "" if is_finite else "; the reference is too"
     if wrong := defect(gradient, reference.shape, reached=evidence.reached, also=also):
         return wrong
     gradient = np.zeros(reference.shape) if gradient is None else gradient.astype(np.float64)
     if not is_finite:
-        return Judgement(Verdict.INCONCLUSIVE, "the referee's gradient is NaN or infinite here, this one is not")
+        return Judgement(Verdict.INCONCLUSIVE, "the reference is NaN or infinite here, this one is not")
     if not (np.isfinite(floor.norm) and np.all(np.isfinite(floor.elements))):
         return Judgement(Verdict.INCONCLUSIVE, "rounding in this dtype can make the gradient overflow here")
+    figures: dict[str, Any] = {"floor": floor.norm, "limit": _limit(evidence)}
+    if evidence.differences.probes:
+        fd_error, fd_bound = worst(evidence.differences, gradient, floor, node_reach(floor))
+        figures |= {"fd_error": fd_error, "fd_bound": fd_bound}
+    if evidence.standing is Standing.VALIDATED:
+        return _judge_by_floor(gradient, evidence, figures)
     if not evidence.differences.probes:
         return Judgement(Verdict.INCONCLUSIVE, "no finite difference is usable here: nothing confirms anything")
-    fd_error, fd_bound = worst(evidence.differences, gradient, floor, node_reach(floor))
-    figures = {"fd_error": fd_error, "fd_bound": fd_bound, "floor": floor.norm, "limit": _limit(evidence)}
-    if is_referee or not evidence.confirmed:
+    if is_referee or evidence.standing is Standing.REFUTED:
         figures["limit"] += widest(evidence.differences)
         return _judge_by_differences(gradient, evidence, figures, is_referee)
     return _judge_by_floor(gradient, evidence, figures)
@@ -78,34 +92,43 @@ def confirms(reference: Array, dtype: str, floor: TensorFloor, differences: Diff
 def _judge_by_differences(
     gradient: Array, evidence: TensorEvidence, figures: dict[str, Any], is_referee: bool
 ) -> Judgement:
-    """The referee itself, and everybody where it is not confirmed: numerical derivatives decide."""
+    """The referee itself, and everybody where there is no reference: numerical derivatives decide."""
     if not figures["fd_error"] <= figures["fd_bound"]:
         limits = node_reach(evidence.floor)
         message = against_differences(evidence.differences, gradient, evidence.floor, limits)
         return Judgement(Verdict.DISAGREE, message, **figures)
     if doubt := _coarseness(evidence):
         return Judgement(Verdict.INCONCLUSIVE, doubt, **figures)
-    message = "" if is_referee else "judged by finite differences, as they refute the referee"
+    message = "" if is_referee else "judged by finite differences, as no reference stands"
     return Judgement(Verdict.AGREE, message, **figures)
 
 
 def _judge_by_floor(gradient: Array, evidence: TensorEvidence, figures: dict[str, Any]) -> Judgement:
-    floor, error, limits = evidence.floor, gradient - evidence.reference, node_reach(evidence.floor)
+    floor, error, limits = evidence.floor, evidence.reference.error_of(gradient), node_reach(evidence.floor)
+    is_true = evidence.standing is Standing.VALIDATED
     distance = norm(error)
     by_norm = over(distance, floor.norm) / limits.norm
     by_element = over(np.abs(error), floor.elements) / limits.element
     figures |= {"error": distance, "ratio": max(float(by_norm), float(np.max(by_element)))}
+    figures |= _at_worst(error, evidence)
     if not figures["ratio"] <= 1:
-        if figures["fd_error"] <= figures["fd_bound"] and _within_bounds(gradient, evidence):
+        if not is_true and figures["fd_error"] <= figures["fd_bound"] and _within_bounds(gradient, evidence):
             message = "beyond the noise floor, yet finite differences cannot tell which of the two is right"
             return Judgement(Verdict.INCONCLUSIVE, message, doubted=True, **figures)
         return Judgement(Verdict.DISAGREE, _against_referee(gradient, evidence, int(np.argmax(by_element))), **figures)
-    if doubt := _coarseness(evidence):
+    if not is_true and (doubt := _coarseness(evidence)):
         return Judgement(Verdict.INCONCLUSIVE, doubt, **figures)
-    if not _is_zero(evidence) and norm(evidence.reference) <= _limit(evidence):
+    if not _is_zero(evidence) and norm(evidence.reference.high) <= _limit(evidence):
         message = "rounding in this dtype is as large as the gradient: a zero would pass"
         return Judgement(Verdict.INCONCLUSIVE, message, **figures)
     return Judgement(Verdict.AGREE, **figures)
+
+
+def _at_worst(error: Array, evidence: TensorEvidence) -> dict[str, float]:
+    """The largest error of an element, and in units in the last place of what the element should be."""
+    index = int(np.argmax(np.abs(error)))
+    largest, true = abs(float(error.reshape(-1)[index])), float(evidence.reference.high.reshape(-1)[index])
+    return {"worst": largest} | ({} if _is_zero(evidence) else {"ulps": largest / spacing(true, evidence.dtype)})
 
 
 def _within_bounds(gradient: Array, evidence: TensorEvidence) -> bool:
@@ -114,7 +137,7 @@ def _within_bounds(gradient: Array, evidence: TensorEvidence) -> bool:
     Element by element where every one was differenced; by norm where most were not, so that a wrong
     one cannot hide between the probes.
     """
-    gap = np.abs(gradient - evidence.reference).reshape(-1)
+    gap = np.abs(evidence.reference.error_of(gradient)).reshape(-1)
     probes = [p for p in evidence.differences.probes if p.index is not None]
     if len(probes) < gap.size:
         return norm(gap) <= 2 * max((p.bound for p in probes), default=0.0)
@@ -124,15 +147,18 @@ def _within_bounds(gradient: Array, evidence: TensorEvidence) -> bool:
 
 def _coarseness(evidence: TensorEvidence) -> str:
     """Why finite differences confirm nothing; a gradient that is zero by structure is confirmed by being small."""
-    return "" if _is_zero(evidence) else coarse(evidence.differences, evidence.reference)
+    return "" if _is_zero(evidence) else coarse(evidence.differences, evidence.reference.high)
 
 
 def _is_zero(evidence: TensorEvidence) -> bool:
     """Whether the gradient is zero by structure (a bias before batch norm): float64 computes nothing but noise,
     and finite differences, which would see one that matters, do not object. Or no path leads to it."""
+    size = norm(evidence.reference.high)
     if not evidence.reached:
         return True
-    is_noise = norm(evidence.reference) <= _narrowing(evidence.dtype) * _limit(evidence)
+    if evidence.standing is Standing.VALIDATED:
+        return size * evidence.size <= ZERO * evidence.scale
+    is_noise = size <= _narrowing(evidence.dtype) * _limit(evidence)
     return is_noise and confirm_zero(evidence.differences, evidence.size, evidence.scale)
 
 
@@ -147,8 +173,8 @@ def _narrowing(dtype: str) -> float:
 
 def _against_referee(gradient: Array, evidence: TensorEvidence, worst_index: int) -> str:
     place = [int(i) for i in np.unravel_index(worst_index, gradient.shape)]
-    got, expected = float(gradient.reshape(-1)[worst_index]), float(evidence.reference.reshape(-1)[worst_index])
-    size, error = norm(evidence.reference), norm(gradient - evidence.reference)
+    got, expected = float(gradient.reshape(-1)[worst_index]), float(evidence.reference.high.reshape(-1)[worst_index])
+    size, error = norm(evidence.reference.high), norm(evidence.reference.error_of(gradient))
     part = f"{error:.3g} where it is 0" if size == 0 or _is_zero(evidence) else f"{error / size:.2g} of its norm"
     return (
         f"off by {part}, {floors(float(over(error, evidence.floor.norm)))}; "

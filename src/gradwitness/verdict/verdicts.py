@@ -34,7 +34,8 @@ ACCEPTED = frozenset({Verdict.AGREE, Verdict.UNSUPPORTED})
 class Judgement:
     """A verdict with the figures that it rests on; errors and floors are absolute, by norm.
 
-    error, floor: distance from the referee and what rounding explains of it. ratio: the larger of
+    error, floor: distance from the reference and what rounding explains of it. worst, ulps: the largest error of
+    an element, and in units in the last place of its true value. ratio: the larger of
     error / floor over its threshold, by norm and by element (at most 1 agrees). fd_error, fd_bound:
     distance from the numerical derivative at the worst probe, and what it may be. limit: the
     smallest error by norm that would have been caught. doubted: the referee may as well be the one at fault.
@@ -48,6 +49,8 @@ class Judgement:
     fd_error: float | None = None
     fd_bound: float | None = None
     limit: float | None = None
+    worst: float | None = None
+    ulps: float | None = None
     doubted: bool = False
 
     def instead(self, verdict: Verdict, message: str) -> Judgement:

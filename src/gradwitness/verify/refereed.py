@@ -1,4 +1,4 @@
-"""Candidates of a traced loss: judged by the referee, the hand-derived gradient in float64."""
+"""Candidates of a traced loss: held against the reference, the hand-derived gradient in 256 bits or in float64."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gradwitness.evidence.norms import norm, typical
 from gradwitness.evidence.referee import Floors, Testimony, testimony
 from gradwitness.problem import Candidate, Problem
 from gradwitness.report import Row
-from gradwitness.verdict import Judgement, TensorEvidence, Verdict, confirms, judge, judge_loss
+from gradwitness.verdict import Judgement, Standing, TensorEvidence, Verdict, confirms, judge, judge_loss
 from gradwitness.verify.settings import Settings
 from gradwitness.verify.trial import Trial, attempt, judged_row, prepare, textbook, trial
 
@@ -22,7 +22,9 @@ def gather(problem: Problem, dtype: str, settings: Settings) -> Testimony:
     """All that is known of the problem's gradient where `dtype` can hold the point."""
     interpreter = registry.interpreter()
     growth = interpreter.capabilities.growth_in("float64")
-    return testimony(interpreter, problem, dtype, growth=growth, seed=settings.seed)
+    return testimony(
+        interpreter, problem, dtype, growth=growth, seed=settings.seed, extended=settings.reference == "extended"
+    )
 
 
 def refereed(
@@ -54,7 +56,7 @@ def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settin
         prepared = prepare(candidate, known.problem, known.dtype, blank.device)
         tried = trial(prepared, known.problem.primals, known.neighbours, known.dtype)
     lowered = candidate.loss is None and not candidate.is_written_by_hand
-    is_referee = backend.capabilities.interpreter and known.dtype == "float64" and lowered
+    is_referee = known.refused is None and backend.capabilities.interpreter and known.dtype == "float64" and lowered
     floors = known.floors_of(backend.capabilities.growth_in(known.dtype))
     about_all = {
         "textbook": textbook(tried.gradients, known.problem, known.differences),
@@ -62,7 +64,11 @@ def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settin
         "setup_seconds": prepared.setup_seconds,
     }
     judgements = _judgements(tried, known, floors, is_referee)
-    rows = [judged_row(blank, path, known.gradients[path], j, **about_all) for path, j in judgements.items()]
+    refused = known.refused or {}
+    rows = [
+        judged_row(blank, path, known.gradients[path].high, j, refused=refused.get(path), **about_all)
+        for path, j in judgements.items()
+    ]
     return rows, {path for path, judgement in judgements.items() if judgement.doubted}
 
 
@@ -80,20 +86,26 @@ def _judgements(tried: Trial, known: Testimony, floors: Floors, is_referee: bool
 
 
 def _evidence(path: str, known: Testimony, floors: Floors) -> TensorEvidence:
-    reference, differences = known.gradients[path], known.differences[path]
-    confirmed = confirms(reference, known.dtype, known.own.tensors[path], differences)
     primals = known.problem.primals
-    scale = max(norm(g) * typical(primals[leaf]) for leaf, g in known.gradients.items())
+    scale = max(norm(g.high) * typical(primals[leaf]) for leaf, g in known.gradients.items())
     return TensorEvidence(
         known.dtype,
-        reference,
-        confirmed,
+        known.gradients[path],
+        _standing(path, known),
         floors.tensors[path],
-        differences,
+        known.differences[path],
         path in known.reached,
         typical(primals[path]),
         scale,
     )
+
+
+def _standing(path: str, known: Testimony) -> Standing:
+    if known.refused is not None:
+        return Standing.REFUTED if path in known.refused else Standing.VALIDATED
+    own = known.own.tensors[path]
+    stands = confirms(known.gradients[path].high, known.dtype, own, known.differences[path])
+    return Standing.CONFIRMED if stands else Standing.REFUTED
 
 
 def _doubtful(row: Row) -> Row:

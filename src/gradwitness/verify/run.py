@@ -32,13 +32,15 @@ def verify(
     devices: str | Sequence[str] = ("cpu",),
     precision: str = "highest",
     seed: int = 0,
+    reference: str = "extended",
     wrt: str | Sequence[str] | None = None,
     name: str = "loss",
 ) -> Report:
     """Judge each gradient of a loss, in every dtype and on every device asked for.
 
     loss: `loss(params, batch)` over `gradwitness.ops`, or a Problem: it runs on every backend
-    installed, or on `backends`, and the hand-derived gradient is the referee. Or candidates by label,
+    installed, or on `backends`, and is held against the hand-derived gradient: in 256 bits, or
+    with reference="differences" in float64, confirmed by finite differences. Or candidates by label,
     each with a loss in its framework's own arrays and perhaps a gradient written by hand: a Candidate,
     or, under a backend's name, the bare loss; one Candidate may stand alone. These are judged by
     numerical derivatives of their own losses, and held against each other.
@@ -56,7 +58,9 @@ def verify(
     else:  # whoever is named must be there
         for candidate in candidates.values():
             registry.installed(candidate.backend)
-    settings = Settings(problem.own_dtypes if dtypes is None else _names(dtypes), _names(devices), precision, seed)
+    settings = Settings(
+        problem.own_dtypes if dtypes is None else _names(dtypes), _names(devices), precision, seed, reference
+    )
     used = tuple(dict.fromkeys(candidate.backend for candidate in candidates.values()))
     expect_devices(settings.devices, used)
     return Report(tuple(verify_problem(problem, candidates, settings)), environment(used, settings))

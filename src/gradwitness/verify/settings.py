@@ -10,20 +10,28 @@ from gradwitness.errors import GradwitnessError, UnknownName
 __all__ = ["Settings"]
 
 PRECISIONS = ("highest", "default")
+REFERENCES = ("extended", "differences")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run is made: on what, in what precision ("highest" or "default"), from which seed."""
+    """How a run is made: on what, in what precision ("highest" or "default"), from which seed.
+
+    reference: what a traced loss's gradients are held against: the gradient in 256 bits ("extended"), or the
+    hand-derived one in float64, confirmed by finite differences ("differences"), which is faster.
+    """
 
     dtypes: tuple[str, ...] = ("float64", "float32")
     devices: tuple[str, ...] = ("cpu",)
     precision: str = "highest"
     seed: int = 0
+    reference: str = "extended"
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise UnknownName("precision", self.precision, PRECISIONS)
+        if self.reference not in REFERENCES:
+            raise UnknownName("reference", self.reference, REFERENCES)
         if self.seed < 0:
             raise GradwitnessError(f"the seed must not be negative, got {self.seed}")
         for dtype in self.dtypes:

@@ -109,6 +109,8 @@ def judged_row(blank: Row, path: str, reference: Array, judgement: Judgement, **
         shape=reference.shape,
         reference=norm(reference),
         error=judgement.error,
+        worst=judgement.worst,
+        ulps=judgement.ulps,
         floor=judgement.floor,
         ratio=judgement.ratio,
         fd_error=judgement.fd_error,

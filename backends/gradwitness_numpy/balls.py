@@ -1,0 +1,222 @@
+"""Arrays of balls: numbers of hundreds of bits, each with a bound on its error (python-flint's arb).
+
+The rules are written against ufuncs and matmul, so they run on these arrays as they stand: what differs
+for balls is in one table, by ufunc. A ball that straddles a branch compares False both ways, so here it
+raises, except under a maximum or minimum: where balls overlap, the value covers them all, the slope is that of the
+first with the largest midpoint, and the tie is on record.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Balls", "UndecidedError", "balls", "precision"]
+
+Array = np.ndarray[Any, Any]
+
+_ties: ContextVar[list[str]] = ContextVar("ties")
+
+
+class UndecidedError(ArithmeticError):
+    """A branch that the digits at hand cannot decide."""
+
+
+class Balls(np.ndarray[Any, Any]):
+    """An object array of balls (and of whole numbers and floats among them, which are exact)."""
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
+        plain = [_plain(x) for x in inputs]
+        if out is not None:
+            options["out"] = tuple(_plain(x) for x in out)
+        special = _special(ufunc, method)
+        result = getattr(ufunc, method)(*plain, **options) if special is None else special(*plain, **options)
+        return out[0] if out is not None else _as_balls(result)
+
+    def __array_function__(self, function: Any, types: Any, arguments: Any, options: Any) -> Any:
+        result = super().__array_function__(function, types, arguments, options)
+        return [_as_balls(x) for x in result] if isinstance(result, list) else _as_balls(result)
+
+
+def balls(x: Any) -> Any:
+    """An array (or number) of floats as exact balls; whole numbers, masks and arrays of balls as they are."""
+    array = np.asarray(x)
+    if array.dtype.kind != "f":
+        return _as_balls(x)
+    from flint import arb
+
+    numbers = np.empty(array.size, object)
+    numbers[:] = list(map(arb, array.astype(np.float64).reshape(-1).tolist()))
+    return numbers.reshape(array.shape).view(Balls)
+
+
+@contextmanager
+def precision(bits: int) -> Iterator[list[str]]:
+    """Balls of so many bits inside; gives the list in which ties are put on record."""
+    from flint import ctx
+
+    before, ties = ctx.prec, list[str]()
+    token = _ties.set(ties)
+    ctx.prec = bits
+    try:
+        yield ties
+    finally:
+        ctx.prec = before
+        _ties.reset(token)
+
+
+def _plain(x: Any) -> Any:
+    return x.view(np.ndarray) if isinstance(x, Balls) else x
+
+
+def _as_balls(x: Any) -> Any:
+    """Object results as balls, arrays of no axes included; masks and indices as they are."""
+    if isinstance(x, np.ndarray):
+        return x.view(Balls) if x.dtype == object else x
+    if isinstance(x, bool | int | float | np.generic | tuple):
+        return x
+    array = np.empty((), object)
+    array[()] = x
+    return array.view(Balls)
+
+
+def _elementwise(function: Callable[..., Any], inputs: int, kind: type = object) -> Callable[..., Any]:
+    vectorized = np.frompyfunc(function, inputs, 1)
+
+    def apply(*operands: Any, out: Any = None, where: Any = True) -> Any:
+        result = vectorized(*operands, where=where) if out is None else vectorized(*operands, out=out, where=where)
+        return result if kind is object else np.asarray(result).astype(kind)[()]
+
+    return apply
+
+
+def _to_ball(x: Any) -> Any:
+    from flint import arb
+
+    return x if isinstance(x, arb) else arb(x)
+
+
+# Comparisons
+
+
+def _less(x: Any, y: Any) -> bool:
+    if x < y:
+        return True
+    if x >= y:
+        return False
+    raise UndecidedError(f"undecided branch: {x} < {y}")
+
+
+def _equal(x: Any, y: Any) -> bool:
+    """Whether their midpoints are equal: a maximum equals the operand that it took the slope of."""
+    if x is y or x == y:
+        return True
+    if x != y:
+        return False
+    return bool(_to_ball(x).mid() == _to_ball(y).mid())
+
+
+def _sign(x: Any) -> int:
+    return int(_less(0, x)) - int(_less(x, 0))
+
+
+# Extrema
+
+
+def _larger(x: Any, y: Any) -> Any:
+    """The larger of two; where they overlap, a ball that covers both, around the larger midpoint."""
+    if x is y or x > y:
+        return x
+    if y > x:
+        return y
+    from flint import arb
+
+    x, y = _to_ball(x), _to_ball(y)
+    _ties.get().append(f"{x} and {y}")
+    winner = y if y.mid() > x.mid() else x
+    hull = x.union(y)
+    radius = max((abs(end - winner.mid()) for end in (hull.lower(), hull.upper())), key=lambda r: r.upper())
+    return winner if x.is_exact() and y.is_exact() else arb(winner.mid(), radius.upper())
+
+
+def _smaller(x: Any, y: Any) -> Any:
+    return -_larger(-x, -y)
+
+
+# Contractions
+
+
+def _matmul(x: Array, y: Array, *, out: Any = None) -> Any:
+    """Matrix products of balls, stacks of them included, by arb_mat."""
+    row, column = np.ndim(x) == 1, np.ndim(y) == 1
+    x, y = (x[None, :] if row else x), (y[:, None] if column else y)
+    stack = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    result = np.empty((*stack, x.shape[-2], y.shape[-1]), object)
+    x, y = np.broadcast_to(x, (*stack, *x.shape[-2:])), np.broadcast_to(y, (*stack, *y.shape[-2:]))
+    for place in np.ndindex(stack):
+        result[place] = _product(x[place], y[place])
+    result = result[..., 0, :] if row else result
+    result = result[..., 0] if column else result
+    if out is not None:
+        out[0][...] = result
+    return result
+
+
+def _product(x: Array, y: Array) -> Array:
+    from flint import arb_mat
+
+    if 0 in (*x.shape, *y.shape):
+        return np.zeros((len(x), y.shape[1]), object)
+    product = _matrix(x, arb_mat) * _matrix(y, arb_mat)
+    return np.array(product.entries(), object).reshape(len(x), y.shape[1])
+
+
+def _matrix(x: Array, arb_mat: Any) -> Any:
+    return arb_mat(*x.shape, x.reshape(-1).tolist())
+
+
+# Functions of statistics, which NumPy leaves to scipy
+
+
+def _gaussian_cdf(x: Any) -> Any:
+    from flint import arb
+
+    return (-x / arb(2).sqrt()).erfc() / 2
+
+
+def _method(name: str) -> Callable[[Any], Any]:
+    call = operator.methodcaller(name)
+    return lambda x: call(_to_ball(x))
+
+
+_METHODS = ("exp", "log", "log1p", "expm1", "sqrt", "sin", "cos", "tanh", "erf")  # a ball's own, by NumPy's name
+_UFUNCS: dict[str, Callable[..., Any]] = {
+    "less": _elementwise(_less, 2, bool),
+    "greater": _elementwise(lambda x, y: _less(y, x), 2, bool),
+    "less_equal": _elementwise(lambda x, y: not _less(y, x), 2, bool),
+    "greater_equal": _elementwise(lambda x, y: not _less(x, y), 2, bool),
+    "equal": _elementwise(_equal, 2, bool),
+    "not_equal": _elementwise(lambda x, y: not _equal(x, y), 2, bool),
+    "sign": _elementwise(_sign, 1),
+    "isfinite": _elementwise(lambda x: _to_ball(x).is_finite(), 1, bool),
+    "maximum": _elementwise(_larger, 2),
+    "minimum": _elementwise(_smaller, 2),
+    "clip": _elementwise(lambda x, low, high: _smaller(_larger(x, low), high), 3),
+    "matmul": _matmul,
+    "expit": _elementwise(lambda x: 1 / (1 + (-_to_ball(x)).exp()), 1),
+    "ndtr": _elementwise(lambda x: _gaussian_cdf(_to_ball(x)), 1),
+    **{name: _elementwise(_method(name), 1) for name in _METHODS},
+}
+_REDUCTIONS: dict[str, Callable[..., Any]] = {  # with an identity of None, NumPy may reduce over several axes
+    "maximum": np.frompyfunc(_larger, 2, 1, identity=None).reduce,
+    "minimum": np.frompyfunc(_smaller, 2, 1, identity=None).reduce,
+}
+
+
+def _special(ufunc: np.ufunc, method: str) -> Callable[..., Any] | None:
+    return {"__call__": _UFUNCS, "reduce": _REDUCTIONS}.get(method, {}).get(ufunc.__name__)
