@@ -33,8 +33,9 @@ def verify(session: nox.Session) -> None:
 
 @nox.session(requires=["environment"], venv_backend="none")
 def tests(session: nox.Session) -> None:
-    """Run the tests; arguments are pytest's."""
-    run(session, "pytest", *session.posargs)
+    """Run the tests, in several processes; arguments are pytest's."""
+    session.env["OMP_NUM_THREADS"] = "1"  # torch's threads would wait for each other where processes share the cores
+    run(session, "pytest", "--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal", *session.posargs)
 
 
 @nox.session(requires=["environment"], venv_backend="none")

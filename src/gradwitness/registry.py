@@ -27,7 +27,7 @@ def _entry_points() -> dict[str, metadata.EntryPoint]:
 
 
 def backend_names() -> tuple[str, ...]:
-    """Every declared backend, the referee's first, whether or not its framework is installed."""
+    """Every declared backend, the interpreter's first, whether or not its framework is installed."""
     return tuple(sorted(_entry_points(), key=lambda name: (name != "numpy", name)))
 
 

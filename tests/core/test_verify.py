@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import gradwitness as gw
 from gradwitness import ops
 from gradwitness.errors import GradwitnessError, ProblemError, TraceError, UnknownName
 from gradwitness.verdict import Verdict
+from gradwitness_numpy.rules import RULES
 
 W = np.array([[0.3, -0.2, 0.5], [0.1, 0.7, -0.4]])
 X = np.array([[1.0, 0.5, -1.5], [0.2, -0.3, 0.8], [2.0, 1.1, 0.4], [-0.6, 0.9, 1.3]])
@@ -157,3 +159,25 @@ def test_elements_of_very_different_scale_are_judged_one_by_one(monkeypatch: pyt
     assert verify(spread, params, dtypes="float32")
     monkeypatch.setattr(TorchPrepared, "value_and_gradient", first_off)
     assert "torch b: disagree" in repr(verify(spread, params, dtypes="float32"))
+
+
+def test_without_a_reference_in_256_bits_the_run_goes_on_and_says_so() -> None:
+    def loss(p: Any, b: Any) -> Any:
+        third = p["w"] / 3.0
+        rounding = ops.stop_gradient(third + third + third - p["w"])  # 0 in truth: neither above it nor below
+        return (ops.tanh(p["w"]) + ops.where(rounding > 0, rounding, 0.0)).sum()
+
+    report = verify(loss, dtypes="float64")
+    assert report
+    assert "loss float64 w: no reference in 256 bits: 256 bits cannot say: undecided branch" in report.table()
+    assert all(row.refused for row in report.rows)
+
+
+def test_a_refused_reference_is_said_by_its_tensors_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = RULES["tanh"]
+    monkeypatch.setitem(RULES, "tanh", replace(right, vjp=lambda g, step: [right.vjp(g, step)[0] * (1 + 1e-9)]))
+    report = verify(lambda p, b: (ops.tanh(p["w"]) * p["c"]).sum(), {"w": W, "c": 0.3 * W}, dtypes="float64")
+    assert {row.parameter for row in report.rows if row.refused} == {"w"}
+    assert "w: no reference in 256 bits: 256-bit differences of the forward pass refute it" in report.table()
+    assert {r.verdict for r in report.rows if r.parameter == "w" and r.backend == "numpy"} == {Verdict.DISAGREE}
+    assert {r.verdict for r in report.rows if r.parameter == "w" and r.backend != "numpy"} == {Verdict.AGREE}

@@ -59,22 +59,18 @@ class Reference:
 def reference(interpreter: Interpreter, problem: Problem, *, seed: Sequence[int]) -> Reference:
     """The gradient at the problem's point by leaf, in 256 bits, validated.
 
-    A leaf that no path connects with the loss has a gradient of zeros. Where a branch cannot be decided (a
-    ball that straddles it), or the loss is not finite, every gradient is refused.
+    A leaf that no path connects with the loss has a gradient of zeros. Raises ArithmeticError where a branch
+    cannot be decided (a ball straddles it), or the loss is not finite.
     """
+    rng = np.random.default_rng([*seed])
     with interpreter.extended(BITS) as wide:
-        try:
-            return _reference(wide, problem, np.random.default_rng([*seed]))
-        except ArithmeticError as error:
-            zeros = {path: exactly(np.zeros(x.shape)) for path, x in problem.primals.items()}
-            return Reference(math.nan, zeros, dict.fromkeys(zeros, f"256 bits cannot say: {error}"))
+        return _reference(_Pass(wide, problem), problem, rng)
 
 
-def _reference(wide: ExtendedInterpreter, problem: Problem, rng: np.random.Generator) -> Reference:
-    here = _Pass(wide, problem)
+def _reference(here: _Pass, problem: Problem, rng: np.random.Generator) -> Reference:
     if not here.loss.is_finite():
         raise ArithmeticError(f"the loss is {float(here.loss)}")
-    found = wide.backward(here.tape, problem.differentiated)
+    found = here.wide.backward(here.tape, problem.differentiated)
     checks = {path: here.checks(path, gradient, rng) for path, gradient in found.items()}
     scale = max([abs(float(here.loss)), *(abs(numeric) for pairs in checks.values() for _, numeric in pairs)])
     refused = {path: reason for path, pairs in checks.items() if (reason := _refusal(pairs, AGREEMENT * scale))}

@@ -7,9 +7,9 @@ from gradwitness.verdict.black_box import (
     stands_against,
     with_largest_rounded,
 )
+from gradwitness.verdict.by_reference import Standing, TensorEvidence, confirms, judge
 from gradwitness.verdict.losses import LossJudgement, judge_loss
 from gradwitness.verdict.reach import JITTER_REACH, threshold
-from gradwitness.verdict.refereed import Standing, TensorEvidence, confirms, judge
 from gradwitness.verdict.steadiness import unsteady
 from gradwitness.verdict.verdicts import ACCEPTED, Judgement, Verdict
 

@@ -1,4 +1,4 @@
-"""The verdict where there is no referee: on a candidate by its own loss, and on two by each other.
+"""The verdict where there is no reference: on a candidate by its own loss, and on two by each other.
 
 The question is split in two. Is the formula right? The candidate's gradient in float64 is held
 against numerical derivatives of its own loss. Is its rounding what its dtype explains? Its gradient in

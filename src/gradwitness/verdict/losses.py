@@ -35,9 +35,9 @@ def judge_loss(
     spreads: Sequence[float],
     *,
     reach: Reach | None = None,
-    whose: str = "the referee",
+    whose: str = "the reference",
 ) -> LossJudgement:
-    """Whether a candidate computes the same loss as the referee, or as another candidate, at every point.
+    """Whether a candidate computes the same loss as the reference, or as another candidate, at every point.
 
     The first point is the problem's own, the others its neighbours. spreads: the floors of the loss;
     reach: how many of them rounding may reach, by default those of floors by node.

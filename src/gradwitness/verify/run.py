@@ -12,8 +12,8 @@ from gradwitness.report import Report, Row
 from gradwitness.verdict import Verdict
 from gradwitness.verify.black_boxes import black_boxes
 from gradwitness.verify.environment import environment
-from gradwitness.verify.refereed import gather, refereed
 from gradwitness.verify.settings import Settings
+from gradwitness.verify.traced import gather, traced
 from gradwitness.verify.trial import error_row
 
 __all__ = ["expect_devices", "verify", "verify_problem", "verify_problems"]
@@ -140,23 +140,23 @@ def verify_problem(
     progress: Progress = lambda text: None,
 ) -> list[Row]:
     """Every candidate in every dtype and on every device: a row per gradient."""
-    judge = _with_referee if problem.loss is not None else _without_referee
+    judge = _of_traced if problem.loss is not None else _of_black_boxes
     return [row for dtype in settings.dtypes for row in judge(problem, candidates, dtype, settings, progress)]
 
 
-def _with_referee(
+def _of_traced(
     problem: Problem, candidates: Mapping[str, Candidate], dtype: str, settings: Settings, progress: Progress
 ) -> list[Row]:
-    progress(f"{problem.name} {dtype}: referee, noise floor and finite differences")
+    progress(f"{problem.name} {dtype}: reference, noise floor and finite differences")
     cells = [_blanks(problem, candidates, dtype, device) for device in settings.devices]
     try:
         known = gather(problem, dtype, settings)
     except Exception as error:  # noqa: BLE001  # one problem's failure never costs the others' results
-        return [error_row(blank, error, "no referee: ") for blanks in cells for blank in blanks.values()]
-    return [row for blanks in cells for row in refereed(blanks, candidates, known, settings, progress=progress)]
+        return [error_row(blank, error, "no reference: ") for blanks in cells for blank in blanks.values()]
+    return [row for blanks in cells for row in traced(blanks, candidates, known, settings, progress=progress)]
 
 
-def _without_referee(
+def _of_black_boxes(
     problem: Problem, candidates: Mapping[str, Candidate], dtype: str, settings: Settings, progress: Progress
 ) -> list[Row]:
     cells = [_blanks(problem, candidates, dtype, device) for device in settings.devices]

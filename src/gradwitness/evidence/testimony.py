@@ -34,10 +34,10 @@ class Floors:
 class Testimony:
     """All that is known about a problem's gradient at the point that `dtype` can hold.
 
-    losses: the loss at the point and at each of `neighbours`. gradients: the reference, by path. Where
-    `refused` is not None they come from 256 bits, but for the leaves that it names, with the reason; these, or all,
-    are the hand-derived ones in float64. own: the floors of the latter, in `dtype`; floors_of: those of a
-    candidate whose sums round with this growth (`Capabilities.growth_in`).
+    losses: the loss at the point and at each of `neighbours`. gradients: the reference, by path, hand-derived in
+    256 bits if `extended`, else in float64. refused: the leaves without a gradient in 256 bits, each with the reason;
+    it is one in float64. own: the floors of those in float64, in `dtype`; floors_of: those of a candidate
+    whose sums round with this growth (`Capabilities.growth_in`).
     """
 
     problem: Problem
@@ -45,7 +45,8 @@ class Testimony:
     losses: tuple[float, ...]
     neighbours: tuple[Mapping[str, Array], ...]
     gradients: dict[str, Exact]
-    refused: Mapping[str, str] | None
+    extended: bool
+    refused: Mapping[str, str]
     own: Floors
     differences: dict[str, Differences]
     reached: frozenset[str]
@@ -64,9 +65,16 @@ def testimony(
     tape = interpreter.forward(graph, problem.leaves)
     loss, found = interpreter.loss(tape), interpreter.backward(tape, wrt)
     gradients = {path: exactly(found.get(path, np.zeros(problem.leaves[path].shape))) for path in wrt}
-    exact = reference(interpreter, problem, seed=(seed, 5)) if extended else None
+    refused: Mapping[str, str] = {}
+    exact = None
+    if extended:
+        try:
+            exact = reference(interpreter, problem, seed=(seed, 5))
+        except ArithmeticError as error:
+            refused = dict.fromkeys(wrt, f"256 bits cannot say: {error}")
     if exact is not None:
-        gradients |= {path: g for path, g in exact.gradients.items() if path not in exact.refused}
+        refused = exact.refused
+        gradients |= {path: g for path, g in exact.gradients.items() if path not in refused}
 
     def is_usable(neighbour: Mapping[str, Array]) -> bool:
         leaves = {**problem.leaves, **neighbour}
@@ -86,7 +94,7 @@ def testimony(
             return loss
         return interpreter.loss(interpreter.forward(graph, {**problem.leaves, path: moved}, reuse=tape, changed=[path]))
 
-    here = loss if exact is None or not np.isfinite(exact.loss) else exact.loss
+    here = loss if exact is None else exact.loss
     narrowing = find_dtype("float64").unit_roundoff / find_dtype(dtype).unit_roundoff
     noise = max(own.losses[0] * narrowing, abs(loss) * find_dtype("float64").unit_roundoff)
     return Testimony(
@@ -95,7 +103,8 @@ def testimony(
         (here, *(_loss_at(interpreter, problem, n) for n in neighbours)),
         neighbours,
         gradients,
-        None if exact is None else exact.refused,
+        exact is not None,
+        refused,
         own,
         Differencing(loss_of, problem.primals, loss, noise).by_every_leaf(seed=(seed, 2)),
         frozenset(path for path in wrt if path in found),

@@ -115,7 +115,9 @@ def _judge_by_floor(gradient: Array, evidence: TensorEvidence, figures: dict[str
         if not is_true and figures["fd_error"] <= figures["fd_bound"] and _within_bounds(gradient, evidence):
             message = "beyond the noise floor, yet finite differences cannot tell which of the two is right"
             return Judgement(Verdict.INCONCLUSIVE, message, doubted=True, **figures)
-        return Judgement(Verdict.DISAGREE, _against_referee(gradient, evidence, int(np.argmax(by_element))), **figures)
+        return Judgement(
+            Verdict.DISAGREE, _against_reference(gradient, evidence, int(np.argmax(by_element))), **figures
+        )
     if not is_true and (doubt := _coarseness(evidence)):
         return Judgement(Verdict.INCONCLUSIVE, doubt, **figures)
     if not _is_zero(evidence) and norm(evidence.reference.high) <= _limit(evidence):
@@ -171,7 +173,7 @@ def _narrowing(dtype: str) -> float:
     return find_dtype("float64").unit_roundoff / find_dtype(dtype).unit_roundoff
 
 
-def _against_referee(gradient: Array, evidence: TensorEvidence, worst_index: int) -> str:
+def _against_reference(gradient: Array, evidence: TensorEvidence, worst_index: int) -> str:
     place = [int(i) for i in np.unravel_index(worst_index, gradient.shape)]
     got, expected = float(gradient.reshape(-1)[worst_index]), float(evidence.reference.high.reshape(-1)[worst_index])
     size, error = norm(evidence.reference.high), norm(evidence.reference.error_of(gradient))

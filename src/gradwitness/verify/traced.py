@@ -8,14 +8,14 @@ from functools import partial
 
 from gradwitness import registry
 from gradwitness.evidence.norms import norm, typical
-from gradwitness.evidence.referee import Floors, Testimony, testimony
+from gradwitness.evidence.testimony import Floors, Testimony, testimony
 from gradwitness.problem import Candidate, Problem
 from gradwitness.report import Row
 from gradwitness.verdict import Judgement, Standing, TensorEvidence, Verdict, confirms, judge, judge_loss
 from gradwitness.verify.settings import Settings
 from gradwitness.verify.trial import Trial, attempt, judged_row, prepare, textbook, trial
 
-__all__ = ["gather", "refereed"]
+__all__ = ["gather", "traced"]
 
 
 def gather(problem: Problem, dtype: str, settings: Settings) -> Testimony:
@@ -27,7 +27,7 @@ def gather(problem: Problem, dtype: str, settings: Settings) -> Testimony:
     )
 
 
-def refereed(
+def traced(
     blanks: Mapping[str, Row],
     candidates: Mapping[str, Candidate],
     known: Testimony,
@@ -56,7 +56,7 @@ def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settin
         prepared = prepare(candidate, known.problem, known.dtype, blank.device)
         tried = trial(prepared, known.problem.primals, known.neighbours, known.dtype)
     lowered = candidate.loss is None and not candidate.is_written_by_hand
-    is_referee = known.refused is None and backend.capabilities.interpreter and known.dtype == "float64" and lowered
+    is_referee = not known.extended and backend.capabilities.interpreter and known.dtype == "float64" and lowered
     floors = known.floors_of(backend.capabilities.growth_in(known.dtype))
     about_all = {
         "textbook": textbook(tried.gradients, known.problem, known.differences),
@@ -64,9 +64,8 @@ def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settin
         "setup_seconds": prepared.setup_seconds,
     }
     judgements = _judgements(tried, known, floors, is_referee)
-    refused = known.refused or {}
     rows = [
-        judged_row(blank, path, known.gradients[path].high, j, refused=refused.get(path), **about_all)
+        judged_row(blank, path, known.gradients[path].high, j, refused=known.refused.get(path), **about_all)
         for path, j in judgements.items()
     ]
     return rows, {path for path, judgement in judgements.items() if judgement.doubted}
@@ -101,7 +100,7 @@ def _evidence(path: str, known: Testimony, floors: Floors) -> TensorEvidence:
 
 
 def _standing(path: str, known: Testimony) -> Standing:
-    if known.refused is not None:
+    if known.extended:
         return Standing.REFUTED if path in known.refused else Standing.VALIDATED
     own = known.own.tensors[path]
     stands = confirms(known.gradients[path].high, known.dtype, own, known.differences[path])
