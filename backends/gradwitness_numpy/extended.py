@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from gradwitness.graph import Graph
+from gradwitness.graph import Graph, Node
 from gradwitness_numpy.balls import balls, precision
-from gradwitness_numpy.rule import Rule
+from gradwitness_numpy.rule import Rule, Step
 from gradwitness_numpy.rules import RULES
 from gradwitness_numpy.sweep import Tape, backward, forward
 
@@ -24,6 +24,11 @@ def _one_hot(labels: Any, *, num_classes: int) -> Any:
 
 def _rules() -> Mapping[str, Rule]:
     return RULES | {"one_hot": replace(RULES["one_hot"], forward=_one_hot)}
+
+
+def _kept(node: Node, step: Step) -> Any:
+    """An op's result as balls, also where its rule filled an array of NumPy's own."""
+    return tuple(map(balls, step.output)) if isinstance(step.output, tuple) else balls(step.output)
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Extended:
         self, graph: Graph, leaves: Mapping[str, Any], *, reuse: Tape | None = None, changed: Sequence[str] = ()
     ) -> Tape:
         exact = {path: balls(a) for path, a in {**graph.constants, **leaves}.items()}
-        return forward(graph, _rules(), exact, reuse=reuse, changed=changed, number=balls)
+        return forward(graph, _rules(), exact, on_value=_kept, reuse=reuse, changed=changed, number=balls)
 
     def loss(self, tape: Tape) -> Any:
         return np.reshape(tape.loss, ()).item()

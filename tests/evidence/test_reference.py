@@ -107,3 +107,13 @@ def test_a_harmless_tie_is_validated(interpreter: Interpreter) -> None:
     """Behind a batch norm, equal pixels give balls that overlap: the maximum over them is still differentiable."""
     assert not reference(interpreter, network("convnet"), seed=[0]).refused
     assert ctx.prec == 53
+
+
+def test_what_a_rule_puts_into_an_array_of_its_own_is_still_balls(interpreter: Interpreter) -> None:
+    draw = np.random.default_rng(0).normal
+    params = {"x": draw(size=(1, 2, 7, 5)), "w": draw(size=(3, 2, 3, 3)), "b": draw(size=3)}
+
+    def loss(p: Any, b: Any) -> Any:
+        return ops.sigmoid(ops.conv2d(p["x"], p["w"], p["b"], stride=2, padding=1)).sum()
+
+    assert not reference(interpreter, Problem("convolved", loss, params, {}), seed=[0]).refused
