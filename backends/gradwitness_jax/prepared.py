@@ -72,8 +72,7 @@ class JaxPrepared:
                 value, gradient = self._value_and_grad(placed, inputs)
             else:
                 value, gradient = self._by_hand({**inputs, **placed})
-            found = {path: np.array(g, dtype=self._host) for path, g in gradient.items() if g is not None}
-            return float(_one_number(value)), {path: found.get(path) for path in self._paths}
+            return float(_one_number(value)), self.fetch(gradient)
 
     def place(self, params: Primals) -> Arrays:
         """The leaves on the device. The first call compiles what is timed, and adds its seconds to the setup."""
@@ -105,6 +104,10 @@ class JaxPrepared:
 
     def wait(self, x: Any) -> None:
         jax.block_until_ready(x)
+
+    def fetch(self, gradient: Any) -> dict[str, Array | None]:
+        found = {path: np.array(g, dtype=self._host) for path, g in gradient.items() if g is not None}
+        return {path: found.get(path) for path in self._paths}
 
     def _x64(self) -> AbstractContextManager[Any]:
         context: AbstractContextManager[Any] = jax.enable_x64(self._wide)

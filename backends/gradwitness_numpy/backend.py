@@ -110,10 +110,7 @@ class PreparedNumpy:
 
     def value_and_gradient(self, params: Mapping[str, Array]) -> tuple[float, dict[str, Array | None]]:
         tape = self.forward(self.place(params))
-        gradients = self.backward(tape)
-        reached = {path: gradients.get(path) for path in self.wrt}
-        host = {path: None if g is None else np.array(g, self.dtype) for path, g in reached.items()}
-        return float(np.reshape(tape.loss, ())), host
+        return float(np.reshape(tape.loss, ())), self.fetch(self.backward(tape))
 
     def place(self, params: Mapping[str, Array]) -> dict[str, Array]:
         return {path: self._cast(a) for path, a in params.items()}
@@ -131,3 +128,6 @@ class PreparedNumpy:
 
     def wait(self, x: Any) -> None:
         """NumPy has finished when it returns."""
+
+    def fetch(self, gradient: Mapping[str, Array]) -> dict[str, Array | None]:
+        return {path: np.array(gradient[path], self.dtype) if path in gradient else None for path in self.wrt}

@@ -34,8 +34,7 @@ class PreparedByHand:
 
     def value_and_gradient(self, params: Mapping[str, Array]) -> tuple[float, dict[str, Array | None]]:
         value, gradient = _called(self._value_and_gradient, {**self._inputs, **self.place(params)})
-        host = {path: None if g is None else np.array(g, self.dtype) for path, g in gradient.items()}
-        return _number(value), host
+        return _number(value), self.fetch(gradient)
 
     def place(self, params: Mapping[str, Array]) -> Leaves:
         placed = {path: np.array(a, self.dtype if a.dtype.kind == "f" else a.dtype) for path, a in params.items()}
@@ -57,6 +56,9 @@ class PreparedByHand:
 
     def wait(self, x: Any) -> None:
         """NumPy has finished when it returns."""
+
+    def fetch(self, gradient: Mapping[str, Any]) -> dict[str, Array | None]:
+        return {path: None if g is None else np.array(g, self.dtype) for path, g in gradient.items()}
 
 
 def _called(function: Callable[[Leaves], Any], leaves: Leaves) -> Any:

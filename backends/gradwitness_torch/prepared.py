@@ -57,7 +57,7 @@ class TorchPrepared:
                 with _recording():
                     loss, gradient = self._by_hand({**self._inputs, **placed})
                 value = _one_number(loss).item()
-        return value, {path: self._array(g) for path, g in gradient.items()}
+        return value, self.fetch(gradient)
 
     @contextmanager
     def _expect_unmodified(self, placed: Tensors) -> Iterator[None]:
@@ -102,6 +102,9 @@ class TorchPrepared:
     def wait(self, x: Any) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
+
+    def fetch(self, gradient: Gradients) -> dict[str, Array | None]:
+        return {path: self._array(g) for path, g in gradient.items()}
 
     def _tensor(self, array: Array) -> torch.Tensor:
         """A copy on the device: floats in the candidate's dtype, integers and booleans as they are."""

@@ -70,9 +70,9 @@ class Prepared(Protocol):
 
     `value` and `value_and_gradient` take and give host arrays; a gradient is None where the
     framework says that no path leads from the leaf to the loss. `params` holds the differentiated
-    leaves; a floating leaf beside them takes the place of the problem's own in that call, and its gradient is
+    leaves; another leaf beside them takes the place of the problem's own in that call, and its gradient is
     not asked for. The others keep everything on the device, for timing: `forward` makes a tape,
-    `backward` consumes it.
+    `backward` consumes it, `fetch` brings what it gives to the host.
     """
 
     setup_seconds: float
@@ -84,6 +84,7 @@ class Prepared(Protocol):
     def backward(self, tape: Any) -> Any: ...
     def forward_backward(self, placed: Any) -> Any: ...
     def wait(self, x: Any) -> None: ...
+    def fetch(self, gradient: Any) -> dict[str, Array | None]: ...
 
 
 @runtime_checkable

@@ -130,6 +130,46 @@ def test_a_stale_activation_is_found() -> None:
     assert "disagree" in verdicts(verify(stale, dtypes="float64"))
 
 
+def test_a_backward_that_reads_what_the_last_forward_left_is_found() -> None:
+    """Each backward after its own forward is right; with another forward between, it is that one's."""
+    seen: dict[str, Any] = {}
+
+    def remembering(p: Any, d: Any) -> Any:
+        seen["p"] = p
+        return loss(p, d)
+
+    def stale(p: Any, d: Any) -> Gradient:
+        return gradient(seen["p"], d)
+
+    report = verify(stale, remembering)
+    assert verdicts(report) == {"nondeterministic"}
+    assert "two forwards before the first backward gave two answers" in repr(report)
+
+
+def test_a_function_that_remembers_a_batch_of_another_size_is_found() -> None:
+    fewest = [len(BATCH["x"])]
+
+    def normalized(p: Any, d: Any) -> Any:
+        fewest[0] = min(fewest[0], len(d["x"]))
+        return loss(p, d) / fewest[0]
+
+    def by_fewest(p: Any, d: Any) -> Gradient:
+        return {path: g / fewest[0] for path, g in gradient(p, d).items()}
+
+    report = verify(by_fewest, normalized, dtypes="float64")
+    assert verdicts(report) == {"nondeterministic"}
+    assert "the same call before and after a batch of another size gave two answers" in repr(report)
+
+
+def test_a_function_made_for_one_size_of_batch_is_no_fault() -> None:
+    def sized(p: Any, d: Any) -> Any:
+        if len(d["x"]) != len(BATCH["x"]):
+            raise ValueError("a batch of 7 is what it takes")
+        return loss(p, d)
+
+    assert verify(gradient, sized)
+
+
 def test_accumulation_over_calls_is_found() -> None:
     total = {path: np.zeros(a.shape) for path, a in PARAMS.items()}
 
@@ -140,7 +180,7 @@ def test_accumulation_over_calls_is_found() -> None:
 
     report = verify(accumulated)
     assert verdicts(report) == {"nondeterministic"}
-    assert "the same call twice gave two answers" in repr(report)
+    assert "each call adds the same to its gradient: it accumulates" in repr(report)
 
 
 @pytest.mark.parametrize(("size", "found"), [(1e-16, {"agree"}), (1e-9, {"nondeterministic"})])

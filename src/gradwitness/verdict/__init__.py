@@ -10,7 +10,7 @@ from gradwitness.verdict.black_box import (
 from gradwitness.verdict.by_reference import Standing, TensorEvidence, confirms, judge
 from gradwitness.verdict.losses import LossJudgement, judge_loss
 from gradwitness.verdict.reach import JITTER_REACH, threshold
-from gradwitness.verdict.steadiness import unsteady
+from gradwitness.verdict.steadiness import accumulated, unsteady
 from gradwitness.verdict.verdicts import ACCEPTED, Judgement, Verdict
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Standing",
     "TensorEvidence",
     "Verdict",
+    "accumulated",
     "compare",
     "confirms",
     "judge",

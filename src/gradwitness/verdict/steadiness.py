@@ -6,7 +6,7 @@ differently each time. What is random, or remembers, differs by far more.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,31 +14,56 @@ import numpy as np
 from gradwitness.dtypes import find_dtype
 from gradwitness.evidence.norms import norm
 
-__all__ = ["unsteady"]
+__all__ = ["accumulated", "unsteady"]
 
 Array = np.ndarray[Any, Any]
+Answer = tuple[float, Mapping[str, Array | None]]
 ROUNDINGS = 256  # units of roundoff of the largest gradient that sums in no fixed order may differ by
+SAME_GROWTH = 1e-2  # of what one call adds, by which what the next adds may differ
 MOST = 0.05  # and in no dtype more than this part of it
 
 
 def unsteady(
-    first: tuple[float, Mapping[str, Array | None]], second: tuple[float, Mapping[str, Array | None]], dtype: str
+    first: Answer,
+    second: Answer,
+    dtype: str,
+    *,
+    how: str = "the same call twice",
+    advice: str = "seed what is random, and keep no state between calls",
 ) -> dict[str, str]:
-    """By path, how two answers (loss, gradients) to the same call differ; empty where by rounding at most."""
+    """By path, how two answers (loss, gradients) to the same question differ; empty where by rounding at most.
+
+    how: what was done between the two; advice: what would mend it.
+    """
     part = min(ROUNDINGS * find_dtype(dtype).unit_roundoff, MOST)
     (loss, gradients), (loss_again, again) = first, second
     by_loss = _apart(np.array(loss), np.array(loss_again), part * abs(loss))
     allowance = part * max((norm(g) for g in gradients.values() if g is not None), default=0.0)
-    return {path: _apart(g, again.get(path), allowance) or by_loss for path, g in gradients.items()}
+    found = {path: _apart(g, again.get(path), allowance) or by_loss for path, g in gradients.items()}
+    return {path: f"{how} gave two answers, {apart}: {advice}" if apart else "" for path, apart in found.items()}
+
+
+def accumulated(answers: Sequence[Mapping[str, Array | None]]) -> dict[str, str]:
+    """By path, whether each of three equal calls adds the same to its gradient; empty where it does not."""
+    return {path: _growth([gradients[path] for gradients in answers]) for path in answers[0]}
+
+
+def _growth(gradients: Sequence[Array | None]) -> str:
+    if any(g is None for g in gradients) or len({g.shape for g in gradients if g is not None}) > 1:
+        return ""
+    first, second, third = (g.astype(np.float64) for g in gradients if g is not None)
+    once, more = second - first, (third - second) - (second - first)
+    if norm(once) == 0 or not norm(more) <= SAME_GROWTH * norm(once):
+        return ""
+    return "each call adds the same to its gradient: it accumulates, so let each call begin from zeros"
 
 
 def _apart(first: Array | None, second: Array | None, allowance: float) -> str:
     if first is None or second is None or first.shape != second.shape:
-        return "" if first is None and second is None else "the same call twice gave two different kinds of answer"
+        return "" if first is None and second is None else "of two kinds"
     if first.tobytes() == second.tobytes():
         return ""
     error, size = norm(second.astype(np.float64) - first), norm(first)
     if error <= allowance:
         return ""
-    apart = f"{error / size:.2g} of its norm" if size else f"{error:.2g}"
-    return f"the same call twice gave two answers, {apart} apart: seed what is random, and keep no state between calls"
+    return f"{error / size:.2g} of its norm apart" if size else f"{error:.2g} apart"

@@ -37,6 +37,7 @@ from gradwitness.verdict import (
     stands_against,
     with_largest_rounded,
 )
+from gradwitness.verify.purity import impure
 from gradwitness.verify.settings import Settings
 from gradwitness.verify.trial import Trial, attempt, first_lines, judged_row, prepare, textbook, trial
 
@@ -144,6 +145,11 @@ def _witness(
             is_usable = partial(_is_finite_at, prepared)
             neighbours = draw_neighbours(problem.primals, is_usable, blank.dtype, seed=(settings.seed, 4))
         tried = trial(prepared, problem.primals, neighbours, blank.dtype)
+        if not any(tried.unsteady.values()):
+            resizes = not registry.backend(candidate.backend).capabilities.compiles  # anew for each size
+            elsewhere = next(iter(neighbours), None)
+            found = impure(prepared, problem, tried, elsewhere, blank.dtype, resizes=resizes)
+            tried = replace(tried, unsteady=found)
         evidence, note = _evidence(blank, candidate, problem, prepared, neighbours, settings.seed)
     notes = [note] if note else []
     return _Witness(blank.candidate, blank, problem, tried, evidence, dict(evidence.differences), notes), neighbours

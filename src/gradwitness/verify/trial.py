@@ -15,7 +15,7 @@ from gradwitness.evidence.norms import norm
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Prepared, expect_runnable, expect_supported
 from gradwitness.report import Row
-from gradwitness.verdict import Judgement, Verdict, unsteady
+from gradwitness.verdict import Judgement, Verdict, accumulated, unsteady
 
 __all__ = ["Trial", "attempt", "error_row", "first_lines", "judged_row", "prepare", "textbook", "trial"]
 
@@ -51,7 +51,12 @@ def trial(prepared: Prepared, primals: Primals, neighbours: Sequence[Primals], d
     nearby = _losses_nearby(prepared, neighbours)
     loss, gradients = first = prepared.value_and_gradient(_read_only(primals))
     second = prepared.value_and_gradient(_read_only(primals))
-    return Trial(prepared, (loss, *nearby), gradients, unsteady(first, second, dtype))
+    differing = unsteady(first, second, dtype)
+    if any(differing.values()):
+        third = prepared.value_and_gradient(_read_only(primals))
+        growing = accumulated([gradients, second[1], third[1]])
+        differing = {path: reason and (growing[path] or reason) for path, reason in differing.items()}
+    return Trial(prepared, (loss, *nearby), gradients, differing)
 
 
 def _losses_nearby(prepared: Prepared, neighbours: Sequence[Primals]) -> list[float]:

@@ -1,0 +1,79 @@
+"""Does a function keep anything from one call to the next? The same question, asked again after other calls."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from gradwitness.problem import Problem
+from gradwitness.protocol import Prepared
+from gradwitness.verdict import unsteady
+from gradwitness.verify.trial import Trial, first_lines
+
+__all__ = ["impure"]
+
+Array = np.ndarray[Any, Any]
+Primals = Mapping[str, Array]
+Answer = tuple[float, Mapping[str, Array | None]]
+
+
+def impure(
+    prepared: Prepared, problem: Problem, tried: Trial, elsewhere: Primals | None, dtype: str, *, resizes: bool
+) -> dict[str, str]:
+    """By path, how the answer at the problem's point changes with what else was called; empty where it does not.
+
+    elsewhere: another point, for a forward pass between this one's forward and its backward. resizes: ask once more
+    after a batch of another size, if the function takes one.
+    """
+    answer = (tried.losses[0], tried.gradients)
+    found: dict[str, str] = {}
+    if elsewhere is not None:
+        found = _compared(
+            answer,
+            lambda: (answer[0], _with_a_forward_between(prepared, problem.primals, elsewhere)),
+            dtype,
+            how="two forwards before the first backward",
+            advice="the backward must use what its own forward saved",
+        )
+    if any(found.values()) or not resizes or (smaller := without_last_example(problem)) is None:
+        return found
+    try:
+        prepared.value_and_gradient({**problem.primals, **smaller})
+    except Exception:  # noqa: BLE001  # a function made for one size of batch may raise anything at another
+        return found
+    return _compared(
+        answer,
+        lambda: prepared.value_and_gradient(problem.primals),
+        dtype,
+        how="the same call before and after a batch of another size",
+        advice="keep no state between calls",
+    )
+
+
+def _compared(answer: Answer, again: Callable[[], Answer], dtype: str, *, how: str, advice: str) -> dict[str, str]:
+    try:
+        return unsteady(answer, again(), dtype, how=how, advice=advice)
+    except Exception as error:  # noqa: BLE001  # it did not raise when it was asked alone
+        return dict.fromkeys(answer[1], f"{how}: {first_lines(error)}: {advice}")
+
+
+def _with_a_forward_between(prepared: Prepared, here: Primals, elsewhere: Primals) -> dict[str, Array | None]:
+    tape = prepared.forward(prepared.place(here))
+    prepared.wait(prepared.forward(prepared.place(elsewhere)))
+    return prepared.fetch(prepared.backward(tape))
+
+
+def without_last_example(problem: Problem) -> dict[str, Array] | None:
+    """The leaves of the batch without their last example; None if they have no first axis in common, or one example.
+
+    The first axis of most leaves is taken for that of the examples. What is differentiated stays.
+    """
+    others = {path: x for path, x in problem.leaves.items() if path not in problem.differentiated and x.ndim}
+    sizes = Counter(len(x) for x in others.values())
+    if not sizes:
+        return None
+    size = sizes.most_common(1)[0][0]
+    return {path: x[:-1] for path, x in others.items() if len(x) == size} if size > 1 else None
