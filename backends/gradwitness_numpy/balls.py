@@ -2,8 +2,8 @@
 
 The rules are written against ufuncs and matmul, so they run on these arrays as they stand: what differs
 for balls is in one table, by ufunc. A ball that straddles a branch compares False both ways, so here it
-raises, except under a maximum or minimum: where balls overlap, the value covers them all, the slope is that of the
-first with the largest midpoint, and the tie is on record.
+raises, except under a maximum or minimum: where balls overlap, the value covers them all, and the slope is that of
+the largest midpoint.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from threading import RLock
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Balls", "UndecidedError", "balls", "precision"]
+__all__ = ["Balls", "UndecidedError", "balls", "precision", "same"]
 
 Array = np.ndarray[Any, Any]
 
-_ties: ContextVar[list[str]] = ContextVar("ties")
+_ONE_AT_A_TIME = RLock()
 
 
 class UndecidedError(ArithmeticError):
@@ -40,6 +40,8 @@ class Balls(np.ndarray[Any, Any]):
 
     def __array_function__(self, function: Any, types: Any, arguments: Any, options: Any) -> Any:
         result = super().__array_function__(function, types, arguments, options)
+        if isinstance(result, int | tuple):  # np.ndim, np.shape
+            return result
         return [_as_balls(x) for x in result] if isinstance(result, list) else _as_balls(result)
 
 
@@ -55,19 +57,23 @@ def balls(x: Any) -> Any:
     return numbers.reshape(array.shape).view(Balls)
 
 
+def same(x: Balls, y: Balls) -> Any:
+    """Whether midpoints are equal: whose slope a maximum took. `==` asks for equal numbers, and may be undecided."""
+    return np.asarray(np.frompyfunc(_same, 2, 1)(_plain(x), _plain(y))).astype(bool)
+
+
 @contextmanager
-def precision(bits: int) -> Iterator[list[str]]:
-    """Balls of so many bits inside; gives the list in which ties are put on record."""
+def precision(bits: int) -> Iterator[None]:
+    """Balls of so many bits inside. Other threads wait, as the setting is that of the process."""
     from flint import ctx
 
-    before, ties = ctx.prec, list[str]()
-    token = _ties.set(ties)
-    ctx.prec = bits
-    try:
-        yield ties
-    finally:
-        ctx.prec = before
-        _ties.reset(token)
+    with _ONE_AT_A_TIME:
+        before = ctx.prec
+        ctx.prec = bits
+        try:
+            yield
+        finally:
+            ctx.prec = before
 
 
 def _plain(x: Any) -> Any:
@@ -78,7 +84,7 @@ def _as_balls(x: Any) -> Any:
     """Object results as balls, arrays of no axes included; masks and indices as they are."""
     if isinstance(x, np.ndarray):
         return x.view(Balls) if x.dtype == object else x
-    if isinstance(x, bool | int | float | np.generic | tuple):
+    if isinstance(x, bool | np.generic):
         return x
     array = np.empty((), object)
     array[()] = x
@@ -113,12 +119,15 @@ def _less(x: Any, y: Any) -> bool:
 
 
 def _equal(x: Any, y: Any) -> bool:
-    """Whether their midpoints are equal: a maximum equals the operand that it took the slope of."""
     if x is y or x == y:
         return True
     if x != y:
         return False
-    return bool(_to_ball(x).mid() == _to_ball(y).mid())
+    raise UndecidedError(f"undecided branch: {x} == {y}")
+
+
+def _same(x: Any, y: Any) -> bool:
+    return x is y or bool(_to_ball(x).mid() == _to_ball(y).mid())
 
 
 def _sign(x: Any) -> int:
@@ -137,7 +146,6 @@ def _larger(x: Any, y: Any) -> Any:
     from flint import arb
 
     x, y = _to_ball(x), _to_ball(y)
-    _ties.get().append(f"{x} and {y}")
     winner = y if y.mid() > x.mid() else x
     hull = x.union(y)
     radius = max((abs(end - winner.mid()) for end in (hull.lower(), hull.upper())), key=lambda r: r.upper())
@@ -145,7 +153,9 @@ def _larger(x: Any, y: Any) -> Any:
 
 
 def _smaller(x: Any, y: Any) -> Any:
-    return -_larger(-x, -y)
+    if x is y or x < y:
+        return x
+    return y if y < x else -_larger(-x, -y)
 
 
 # Contractions
@@ -183,6 +193,12 @@ def _matrix(x: Array, arb_mat: Any) -> Any:
 # Functions of statistics, which NumPy leaves to scipy
 
 
+def _sigmoid(x: Any) -> Any:
+    if x < 0:
+        return x.exp() / (1 + x.exp())
+    return 1 / (1 + (-x).exp())
+
+
 def _gaussian_cdf(x: Any) -> Any:
     from flint import arb
 
@@ -208,7 +224,7 @@ _UFUNCS: dict[str, Callable[..., Any]] = {
     "minimum": _elementwise(_smaller, 2),
     "clip": _elementwise(lambda x, low, high: _smaller(_larger(x, low), high), 3),
     "matmul": _matmul,
-    "expit": _elementwise(lambda x: 1 / (1 + (-_to_ball(x)).exp()), 1),
+    "expit": _elementwise(lambda x: _sigmoid(_to_ball(x)), 1),
     "ndtr": _elementwise(lambda x: _gaussian_cdf(_to_ball(x)), 1),
     **{name: _elementwise(_method(name), 1) for name in _METHODS},
 }

@@ -7,7 +7,7 @@ import operator
 
 import numpy as np
 
-from gradwitness_numpy.numerics import erf, gaussian_cdf, gaussian_density, pi, sigmoid, softplus
+from gradwitness_numpy.numerics import erf, gaussian_cdf, gaussian_density, is_extremum, pi, sigmoid, softplus
 from gradwitness_numpy.rule import Array, Cotangents, Rule, Step, binary, unary, unbroadcast
 
 
@@ -17,7 +17,7 @@ def _none(g: Array, step: Step) -> Cotangents:
 
 def _power_slope(x: Array, y: Array) -> Array:
     """y x^(y - 1), which is 0 for y = 0 also where x is 0."""
-    return y * x ** np.where(y == 0, 1, y - 1) if np.ndim(y) else y * x ** (y - 1 if y else 1)
+    return y * x ** np.where(y == 0, 1, y - 1) if np.ndim(y) else y * x ** (1 if y == 0 else y - 1)
 
 
 def _larger_share(g: Array, winner: Array, tie: Array) -> Array:
@@ -65,7 +65,7 @@ def _silu_vjp(g: Array, step: Step) -> Cotangents:
 
 
 def _clip_vjp(g: Array, y: Array, x: Array, *, min: float | None, max: float | None) -> Array:
-    return np.where(y == x, g, 0.0)
+    return np.where(is_extremum(x, y), g, 0.0)
 
 
 RULES: dict[str, Rule] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,8 @@ def _kept(node: Node, step: Step) -> Any:
     return tuple(map(balls, step.output)) if isinstance(step.output, tuple) else balls(step.output)
 
 
-@dataclass(frozen=True)
 class Extended:
-    """Runs graphs node by node on balls. `ties`: where balls overlapped under a maximum or minimum."""
-
-    ties: list[str] = field(default_factory=list)
+    """Runs graphs node by node on balls."""
 
     def numbers(self, x: Any) -> Any:
         return balls(x)
@@ -56,5 +53,5 @@ class Extended:
 
 @contextmanager
 def extended(bits: int) -> Iterator[Extended]:
-    with precision(bits) as ties:
-        yield Extended(ties)
+    with precision(bits):
+        yield Extended()

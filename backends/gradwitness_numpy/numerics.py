@@ -13,6 +13,7 @@ __all__ = [
     "expect_in_range",
     "gaussian_cdf",
     "gaussian_density",
+    "is_extremum",
     "pi",
     "rounded",
     "scatter_add",
@@ -71,6 +72,15 @@ def pi(like: Array) -> Any:
 def rounded(x: Array) -> Array:
     """x in float64 where it holds balls: for a maximum that only stabilises, a number close by will do."""
     return x.astype(np.float64) if _holds_balls(x) else x
+
+
+def is_extremum(x: Array, y: Array) -> Any:
+    """Whether an element is the one that a maximum or minimum took its value y, and its slope, from."""
+    if not _holds_balls(x):
+        return x == y
+    from gradwitness_numpy.balls import same
+
+    return same(x, y)
 
 
 def _holds_balls(x: Array) -> bool:

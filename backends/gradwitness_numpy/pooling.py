@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gradwitness_numpy.numerics import is_extremum
 from gradwitness_numpy.rule import Array, Cotangents, Rule, Step
 
 Pair = tuple[int, int]
@@ -48,7 +49,7 @@ def _max_pool2d_vjp(g: Array, step: Step) -> Cotangents:
     result = np.zeros_like(images)
     free = np.ones_like(winner, bool)
     for window in _windows(images, step.attributes["kernel_size"], step.attributes["stride"]):
-        taken = free & (images[window] == winner)
+        taken = free & is_extremum(images[window], winner)
         result[window] += np.where(taken, g, 0.0)
         free &= ~taken
     return (_unpad(result, step.attributes["padding"]),)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gradwitness_numpy.numerics import exact
+from gradwitness_numpy.numerics import exact, is_extremum
 from gradwitness_numpy.rule import Array, Cotangents, Rule, Step, unary
 
 Axes = tuple[int, ...]
@@ -33,7 +33,7 @@ def _mean_vjp(g: Array, y: Array, x: Array, *, axis: Axes, keepdims: bool) -> Ar
 
 def _extremum_vjp(g: Array, y: Array, x: Array, *, axis: Axes, keepdims: bool) -> Array:
     """Elements that tie for the extremum share the cotangent equally."""
-    winners = x == _kept(y, axis, keepdims)
+    winners = is_extremum(x, _kept(y, axis, keepdims))
     share = _kept(g, axis, keepdims) / winners.sum(axis=axis, keepdims=True).astype(x.dtype)
     return np.where(winners, share, 0.0)
 

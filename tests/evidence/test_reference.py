@@ -75,6 +75,70 @@ def test_a_wrong_rule_is_refused_with_the_names_of_the_tensors(
     assert refused["layers.0.weight"].startswith("256-bit differences of the forward pass refute it: off by ")
 
 
+STEEP: dict[str, tuple[Any, list[float]]] = {
+    "a pole nearby": (lambda x: 1.0 / x, [0.3, 0.7, 1e-10]),
+    "a pole nearer than an epsilon": (lambda x: 1.0 / (x + 1e-14), [0.3, 0.7, 1e-12]),
+    "a logarithm near 0": (lambda x: x * ops.log(x + 1e-12), [0.3, 0.7, 0.0]),
+    "a root near 0": (ops.sqrt, [0.3, 0.7, 1e-12]),
+    "a fast oscillation": (lambda x: ops.sin(x * 1e10), [0.3, 0.7, -1.1]),
+    "a jump of the second derivative": (lambda x: ops.relu(x) ** 2 + ops.elu(x), [0.0, 0.0, 1.0]),
+    "tiny values": (lambda x: x * x, [3e-200, -1e-200, 2e-200]),
+    "tiny values, enlarged": (lambda x: ops.sin(x * 1e300), [3e-305, -1e-305, 2e-305]),
+    "a stationary point": (ops.cos, [0.0, 0.0, 0.0]),
+    "a power of zero": (lambda x: x**0 * x, [-1.0, -2.0, 0.0]),
+    "a large loss beside": (lambda x: ops.tanh(x) + 1e35, [0.3, 0.7, -1.1]),
+}
+
+
+@pytest.mark.parametrize("case", STEEP)
+def test_what_is_steep_or_flat_is_validated(case: str, interpreter: Interpreter) -> None:
+    function, x = STEEP[case]
+    problem = Problem("steep", lambda p, b: function(p["x"]).sum(), {"x": np.array(x)}, {})
+    assert not reference(interpreter, problem, seed=[0]).refused
+
+
+@pytest.mark.parametrize("case", ["tiny values, enlarged", "a large loss beside"])
+def test_a_wrong_rule_is_refused_there_too(
+    case: str, interpreter: Interpreter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function, x = STEEP[case]
+    op = "sin" if "tiny" in case else "tanh"
+    right = RULES[op].vjp
+    monkeypatch.setitem(RULES, op, replace(RULES[op], vjp=lambda g, step: [1.001 * c for c in right(g, step)]))
+    problem = Problem("steep", lambda p, b: function(p["x"]).sum(), {"x": np.array(x)}, {})
+    assert list(reference(interpreter, problem, seed=[0]).refused) == ["x"]
+
+
+def test_a_vast_derivative_beside_a_small_one_excuses_nothing(
+    interpreter: Interpreter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = RULES["tanh"].vjp
+    monkeypatch.setitem(RULES, "tanh", replace(RULES["tanh"], vjp=lambda g, step: [1.001 * c for c in right(g, step)]))
+    params = {"a": np.array([0.3, 0.7]), "b": np.array([0.3, 0.7])}
+    problem = Problem("vast", lambda p, b: 1e35 * p["a"].sum() + ops.tanh(p["b"]).sum(), params, {})
+    assert list(reference(interpreter, problem, seed=[0]).refused) == ["b"]
+
+
+def test_a_loss_beyond_float64_leaves_no_reference(interpreter: Interpreter) -> None:
+    problem = Problem("exp", lambda p, b: ops.exp(p["x"]).sum(), {"x": np.array([800.0])}, {})
+    with pytest.raises(ArithmeticError, match="the loss is inf"):
+        reference(interpreter, problem, seed=[0])
+
+
+@pytest.mark.parametrize("function", [ops.abs, lambda x: ops.maximum(x, 0.0)])
+def test_a_slope_that_is_the_mean_of_both_sides_is_refused_at_a_kink(function: Any, interpreter: Interpreter) -> None:
+    problem = Problem("kink", lambda p, b: function(p["x"]).sum(), {"x": np.array([0.0, 1.0, 2.0])}, {})
+    refused = reference(interpreter, problem, seed=[0]).refused
+    assert refused["x"].startswith("it lies at a kink: one-sided derivatives along a direction are ")
+
+
+def test_a_huber_loss_of_one_number(interpreter: Interpreter) -> None:
+    def loss(p: Any, b: Any) -> Any:
+        return ops.huber(p["x"], np.array(0.1), reduction="mean", delta=0.3)
+
+    assert not reference(interpreter, Problem("huber", loss, {"x": np.array(0.7)}, {}), seed=[0]).refused
+
+
 def test_a_kink_is_refused(interpreter: Interpreter) -> None:
     problem = Problem("kink", lambda p, b: (ops.relu(p["x"]) * p["w"]).sum(), {"x": np.zeros(3), "w": np.ones(3)}, {})
     refused = reference(interpreter, problem, seed=[0]).refused

@@ -30,4 +30,4 @@ def rms(x: Array) -> Array:
 
 def typical(x: Array) -> float:
     """The root mean square of a leaf's elements, the scale by which it is moved; 1 for zeros."""
-    return float(np.sqrt(np.mean(x * x))) or 1.0
+    return float(rms(x.reshape(-1))) or 1.0

@@ -9,8 +9,9 @@ within d with a probability below (d / e)^3.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,10 @@ __all__ = ["Exact", "Reference", "exactly", "reference"]
 
 Array = np.ndarray[Any, Any]
 BITS = 256
-STEP = -80  # the step's power of two, of the typical value of the leaf: the error of the difference is its square
+STEP = -110  # the step's power of two, of the typical value of the leaf: the error of the difference is its square
 DIRECTIONS = 3
-AGREEMENT = 1e-30  # of the loss or the largest derivative along a direction: what the differences may be off
+REFINED = 12  # powers of two by which the step is shortened to tell what is an error of the difference
+AGREEMENT = 1e-30  # of the tensor's own derivatives: what the differences may be off
 
 
 @dataclass(frozen=True)
@@ -68,15 +70,33 @@ def reference(interpreter: Interpreter, problem: Problem, *, seed: Sequence[int]
 
 
 def _reference(here: _Pass, problem: Problem, rng: np.random.Generator) -> Reference:
-    if not here.loss.is_finite():
+    if not here.loss.is_finite() or not math.isfinite(float(here.loss)):
         raise ArithmeticError(f"the loss is {float(here.loss)}")
     found = here.wide.backward(here.tape, problem.differentiated)
     checks = {path: here.checks(path, gradient, rng) for path, gradient in found.items()}
-    scale = max([abs(float(here.loss)), *(abs(numeric) for pairs in checks.values() for _, numeric in pairs)])
-    refused = {path: reason for path, pairs in checks.items() if (reason := _refusal(pairs, AGREEMENT * scale))}
+    derivatives = [abs(check.numeric).mid() for of_leaf in checks.values() for check in of_leaf]
+    scale = max([abs(here.loss).mid(), *derivatives])
+    refused = {path: reason for path, of_leaf in checks.items() if (reason := _refusal(of_leaf, scale))}
     zeros = {path: np.zeros(x.shape) for path, x in problem.primals.items()}
     gradients = {path: exactly(numbers) for path, numbers in (zeros | found).items()}
     return Reference(float(here.loss), gradients, refused)
+
+
+@dataclass(frozen=True)
+class _Check:
+    """Derivatives along one direction, as balls: of the gradient, numerical, and from the right less from the left.
+
+    finer: the same with a step 2**-REFINED as long.
+    """
+
+    analytic: Any
+    numeric: Any
+    jump: Any
+    finer: Callable[[], _Check]
+
+    @property
+    def gap(self) -> Any:
+        return abs(self.analytic - self.numeric)
 
 
 class _Pass:
@@ -88,26 +108,40 @@ class _Pass:
         self.tape = wide.forward(self.graph, self.leaves)
         self.loss = wide.loss(self.tape)
 
-    def checks(self, path: str, gradient: Any, rng: np.random.Generator) -> list[tuple[float, float]]:
-        """(what the difference is off by at most, the difference) along each direction within one leaf."""
+    def checks(self, path: str, gradient: Any, rng: np.random.Generator) -> list[_Check]:
         x = self.primals[path]
-        step = 2.0 ** (STEP + math.frexp(typical(x))[1])
-        found = []
-        for direction in rng.standard_normal((DIRECTIONS, *x.shape)):
-            v = self.wide.numbers(direction)
-            numeric = (self._moved(path, v * step) - self._moved(path, v * -step)) / (2 * step)
-            gap = abs((gradient * v).sum().item() - numeric)
-            found.append((float(gap.upper()), float(numeric)))
-        return found
+        power = STEP + math.frexp(typical(x))[1]
+        return [self._check(path, gradient, v, power) for v in rng.standard_normal((DIRECTIONS, *x.shape))]
+
+    def _check(self, path: str, gradient: Any, direction: Array, power: int) -> _Check:
+        v, step = self.wide.numbers(direction), self.wide.numbers(np.array(2.0)).item() ** power
+        up, down = self._moved(path, v * step), self._moved(path, v * -step)
+        numeric, jump = (up - down) / (2 * step), (up - 2 * self.loss + down) / step
+        finer = partial(self._check, path, gradient, direction, power - REFINED)
+        return _Check((gradient * v).sum().item(), numeric, jump, finer)
 
     def _moved(self, path: str, by: Any) -> Any:
         moved = {**self.leaves, path: self.leaves[path] + by}
         return self.wide.loss(self.wide.forward(self.graph, moved, reuse=self.tape, changed=[path]))
 
 
-def _refusal(pairs: Sequence[tuple[float, float]], allowed: float) -> str:
-    """Why the differences do not confirm it; empty if they do."""
-    gap, numeric = max(pairs, key=lambda pair: math.inf if math.isnan(pair[0]) else pair[0])
-    if gap <= allowed:
-        return ""
-    return f"256-bit differences of the forward pass refute it: off by {gap:.2g} from {numeric:.9g} along a direction"
+def _refusal(checks: Sequence[_Check], scale: Any) -> str:
+    """Why the differences do not confirm a gradient; empty if they do.
+
+    Balls as wide as what they enclose would confirm anything. What shrinks with the step is its error: the gap with its
+    square, the jump with itself. A jump that stays is a kink, at which a symmetric difference is the mean of both
+    sides and agrees with a slope of one half by accident.
+    """
+    own = max(abs(check.numeric).mid() for check in checks)
+    for check in checks:
+        if not check.gap.rad() <= AGREEMENT * scale:
+            return "256 bits are too few to tell its derivative"
+        allowed = AGREEMENT * own
+        if not check.gap.lower() <= allowed and not check.finer().gap.lower() <= check.gap * 4.0 ** (1 - REFINED):
+            along = f"off by {float(check.gap):.2g} from {float(check.numeric):.9g} along a direction"
+            return f"256-bit differences of the forward pass refute it: {along}"
+        jump = abs(check.jump)
+        if not jump.lower() <= allowed and not abs(check.finer().jump).lower() <= jump * 2.0 ** (1 - REFINED):
+            left, right = float(check.numeric - check.jump / 2), float(check.numeric + check.jump / 2)
+            return f"it lies at a kink: one-sided derivatives along a direction are {left:.9g} and {right:.9g}"
+    return ""

@@ -1,0 +1,125 @@
+"""Where simpler noise floors are known to be wrong by orders of magnitude: here right gradients stay within theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gradwitness import ops
+from gradwitness.networks import network
+from gradwitness.problem import Problem
+from gradwitness.report import Report
+from gradwitness.verdict import Verdict
+from gradwitness.verify import Settings, verify_problems
+
+DIRECT = ("numpy", "torch", "jax")
+FRAMEWORKS = ("torch", "jax")
+RNG = np.random.default_rng(0)
+
+
+def contracted(value: Any, batch: Any) -> Any:
+    """The inner product with random cotangents."""
+    return (value * batch["cotangent"]).sum()
+
+
+def gelu_near_its_tail() -> Problem:
+    """Near -5, gelu cancels: its value is 1e-6, and so is what it leaves of an error in its argument."""
+    x = -5 + 0.1 * RNG.standard_normal((64, 64))
+    batch = {"cotangent": RNG.standard_normal(x.shape)}
+    return Problem("gelu", lambda p, b: contracted(ops.gelu(p["x"]), b), {"x": x}, batch)
+
+
+def a_large_batch() -> Problem:
+    """A bias whose gradient is a sum over 65,536 examples."""
+    return network("mlp", batch=65_536)
+
+
+def confident() -> Problem:
+    """Logits by which the label leads by 15: the loss, and its gradient there, are differences of equals."""
+    labels = RNG.integers(0, 50, 16)
+    logits = RNG.standard_normal((16, 50))
+    logits[np.arange(16), labels] += 15
+    return Problem("confident", lambda p, b: ops.cross_entropy(p["x"], b["labels"]), {"x": logits}, {"labels": labels})
+
+
+def offset_data() -> Problem:
+    """A layer norm of data whose mean is 1,000 of its deviations."""
+    x = 1000 + RNG.standard_normal((16, 96))
+    params = {"x": x, "w": 1 + 0.3 * RNG.standard_normal(96), "b": 0.3 * RNG.standard_normal(96)}
+    batch = {"cotangent": RNG.standard_normal(x.shape)}
+    return Problem(
+        "offset", lambda p, b: contracted(ops.layer_norm(p["x"], p["w"], p["b"], eps=1e-5), b), params, batch
+    )
+
+
+def causal_attention() -> Problem:
+    """The first query sees one key: its gradient is 0, which fused kernels give as 2e-7."""
+    query, key, value, cotangent = RNG.standard_normal((4, 2, 2, 17, 16))
+
+    def loss(p: Any, b: Any) -> Any:
+        return contracted(ops.scaled_dot_product_attention(p["q"], p["k"], p["v"], is_causal=True), b)
+
+    return Problem("causal", loss, {"q": query, "k": key, "v": value}, {"cotangent": cotangent})
+
+
+def a_long_sum() -> Problem:
+    """Sums over 262,144 rows."""
+    x = RNG.standard_normal((262_144, 4))
+
+    def loss(p: Any, b: Any) -> Any:
+        return ops.tanh(ops.broadcast_to(p["shift"], x.shape) * b["x"]).sum(axis=0).sum() * (1 / len(x))
+
+    return Problem("sum", loss, {"shift": np.array([[0.1, -0.2, 0.3, 0.4]])}, {"x": x})
+
+
+def subnormal() -> Problem:
+    """Gradients of 1e-39, below the smallest normal number of float32: XLA makes zeros of them."""
+    x = RNG.standard_normal((8, 8))
+    scale = 1e-39
+    return Problem("subnormal", lambda p, b: (ops.tanh(p["x"]) * b["s"]).sum(), {"x": x}, {"s": np.full((8, 8), scale)})
+
+
+def underflowing() -> Problem:
+    """float16 ends at 6e-8: a mean over 512 squares of 1e-2 leaves cotangents of 4e-5, times weights of 1e-2."""
+    draw = RNG.standard_normal
+    params = {"w": 1e-2 * draw((32, 32)), "v": 1e-2 * draw((1, 32))}
+
+    def loss(p: Any, b: Any) -> Any:
+        hidden = ops.tanh(ops.linear(b["x"], p["w"], None))
+        return ops.mse(ops.linear(hidden, p["v"], None), b["y"], reduction="mean", half=False)
+
+    return Problem("underflow", loss, params, {"x": draw((512, 32)), "y": 1e-2 * draw((512, 1))})
+
+
+def vast_relu(seed: int = 0) -> Problem:
+    """1,054,724 parameters behind ReLUs, a few of them near their kinks."""
+    return network("mlp", batch=32, features=256, width=1024, depth=2, activation="relu", seed=seed)
+
+
+CASES: dict[str, tuple[Callable[[], Problem], str, tuple[str, ...]]] = {
+    "gelu near -5": (gelu_near_its_tail, "float32", DIRECT),
+    "batch of 65,536": (a_large_batch, "float32", DIRECT),
+    "cross entropy at a margin of 15": (confident, "float32", DIRECT),
+    "layer norm of offset data": (offset_data, "float32", DIRECT),
+    "causal attention": (causal_attention, "float32", DIRECT),
+    "sum over 262,144 rows": (a_long_sum, "float32", DIRECT),
+    "subnormal gradients": (subnormal, "float32", DIRECT),
+    "underflow in float16": (underflowing, "float16", FRAMEWORKS),
+    "a million parameters behind ReLU": (vast_relu, "float32", DIRECT),
+}
+BY_DIFFERENCES = {"batch of 65,536", "sum over 262,144 rows", "a million parameters behind ReLU"}  # large
+
+
+def verified(case: str) -> Report:
+    make, dtype, backends = CASES[case]
+    reference = "differences" if case in BY_DIFFERENCES else "extended"
+    return verify_problems([(make(), backends)], Settings(dtypes=(dtype,), reference=reference))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_right_gradient_raises_no_alarm(case: str) -> None:
+    report = verified(case)
+    assert not [r for r in report.rows if r.verdict not in (Verdict.AGREE, Verdict.INCONCLUSIVE)], repr(report)
