@@ -93,6 +93,14 @@ def _verdicts(context: click.Context, parameter: click.Parameter, value: str | N
     show_default=True,
     help="Hold gradients against one in 256 bits, or, faster, against one that finite differences confirm.",
 )
+@click.option(
+    "--reference-seconds",
+    type=float,
+    default=30.0,
+    show_default=True,
+    metavar="S",
+    help="What 256 bits may take for each network and dtype; beyond it they see fewer examples.",
+)
 @click.option("--allow", callback=_verdicts, metavar="VERDICT,...", help="Verdicts that pass as well.")
 @click.option("--require", callback=_split, metavar="A,B", help="Backends that must run and agree.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the evidence here.")
@@ -107,6 +115,7 @@ def verify(
     fast: bool,
     precision: str,
     reference: str,
+    reference_seconds: float,
     allow: tuple[str, ...],
     require: tuple[str, ...],
     json_file: Path | None,
@@ -124,7 +133,7 @@ def verify(
         registry.backend(name)
     for name in backends:
         registry.installed(name)  # whoever is named must be there
-    settings = Settings(dtypes, devices, precision, seed, reference)
+    settings = Settings(dtypes, devices, precision, seed, reference, reference_seconds)
     expect_devices(devices, chosen)
     _expect_writable("--json", json_file)
     cases = list(_cases(tuple(dict.fromkeys(networks)) or (FAST_NETWORKS if fast else None), ops, seed, chosen))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
@@ -70,7 +71,8 @@ class Problem:
         for path, array in _arrays(self.batch, "batch").items():
             if path in both:
                 raise ProblemError(
-                    f"params and batch both have a leaf {path!r}; rename one, as leaves are matched by path"
+                    f"params and batch both have a leaf {path!r}, and leaves are matched by path: "
+                    'rename one, or name what is in a list, {"w": w} in the place of [w]'
                 )
             both[path] = array
         return both
@@ -127,6 +129,23 @@ class Problem:
         if lost:
             raise ProblemError(f"{', '.join(lost)}: values overflow in {dtype}; scale them, or verify in a wider dtype")
         return self.at(moved)
+
+    @cached_property
+    def examples(self) -> int:
+        """The number of examples: the first extent that most leaves of the batch have in common; 0 if there is none."""
+        extents = Counter(len(self.leaves[path]) for path in self._batched)
+        return extents.most_common(1)[0][0] if extents else 0
+
+    def with_examples(self, kept: int) -> Problem:
+        """The same problem with its first examples alone. What is differentiated stays."""
+        fewer = {p: self.leaves[p][:kept] for p in self._batched if len(self.leaves[p]) == self.examples}
+        params, batch = self.arguments({**self.leaves, **fewer})
+        return replace(self, params=params, batch=batch)
+
+    @property
+    def _batched(self) -> list[str]:
+        paths = tree.flatten(self.batch, "batch")
+        return [p for p in paths if p not in self.differentiated and self.leaves[p].ndim]
 
     def at(self, leaves: Mapping[str, Array]) -> Problem:
         """The same problem with some leaves replaced, by path."""

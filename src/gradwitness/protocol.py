@@ -25,6 +25,7 @@ __all__ = [
     "Interpreter",
     "Prepared",
     "Primals",
+    "expect_options",
     "expect_runnable",
     "expect_supported",
 ]
@@ -116,11 +117,15 @@ class Backend(Protocol):
 
 
 def expect_runnable(backend: Backend, candidate: Candidate) -> None:
-    """Raise UnsupportedError for a candidate that the backend cannot run, UnknownName for an option that it lacks."""
+    """Raise UnsupportedError for a candidate that the backend cannot run."""
     if not backend.capabilities.native and (candidate.is_written_by_hand or callable(candidate.loss)):
         raise UnsupportedError(
             f"{backend.name} runs losses over gradwitness.ops, and none in its own arrays or with a gradient by hand"
         )
+
+
+def expect_options(backend: Backend, candidate: Candidate) -> None:
+    """Raise UnknownName for an option that the backend lacks."""
     for name in candidate.options:
         if name not in backend.capabilities.options:
             raise UnknownName(f"option of {backend.name}", name, backend.capabilities.options or ["none"])

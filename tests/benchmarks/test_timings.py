@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from benchmarks.cases import CASES, absence, prepared, problem
-from benchmarks.test_backward import backward
+from benchmarks.test_times import backward
 from gradwitness import registry
 from gradwitness.protocol import Prepared
 

@@ -33,8 +33,8 @@ def gelu_near_its_tail() -> Problem:
 
 
 def a_large_batch() -> Problem:
-    """A bias whose gradient is a sum over 65,536 examples."""
-    return network("mlp", batch=65_536)
+    """Gradients that are sums over 65,536 examples."""
+    return network("mlp", batch=65_536, depth=1)
 
 
 def confident() -> Problem:
@@ -42,7 +42,12 @@ def confident() -> Problem:
     labels = RNG.integers(0, 50, 16)
     logits = RNG.standard_normal((16, 50))
     logits[np.arange(16), labels] += 15
-    return Problem("confident", lambda p, b: ops.cross_entropy(p["x"], b["labels"]), {"x": logits}, {"labels": labels})
+    return Problem(
+        "confident",
+        lambda p, b: ops.cross_entropy(p["x"], b["labels"], reduction="mean"),
+        {"x": logits},
+        {"labels": labels},
+    )
 
 
 def offset_data() -> Problem:
@@ -70,7 +75,7 @@ def a_long_sum() -> Problem:
     x = RNG.standard_normal((262_144, 4))
 
     def loss(p: Any, b: Any) -> Any:
-        return ops.tanh(ops.broadcast_to(p["shift"], x.shape) * b["x"]).sum(axis=0).sum() * (1 / len(x))
+        return ops.tanh(p["shift"] * b["x"]).sum(axis=0).sum() * (1 / len(x))
 
     return Problem("sum", loss, {"shift": np.array([[0.1, -0.2, 0.3, 0.4]])}, {"x": x})
 

@@ -181,3 +181,51 @@ def test_a_refused_reference_is_said_by_its_tensors_name(monkeypatch: pytest.Mon
     assert "w: no reference in 256 bits: 256-bit differences of the forward pass refute it" in report.table()
     assert {r.verdict for r in report.rows if r.parameter == "w" and r.backend == "numpy"} == {Verdict.DISAGREE}
     assert {r.verdict for r in report.rows if r.parameter == "w" and r.backend != "numpy"} == {Verdict.AGREE}
+
+
+def test_a_mask_of_minus_infinity_is_exact() -> None:
+    mask = np.where(np.tri(2, 4, k=1), 0.0, -np.inf)
+
+    def masked(p: Any, b: Any) -> Any:
+        return (ops.softmax(ops.linear(p["w"], b["x"], None) + b["mask"], axis=1) * b["c"]).sum()
+
+    assert verify(masked, batch={"x": X, "mask": mask, "c": np.arange(8.0).reshape(2, 4)})
+
+
+def test_a_problem_has_settings_of_its_own() -> None:
+    with pytest.raises(GradwitnessError, match="give it alone"):
+        gw.verify(gw.Problem("mine", loss, {"w": W}, {"x": X}), wrt="x")
+
+
+def test_a_wrong_option_is_an_error_at_once() -> None:
+    with pytest.raises(UnknownName, match="option of jax"):
+        gw.verify({"j": gw.Candidate("jax", lambda p, b: p["w"].sum(), options={"jti": False})}, {"w": W})
+
+
+def test_where_nothing_could_run_the_reason_is_in_the_short_report() -> None:
+    report = gw.verify({"mine": gw.Candidate("numpy", lambda p, b: p["w"].sum())}, {"w": W})
+    assert "NumPy differentiates no loss that is written in its own arrays: give the gradient as well" in repr(report)
+
+
+def test_what_256_bits_would_take_too_long_for_is_validated_on_fewer_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    params = {"w": rng.standard_normal((6, 5))}
+    batch = {"x": rng.standard_normal((64, 5)), "labels": rng.integers(0, 6, 64)}
+
+    def classified(p: Any, b: Any) -> Any:
+        return ops.cross_entropy(ops.tanh(ops.linear(b["x"], p["w"])), b["labels"], reduction="mean")
+
+    def report() -> gw.Report:
+        return verify(classified, params, batch, dtypes="float32", reference_seconds=2e-3)
+
+    assert report()
+    assert "differences confirm one in float64, and 256 bits its rules, on" in report().table()
+    assert "of 64 examples" in report().table()
+    right = RULES["tanh"]
+    monkeypatch.setitem(RULES, "tanh", replace(right, vjp=lambda g, step: [right.vjp(g, step)[0] * (1 + 1e-9)]))
+    assert "256-bit differences of the forward pass refute it" in report().table()
+
+
+def test_reference_seconds_must_be_positive() -> None:
+    with pytest.raises(GradwitnessError, match="reference_seconds must be positive"):
+        verify(reference_seconds=0.0)

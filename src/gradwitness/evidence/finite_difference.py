@@ -150,8 +150,8 @@ class Differencing:
         return LONG_STEPS + STEPS if self.noise > NOISY * abs(self.loss) else STEPS
 
 
-def textbook_difference(gradients: Mapping[str, Array], differences: Mapping[str, Differences]) -> float:
-    """||a - n|| / (||a|| + ||n||) over all coordinates differenced at step 1e-5: the textbook rule.
+def textbook_difference(gradients: Mapping[str, Array], differences: Mapping[str, Differences]) -> float | None:
+    """||a - n|| / (||a|| + ||n||) over all coordinates differenced at step 1e-5: the textbook rule. None for 0 / 0.
 
     a is the gradient, n the plain central difference; the rule asks for less than 1e-5.
     """
@@ -163,7 +163,7 @@ def textbook_difference(gradients: Mapping[str, Array], differences: Mapping[str
                 numeric.append(probe.textbook)
     a, n = np.array(analytic), np.array(numeric)
     total = float(np.linalg.norm(a) + np.linalg.norm(n))
-    return float(np.linalg.norm(a - n)) / total if total else 0.0
+    return float(np.linalg.norm(a - n)) / total if total else None
 
 
 def _rounding(noise: float, step: float) -> float:

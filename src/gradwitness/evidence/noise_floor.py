@@ -183,7 +183,8 @@ class _Perturbation:
         size = np.abs(x) if moment is None else np.sqrt(x * x + np.abs(moment))  # negative only from a wrong vjp
         # what is 0 without any rounding (a sum of zeros, a masked value) is 0 in every format
         deviation = self.roundoff * size + np.where(size > 0, self.tiny, 0.0)
-        return x + deviation * self.rng.standard_normal(np.shape(x))
+        # an infinity, as of a mask, is exact
+        return x + np.where(np.isinf(x), 0.0, deviation) * self.rng.standard_normal(np.shape(x))
 
 
 def _rounding(node: Node) -> Rounding:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from gradwitness.dtypes import find_dtype
+from gradwitness.evidence.effort import affordable_reference
 from gradwitness.evidence.finite_difference import Differences, Differencing
 from gradwitness.evidence.neighbours import draw_neighbours
 from gradwitness.evidence.noise_floor import Growth, TensorFloor, noise_floor, value_floor
-from gradwitness.evidence.reference import Exact, exactly, reference
+from gradwitness.evidence.reference import Exact, exactly
 from gradwitness.problem import Problem
 from gradwitness.protocol import Interpreter
 
@@ -36,7 +37,8 @@ class Testimony:
 
     losses: the loss at the point and at each of `neighbours`. gradients: the reference, by path, hand-derived in
     256 bits if `extended`, else in float64. refused: the leaves without a gradient in 256 bits, each with the reason;
-    it is one in float64. own: the floors of those in float64, in `dtype`; floors_of: those of a candidate
+    it is one in float64. refuted: those of which differences in 256 bits say that it is wrong, or that this is a
+    kink. own: the floors of those in float64, in `dtype`; floors_of: those of a candidate
     whose sums round with this growth (`Capabilities.growth_in`).
     """
 
@@ -47,6 +49,7 @@ class Testimony:
     gradients: dict[str, Exact]
     extended: bool
     refused: Mapping[str, str]
+    refuted: frozenset[str]
     own: Floors
     differences: dict[str, Differences]
     reached: frozenset[str]
@@ -54,26 +57,22 @@ class Testimony:
 
 
 def testimony(
-    interpreter: Interpreter, problem: Problem, dtype: str, *, growth: Growth, seed: int, extended: bool
+    interpreter: Interpreter, problem: Problem, dtype: str, *, growth: Growth, seed: int, seconds: float
 ) -> Testimony:
     """Gather it: the gradient, perturbed runs for the floors, and finite differences.
 
-    growth: how the interpreter's own float64 sums round. extended: take the gradient in 256 bits.
+    growth: how the interpreter's own float64 sums round. seconds: what a gradient in 256 bits may take; 0 to do
+    without.
     """
     problem = problem.rounded(dtype)
     graph, wrt = problem.graph, problem.differentiated
     tape = interpreter.forward(graph, problem.leaves)
     loss, found = interpreter.loss(tape), interpreter.backward(tape, wrt)
     gradients = {path: exactly(found.get(path, np.zeros(problem.leaves[path].shape))) for path in wrt}
-    refused: Mapping[str, str] = {}
-    exact = None
-    if extended:
-        try:
-            exact = reference(interpreter, problem, seed=(seed, 5))
-        except Exception as error:  # noqa: BLE001  # without it the run goes on, whatever it is that 256 bits lack
-            refused = dict.fromkeys(wrt, f"256 bits cannot say: {error}")
+    exact, refused, refuted = None, dict[str, str](), frozenset[str]()
+    if seconds:
+        exact, refused, refuted = affordable_reference(interpreter, problem, seconds=seconds, seed=(seed, 5))
     if exact is not None:
-        refused = exact.refused
         gradients |= {path: g for path, g in exact.gradients.items() if path not in refused}
 
     def is_usable(neighbour: Mapping[str, Array]) -> bool:
@@ -105,6 +104,7 @@ def testimony(
         gradients,
         exact is not None,
         refused,
+        refuted,
         own,
         Differencing(loss_of, problem.primals, loss, noise).by_every_leaf(seed=(seed, 2)),
         frozenset(path for path in wrt if path in found),

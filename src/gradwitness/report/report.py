@@ -45,7 +45,8 @@ class Report:
             if not self._agreed(name) or any(r.verdict is Verdict.UNSUPPORTED for r in self._rows_of(name))
         ]
         if not any(row.verdict is Verdict.AGREE for row in self.rows):
-            missing.append("nothing agreed: a run that verified nothing is not green")
+            unable = dict.fromkeys(describe(row) for row in self.rows if row.verdict is Verdict.UNSUPPORTED)
+            missing += [*unable, "nothing agreed: a run that verified nothing is not green"]
         return tuple(missing)
 
     def _rows_of(self, name: str) -> list[Row]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,10 +37,11 @@ def impure(
             how="two forwards before the first backward",
             advice="the backward must use what its own forward saved",
         )
-    if any(found.values()) or not resizes or (smaller := without_last_example(problem)) is None:
+    if any(found.values()) or not resizes or problem.examples < 2:
         return found
+    smaller = problem.with_examples(problem.examples - 1).leaves
     try:
-        prepared.value_and_gradient({**problem.primals, **smaller})
+        prepared.value_and_gradient(smaller)
     except Exception:  # noqa: BLE001  # a function made for one size of batch may raise anything at another
         return found
     return _compared(
@@ -64,16 +64,3 @@ def _with_a_forward_between(prepared: Prepared, here: Primals, elsewhere: Primal
     tape = prepared.forward(prepared.place(here))
     prepared.wait(prepared.forward(prepared.place(elsewhere)))
     return prepared.fetch(prepared.backward(tape))
-
-
-def without_last_example(problem: Problem) -> dict[str, Array] | None:
-    """The leaves of the batch without their last example; None if they have no first axis in common, or one example.
-
-    The first axis of most leaves is taken for that of the examples. What is differentiated stays.
-    """
-    others = {path: x for path, x in problem.leaves.items() if path not in problem.differentiated and x.ndim}
-    sizes = Counter(len(x) for x in others.values())
-    if not sizes:
-        return None
-    size = sizes.most_common(1)[0][0]
-    return {path: x[:-1] for path, x in others.items() if len(x) == size} if size > 1 else None

@@ -8,6 +8,7 @@ from typing import Any
 from gradwitness import registry
 from gradwitness.errors import GradwitnessError, UnknownName
 from gradwitness.problem import Candidate, Loss, Problem
+from gradwitness.protocol import expect_options
 from gradwitness.report import Report, Row
 from gradwitness.verdict import Verdict
 from gradwitness.verify.black_boxes import black_boxes
@@ -33,6 +34,7 @@ def verify(
     precision: str = "highest",
     seed: int = 0,
     reference: str = "extended",
+    reference_seconds: float = 30.0,
     wrt: str | Sequence[str] | None = None,
     name: str = "loss",
 ) -> Report:
@@ -40,8 +42,9 @@ def verify(
 
     loss: `loss(params, batch)` over `gradwitness.ops`, or a Problem: it runs on every backend
     installed, or on `backends`, and is held against the hand-derived gradient: in 256 bits, or
-    with reference="differences" in float64, confirmed by finite differences. Or candidates by label,
-    each with a loss in its framework's own arrays and perhaps a gradient written by hand: a Candidate,
+    with reference="differences" in float64, confirmed by finite differences; so it is too where 256 bits would
+    take more than `reference_seconds`, but for the rules, which are validated on fewer examples. Or candidates by
+    label, each with a loss in its framework's own arrays and perhaps a gradient written by hand: a Candidate,
     or, under a backend's name, the bare loss; one Candidate may stand alone. These are judged by
     numerical derivatives of their own losses, and held against each other.
 
@@ -57,10 +60,9 @@ def verify(
         candidates = {label: Candidate(label) for label in registry.backend_names()}
     else:  # whoever is named must be there
         for candidate in candidates.values():
-            registry.installed(candidate.backend)
-    settings = Settings(
-        problem.own_dtypes if dtypes is None else _names(dtypes), _names(devices), precision, seed, reference
-    )
+            expect_options(registry.installed(candidate.backend), candidate)
+    chosen = problem.own_dtypes if dtypes is None else _names(dtypes)
+    settings = Settings(chosen, _names(devices), precision, seed, reference, reference_seconds)
     used = tuple(dict.fromkeys(candidate.backend for candidate in candidates.values()))
     expect_devices(settings.devices, used)
     return Report(tuple(verify_problem(problem, candidates, settings)), environment(used, settings))
@@ -68,6 +70,8 @@ def verify(
 
 def _problem(loss: Any, params: Any, batch: Any, wrt: str | Sequence[str] | None, name: str) -> Problem:
     if isinstance(loss, Problem):
+        if params is not None or batch is not None or wrt is not None:
+            raise GradwitnessError(f"a Problem has params, batch and wrt of its own ({loss.name!r}): give it alone")
         return loss
     traced = None if isinstance(loss, Mapping | Candidate) else loss
     return Problem(name, traced, params, {} if batch is None else batch, None if wrt is None else _names(wrt))

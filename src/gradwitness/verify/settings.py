@@ -18,7 +18,8 @@ class Settings:
     """How a run is made: on what, in what precision ("highest" or "default"), from which seed.
 
     reference: what a traced loss's gradients are held against: the gradient in 256 bits ("extended"), or the
-    hand-derived one in float64, confirmed by finite differences ("differences"), which is faster.
+    hand-derived one in float64, confirmed by finite differences ("differences"), which is faster. reference_seconds:
+    what the former may take, by an estimate; beyond it the rules are validated in 256 bits on a part of the examples.
     """
 
     dtypes: tuple[str, ...] = ("float64", "float32")
@@ -26,12 +27,18 @@ class Settings:
     precision: str = "highest"
     seed: int = 0
     reference: str = "extended"
+    reference_seconds: float = 30.0
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise UnknownName("precision", self.precision, PRECISIONS)
         if self.reference not in REFERENCES:
             raise UnknownName("reference", self.reference, REFERENCES)
+        if not self.reference_seconds > 0:
+            raise GradwitnessError(
+                f"reference_seconds must be positive, got {self.reference_seconds}; "
+                'reference="differences" does without 256 bits'
+            )
         if self.seed < 0:
             raise GradwitnessError(f"the seed must not be negative, got {self.seed}")
         for dtype in self.dtypes:

@@ -22,9 +22,8 @@ def gather(problem: Problem, dtype: str, settings: Settings) -> Testimony:
     """All that is known of the problem's gradient where `dtype` can hold the point."""
     interpreter = registry.interpreter()
     growth = interpreter.capabilities.growth_in("float64")
-    return testimony(
-        interpreter, problem, dtype, growth=growth, seed=settings.seed, extended=settings.reference == "extended"
-    )
+    seconds = settings.reference_seconds if settings.reference == "extended" else 0.0
+    return testimony(interpreter, problem, dtype, growth=growth, seed=settings.seed, seconds=seconds)
 
 
 def traced(
@@ -100,8 +99,10 @@ def _evidence(path: str, known: Testimony, floors: Floors) -> TensorEvidence:
 
 
 def _standing(path: str, known: Testimony) -> Standing:
+    if path in known.refuted:
+        return Standing.REFUTED
     if known.extended:
-        return Standing.REFUTED if path in known.refused else Standing.VALIDATED
+        return Standing.VALIDATED
     own = known.own.tensors[path]
     stands = confirms(known.gradients[path].high, known.dtype, own, known.differences[path])
     return Standing.CONFIRMED if stands else Standing.REFUTED

@@ -96,7 +96,9 @@ def first_lines(error: Exception) -> str:
     return f"{type(error).__name__}: {' / '.join(lines[:3])[:400]}"
 
 
-def textbook(gradients: Mapping[str, Array | None], problem: Problem, differences: Mapping[str, Differences]) -> float:
+def textbook(
+    gradients: Mapping[str, Array | None], problem: Problem, differences: Mapping[str, Differences]
+) -> float | None:
     """The textbook figure of the whole candidate; what is missing or misshapen counts as zeros."""
     zeros = {path: np.zeros(x.shape) for path, x in problem.primals.items()}
     given = {path: gradients.get(path) for path in zeros}

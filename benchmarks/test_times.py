@@ -53,14 +53,16 @@ def test_time(
     if reason := absence(backend, device):
         pytest.skip(reason)
     readies = {name: prepared(case, name, device) for name in timed_backends}
-    if reasons := wrong(rows_of(case, timed_backends, device), backend):
+    rows = rows_of(case, timed_backends, device)
+    if reasons := wrong(rows, backend):
         pytest.fail("not timed, as its gradient is not right:\n" + "\n".join(reasons), pytrace=False)
     benchmark.name = backend  # the group says the rest
     benchmark.group = f"{case.described}, {DTYPE}, {device}: {phase.__name__.replace('_', ' + ')}"
     with registry.backend(backend).precision("highest"):
         ready = readies[backend]
         time(ready, phase(ready, ready.place(problem(case).primals)), benchmark)
-    benchmark.extra_info.update(verdict="agree", setup_seconds=ready.setup_seconds)
+    verdicts = {str(row.verdict) for row in rows if row.backend == backend}
+    benchmark.extra_info.update(verdict=", ".join(sorted(verdicts)), setup_seconds=ready.setup_seconds)
 
 
 def time(ready: Prepared, timed: Timed, benchmark: BenchmarkFixture) -> None:
