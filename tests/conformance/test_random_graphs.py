@@ -44,8 +44,9 @@ def verified(graphs: Sequence[Program], backends: Sequence[str], dtype: str) -> 
 
 
 def faults(report: Report) -> list[str]:
-    """What neither agrees nor says that it cannot tell, a line each."""
-    return [describe(row) for row in report.rows if row.verdict not in (Verdict.AGREE, Verdict.INCONCLUSIVE)]
+    """What neither agrees nor says that it cannot tell, or agrees without a reference in 256 bits, a line each."""
+    wrong = [describe(row) for row in report.rows if row.verdict not in (Verdict.AGREE, Verdict.INCONCLUSIVE)]
+    return wrong + [row.refused for row in report.rows if row.refused and row.verdict is Verdict.AGREE]
 
 
 def rows_of(report: Report, graph: int) -> list[Row]:

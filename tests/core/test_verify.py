@@ -229,3 +229,19 @@ def test_what_256_bits_would_take_too_long_for_is_validated_on_fewer_examples(mo
 def test_reference_seconds_must_be_positive() -> None:
     with pytest.raises(GradwitnessError, match="reference_seconds must be positive"):
         verify(reference_seconds=0.0)
+
+
+@pytest.mark.parametrize("reference", ["extended", "differences"])
+def test_a_pole_or_an_oscillation_within_the_step_deceives_no_difference(reference: str) -> None:
+    """Steps are a part of the tensor's scale; one element is 1e-10 of that."""
+    near_pole = {"w": np.array([0.3, 0.7, 1e-10])}
+    rows = [
+        *verify(lambda p, b: (1.0 / p["w"]).sum(), near_pole, dtypes="float64", reference=reference).rows,
+        *verify(lambda p, b: ops.sin(p["w"] * 1e10).sum(), dtypes="float64", reference=reference).rows,
+    ]
+    assert {str(row.verdict) for row in rows} <= ({"agree"} if reference == "extended" else {"agree", "inconclusive"})
+
+
+def test_a_black_box_beside_a_pole_is_not_accused() -> None:
+    report = gw.verify({"torch": lambda p, b: (1 / p["w"]).sum()}, {"w": np.array([0.3, 0.7, 1e-10])})
+    assert verdicts(report) <= {"agree", "inconclusive"}

@@ -30,7 +30,10 @@ LONG_STEPS = (0.3, 6e-2, 1e-2)  # tried first where the loss is so noisy that sh
 NOISY = 1e-12  # noise of this part of the loss
 TEXTBOOK_STEP = 1e-5
 SIGMAS = 6.0  # rounding errors of the loss are taken to stay within this many standard deviations
-CHECK_STEP = 1e-7  # a plain difference at this step unmasks a longer one that skipped over oscillations
+CHECK_STEPS = (
+    1e-7,
+    1e-10,
+)  # plain differences at these steps unmask longer ones that skipped over oscillations or poles
 CHECK_WITHIN = 1e-2
 UNIT_ROUNDOFF = 2.0**-53
 PRECISE = 1e-8  # a bound below this part of the derivative needs no smaller step
@@ -129,21 +132,25 @@ class Differencing:
     def _derivative(self, along: Callable[[float], float], scale: float) -> tuple[float, float]:
         """The derivative at 0 with the smallest bound among the steps, trying smaller ones only if needed.
 
-        A step at which the loss oscillates can look precise by chance: it must agree with a very short one.
+        A step at which the loss oscillates can look precise by chance: it must agree with very short ones.
         """
         best = (np.nan, np.inf)
-        short = CHECK_STEP * scale
-        check = (along(short) - along(-short)) / (2 * short)
+        checks = [(step, _central(along, step * scale)) for step in CHECK_STEPS]
         for step in self._steps:
             value, bound = _extrapolated(along, step * scale, self.loss, self.noise)
             bound += _rounding(UNIT_ROUNDOFF * abs(value), step)  # x + h is rounded too, by a part of the scale
-            if not abs(value - check) <= bound + _rounding(self.noise, short) + CHECK_WITHIN * abs(check):
+            if not all(self._is_near(value, bound, short, scale, check) for short, check in checks):
                 continue
             if bound < best[1]:
                 best = (value, bound)
             if bound <= PRECISE * abs(value) or bound <= 2 * _rounding(self.noise, step * scale):
                 break
         return best
+
+    def _is_near(self, value: float, bound: float, step: float, scale: float, check: float) -> bool:
+        """Whether a derivative is that of a shorter step, as far as this can tell."""
+        rounding = _rounding(self.noise, step * scale) + _rounding(UNIT_ROUNDOFF * abs(check), step)
+        return abs(value - check) <= bound + rounding + CHECK_WITHIN * abs(check)
 
     @property
     def _steps(self) -> tuple[float, ...]:
@@ -164,6 +171,10 @@ def textbook_difference(gradients: Mapping[str, Array], differences: Mapping[str
     a, n = np.array(analytic), np.array(numeric)
     total = float(np.linalg.norm(a) + np.linalg.norm(n))
     return float(np.linalg.norm(a - n)) / total if total else None
+
+
+def _central(along: Callable[[float], float], step: float) -> float:
+    return (along(step) - along(-step)) / (2 * step)
 
 
 def _rounding(noise: float, step: float) -> float:
