@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gradwitness.ops.arrays import one_hot
 from gradwitness.ops.elementwise import abs as absolute
-from gradwitness.ops.elementwise import equal, exp, log1p, maximum, negative, where
+from gradwitness.ops.elementwise import equal, exp, log1p, maximum, minimum, negative, where
 from gradwitness.ops.samples import labels as integers
 from gradwitness.ops.samples import positive, real, sample
 from gradwitness.ops.shapes import expect, expect_dtype
@@ -51,9 +51,10 @@ def mse(prediction: Operand, target: Operand, *, reduction: str, half: bool) -> 
 
 
 def _huber(prediction: Value, target: Value, *, delta: float, reduction: str) -> Value:
-    difference = prediction - target
-    size = absolute(difference)
-    return _reduce(where(size < delta, difference * difference * 0.5, (size - 0.5 * delta) * delta), reduction)
+    # As optax has it: the gradient of a small error is (it - delta) + delta, whose rounding is that of delta.
+    error = absolute(prediction - target)
+    quadratic = minimum(error, delta)
+    return _reduce(quadratic * quadratic * 0.5 + (error - quadratic) * delta, reduction)
 
 
 @op(
