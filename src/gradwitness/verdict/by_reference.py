@@ -17,6 +17,7 @@ from gradwitness.evidence.finite_difference import Differences
 from gradwitness.evidence.noise_floor import TensorFloor
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.reference import Exact
+from gradwitness.verdict.at_kink import AtKink, explained, judge_at_kink
 from gradwitness.verdict.by_differences import against_differences, coarse, confirm_zero, slack, widest, worst
 from gradwitness.verdict.reach import floors, node_reach, over
 from gradwitness.verdict.verdicts import Judgement, Verdict, defect
@@ -32,6 +33,7 @@ class Standing(Enum):
 
     VALIDATED = "in 256 bits, validated by differences in as many: the truth"
     CONFIRMED = "in float64, and no finite difference refutes it"
+    KINKED = "one of those that a choice of slopes at kinks gives, by rules that hold beside them"
     REFUTED = "refuted by differences, or there is none in 256 bits: finite differences take over"
 
 
@@ -40,7 +42,8 @@ class TensorEvidence:
     """What is known about one gradient at one point, in one dtype.
 
     reached: whether a path leads from the leaf to the loss. size: the typical value of the leaf;
-    scale: the largest product of gradient and value of any leaf of the problem.
+    scale: the largest product of gradient and value of any leaf of the problem. kink: the units at kinks, or within
+    rounding of one, if there are any.
     """
 
     dtype: str
@@ -51,6 +54,7 @@ class TensorEvidence:
     reached: bool
     size: float = 1.0
     scale: float = np.inf
+    kink: AtKink | None = None
 
 
 def judge(gradient: Array | None, evidence: TensorEvidence, *, is_referee: bool = False) -> Judgement:
@@ -63,6 +67,8 @@ def judge(gradient: Array | None, evidence: TensorEvidence, *, is_referee: bool 
     gradient = np.zeros(reference.shape) if gradient is None else gradient.astype(np.float64)
     if not is_finite:
         return Judgement(Verdict.INCONCLUSIVE, "the reference is NaN or infinite here, this one is not")
+    if evidence.standing is Standing.KINKED and evidence.kink is not None:
+        return judge_at_kink(gradient, evidence.kink, _is_zero(evidence))
     if not (np.isfinite(floor.norm) and np.all(np.isfinite(floor.elements))):
         return Judgement(Verdict.INCONCLUSIVE, "rounding in this dtype can make the gradient overflow here")
     figures: dict[str, Any] = {"floor": floor.norm, "limit": _limit(evidence)}
@@ -115,6 +121,8 @@ def _judge_by_floor(gradient: Array, evidence: TensorEvidence, figures: dict[str
         if not is_true and figures["fd_error"] <= figures["fd_bound"] and _within_bounds(gradient, evidence):
             message = "beyond the noise floor, yet finite differences cannot tell which of the two is right"
             return Judgement(Verdict.INCONCLUSIVE, message, doubted=True, **figures)
+        if evidence.kink is not None and (convention := explained(gradient, evidence.kink)):
+            return convention  # units within rounding of a kink may be on either side
         return Judgement(
             Verdict.DISAGREE, _against_reference(gradient, evidence, int(np.argmax(by_element))), **figures
         )
@@ -158,7 +166,7 @@ def _is_zero(evidence: TensorEvidence) -> bool:
     size = norm(evidence.reference.high)
     if not evidence.reached:
         return True
-    if evidence.standing is Standing.VALIDATED:
+    if evidence.standing in (Standing.VALIDATED, Standing.KINKED):
         return size * evidence.size <= ZERO * evidence.scale
     is_noise = size <= _narrowing(evidence.dtype) * _limit(evidence)
     return is_noise and confirm_zero(evidence.differences, evidence.size, evidence.scale)
