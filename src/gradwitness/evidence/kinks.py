@@ -93,10 +93,10 @@ def substitute(kinked: Sequence[Kinked], choice: Choice) -> Callable[..., Sequen
         if node.id not in chosen:
             return sent
         g = np.asarray(cotangent).reshape(-1)
-        rest = np.array(cotangent)
+        rest = np.array(cotangent, order="C")  # so that a flat view of it is one
         for k, _ in chosen[node.id]:
             rest.reshape(-1)[k.unit] = 0.0
-        parts = [None if part is None else np.array(part) for part in step.pull(rest)]
+        parts = [None if part is None else np.array(part, order="C") for part in step.pull(rest)]
         for k, slopes in chosen[node.id]:
             for i in np.unique(k.operand):
                 here, part = k.operand == i, parts[i]
