@@ -17,7 +17,7 @@ def _none(g: Array, step: Step) -> Cotangents:
 
 def _power_slope(x: Array, y: Array) -> Array:
     """y x^(y - 1), which is 0 for y = 0 also where x is 0."""
-    return y * x ** np.where(y == 0, 1, y - 1) if np.ndim(y) else y * x ** (y - 1 if y else 1)
+    return y * x ** np.where(y == 0, 1, y - 1) if np.ndim(y) else y * x ** (y - 1 if y != 0 else 1)
 
 
 def _larger_share(g: Array, winner: Array, tie: Array) -> Array:
