@@ -60,5 +60,6 @@ def _along_directions(
         gradient = interpreter.backward(interpreter.forward(problem.graph, moved), [path])[path]
         slope = float(np.vdot(gradient, v))
         if not abs(slope - numeric) <= bound + WITHIN * norm(gradient) * norm(v):
-            return f"one-sided differences refute it beside the kink: {slope:.9g}, difference {numeric:.9g} +- {bound:.1g}"
+            found = f"{slope:.9g}, difference {numeric:.9g} +- {bound:.1g}"
+            return f"one-sided differences refute it beside the kink: {found}"
     return ""

@@ -118,7 +118,7 @@ class Differencing:
         return self._one_sided(lambda t: self.loss_of(path, x + t * v), typical(x))
 
     def _one_sided(self, along: Callable[[float], float], scale: float) -> tuple[float, float]:
-        """The one-sided derivative with the smallest bound among the steps; towards lower t if the scale is negative."""
+        """The one-sided derivative with the smallest bound among the steps; the left one if the scale is negative."""
         found = []
         for step in self._steps:
             h = step * scale

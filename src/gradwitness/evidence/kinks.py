@@ -180,20 +180,12 @@ def _bends(given: _Given) -> list[Kinked]:
         if bend.left != bend.right:
             gap = x - bend.at
             near = np.flatnonzero(np.abs(gap) <= tolerance)
-            sides = np.where(gap > 0, bend.right, np.where(gap < 0, bend.left, bend.own))
-            exact = np.abs(gap) <= tolerance * given.narrowing
-            low, high = sorted((bend.left, bend.right))
-            found.append(_elementwise(given.node, near, near, sides, exact, (low, high), f"{bend.at:g}"))
+            start = np.where(gap > 0, bend.right, np.where(gap < 0, bend.left, bend.own))[near]
+            exact = np.abs(gap[near]) <= tolerance[near] * given.narrowing
+            low, high = (np.full(near.size, end) for end in sorted((bend.left, bend.right)))
+            zeros, where = np.zeros(near.size, int), f"at {bend.at:g}"
+            found.append(Kinked(given.node, "bend", near, zeros, near, low, high, start, exact, where))
     return found
-
-
-def _elementwise(
-    node: Node, unit: Array, element: Array, sides: Array, exact: Array, ends: tuple[float, float], at: str
-) -> Kinked:
-    """One place for each unit, on the first operand."""
-    n = len(unit)
-    low, high = (np.full(n, end) for end in ends)
-    return Kinked(node, "bend", unit, np.zeros(n, int), element, low, high, sides[element], exact[element], f"at {at}")
 
 
 def _ties(given: _Given) -> list[Kinked]:
@@ -224,7 +216,8 @@ def _ties(given: _Given) -> list[Kinked]:
     n = len(unit)
     place = (unit, member)
     low, high = np.zeros(n), np.ones(n)
-    return [Kinked(node, "tie", unit, operand[place], element[place], low, high, start[place], exact[place], "at a tie")]
+    known = exact[place]
+    return [Kinked(node, "tie", unit, operand[place], element[place], low, high, start[place], known, "at a tie")]
 
 
 def _members(node: Node) -> tuple[Array, Array]:
@@ -262,10 +255,7 @@ def _balls(given: _Given) -> list[Kinked]:
     x, close = given.flat(0, np.size(given.operands[0]))
     element = _reduced(np.shape(given.operands[0]), attributes["axis"])
     if attributes.get("ord") == 1:
-        near = np.abs(x[element]) <= close[element]
-        unit, member = np.nonzero(near)
-        exact = np.abs(x) <= close * given.narrowing
-        return [_elementwise(node, unit, element[unit, member], np.sign(x), exact, (-1.0, 1.0), "0")]
+        return [_absolute_values(given, x, close, element)]
     count = element.shape[1] - attributes.get("correction", element.shape[1] - 1)  # 1 for a norm
     centred = x[element] - (np.mean(x[element], axis=1, keepdims=True) if node.op == "std" else 0.0)
     length = np.sqrt(np.sum(centred**2, axis=1) / count)
@@ -280,6 +270,18 @@ def _balls(given: _Given) -> list[Kinked]:
     where = "of a constant" if node.op == "std" else "at 0"
     zeros = np.zeros(n, int)
     return [Kinked(node, "ball", unit, zeros, element[place], -radius, radius, start, exact[unit], where)]
+
+
+def _absolute_values(given: _Given, x: Array, close: Array, element: Array) -> Kinked:
+    """The units of a 1-norm with an element at 0; its others keep the slope that they have."""
+    near: Array = np.abs(x[element]) <= close[element]
+    exact: Array = np.abs(x[element]) <= close[element] * given.narrowing
+    unit, member = np.nonzero(np.broadcast_to(near.any(axis=1, keepdims=True), near.shape))
+    place, zeros = (unit, member), np.zeros(len(unit), int)
+    start = np.sign(x[element[place]])
+    low, high = (np.where(near[place], end, start) for end in (-1.0, 1.0))
+    known = exact.any(axis=1)[unit]
+    return Kinked(given.node, "bend", unit, zeros, element[place], low, high, start, known, "at 0")
 
 
 _FINDERS: dict[str, Callable[[_Given], list[Kinked]]] = {"bend": _bends, "tie": _ties, "ball": _balls}

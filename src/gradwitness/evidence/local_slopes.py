@@ -125,7 +125,7 @@ class LocalSlopes:
         return norm(moved) > MATTERS * floor.norm or bool(np.any(moved > MATTERS * floor.elements))
 
     def base(self, path: str, reference: Exact) -> Exact:
-        """This leaf's gradient at the vocabulary's own slopes: the reference if that is what it takes, else in float64."""
+        """This leaf's gradient at the vocabulary's own slopes: the reference if it takes them, else in float64."""
         own, floor = self.gradient(self.start)[path], self.floors(self.start, NO_GROWTH)[path]
         is_own = np.all(np.abs(reference.error_of(own)) <= MATTERS * floor.elements)
         return reference if is_own else exactly(own)
@@ -159,13 +159,11 @@ class LocalSlopes:
             return None
         choice = start
         for _ in range(STEPS):
-            columns = self._columns(choice, path) / scale.reshape(-1, 1)
             target = ((gradient - self._evaluate(choice)[path]) / scale).reshape(-1)
-            solved = self._solved(choice, columns, target)
-            if np.allclose(np.concatenate(solved), np.concatenate(choice), rtol=1e-15, atol=0):
+            choice, before = self._solved(choice, self._columns(choice, path) / scale.reshape(-1, 1), target), choice
+            if np.allclose(np.concatenate(choice), np.concatenate(before), rtol=1e-15, atol=0):
                 break
-            choice = solved
-        return Fit(choice, self._is_decisive(columns))
+        return Fit(choice, self._is_decisive(self._columns(choice, path)))
 
     def _columns(self, choice: Choice, path: str) -> Array:
         """By how much this leaf's gradient moves with each slope, a column for each."""

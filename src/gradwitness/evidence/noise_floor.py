@@ -100,8 +100,7 @@ def spread(
     runs: int = RUNS,
     on_cotangent: OnCotangent | None = None,
 ) -> NoiseFloor:
-    """The same of a graph as it is, fused ops rounding once. `on_cotangent` changes what ops send before it is rounded.
-    """
+    """The same of a graph as it is: a fused op rounds once. `on_cotangent` may replace what an op sends, unrounded."""
     tape = interpreter.forward(graph, leaves)
     loss, gradients = interpreter.loss(tape), interpreter.backward(tape, wrt, on_cotangent=on_cotangent)
     values: list[float] = []

@@ -1,7 +1,8 @@
 """The verdict at a kink: is there a choice of local slopes that gives this gradient?
 
-The vocabulary's own choice is `agree`, any other `convention`; a gradient that none gives is `disagree`. Beside it stand
-the one-sided derivatives of the whole loss. Differences from both sides of a kink have no say: their mean is no evidence.
+The vocabulary's own choice is `agree`, any other `convention`; a gradient that none gives is `disagree`. Beside it
+stand the one-sided derivatives of the whole loss. A difference across a kink has no say: the mean of both sides is no
+evidence.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ __all__ = ["AtKink", "explained", "judge_at_kink"]
 
 Array = np.ndarray[Any, Any]
 LOOKED_AT = 8  # elements whose one-sided derivatives are taken
-EXPLAINED_BY_MOST = 512  # slopes at units within rounding of a kink: with more of them the floor has seen enough
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,9 @@ def _judge_unexplained(gradient: Array, kink: AtKink) -> Judgement:
     nearest = min([kink.start, kink.slopes.nearest(gradient, kink.path)], key=lambda c: norm(kink.error(gradient, c)))
     figures = _figures(gradient, kink, nearest)
     error = kink.error(gradient, nearest)
-    ratio, by_element = kink.ratio(gradient, nearest)
+    _, by_element = kink.ratio(gradient, nearest)
     units = _units(kink.slopes.kinked)
-    if _fit_is_too_large(gradient, kink) and _may_reach(error, kink, nearest):
+    if not kink.slopes.can_fit(gradient.size) and _may_reach(error, kink, nearest):
         message = f"no convention for all units of an op gives it, and {units} at a kink are too many to try one by one"
         return Judgement(Verdict.INCONCLUSIVE, message, **figures)
     index = int(np.argmax(by_element))
@@ -140,10 +140,6 @@ def _judge_unexplained(gradient: Array, kink: AtKink) -> Judgement:
         f"worst at {place}: {got:.9g}, expected {got - float(error.reshape(-1)[index]):.9g}"
     )
     return Judgement(Verdict.DISAGREE, message, **figures)
-
-
-def _fit_is_too_large(gradient: Array, kink: AtKink) -> bool:
-    return not kink.slopes.can_fit(gradient.size)
 
 
 def _may_reach(error: Array, kink: AtKink, choice: Choice) -> bool:
@@ -201,9 +197,8 @@ def _described(kink: AtKink, choice: Choice) -> str:
     parts = {}
     for k, slopes in zip(kink.slopes.kinked, choice, strict=True):
         if any(k is m for m in moving) and not np.allclose(slopes, k.start, rtol=1e-6):
-            parts[_name(k)] = (
-                f"{_name(k)} ({_units((k,))}) takes {_slopes(k, slopes)} where the reference takes {_slopes(k, k.start)}"
-            )
+            taken = f"takes {_slopes(k, slopes)} where the reference takes {_slopes(k, k.start)}"
+            parts[_name(k)] = f"{_name(k)} ({_units((k,))}) {taken}"
     return ", ".join(parts.values()) or _own(kink)
 
 
@@ -220,7 +215,8 @@ def _name(k: Kinked) -> str:
 def _slopes(k: Kinked, slopes: Array) -> str:
     if k.kind == "bend":
         low, high = float(np.min(slopes)), float(np.max(slopes))
-        return f"slope {low:.6g}" if high - low <= 1e-6 * max(abs(low), abs(high)) else f"slopes {low:.3g} to {high:.3g}"
+        is_one = high - low <= 1e-6 * max(abs(low), abs(high))
+        return f"slope {low:.6g}" if is_one else f"slopes {low:.3g} to {high:.3g}"
     first = slopes[k.unit == k.unit[0]]
     if k.kind == "tie":
         shown = ", ".join(f"{w:.3g}" for w in first[:4]) + (", ..." if first.size > 4 else "")
