@@ -212,6 +212,24 @@ def test_slopes_of_two_layers_are_found_one_by_one(interpreter: Interpreter) -> 
     assert {row.parameter: str(row.verdict) for row in by_hand(problem, off)}["b"] == "disagree"
 
 
+def test_a_unit_within_rounding_of_its_kink_may_be_on_either_side() -> None:
+    """In truth a b is more than its float32, so that the ReLU is on; in float32 both are one, and it is off."""
+    a, b = (np.float64(np.float32(x)) for x in (1.1, 1.3))
+    c = np.float64(np.float32(a * b)) if np.float32(a * b) < a * b else np.nextafter(np.float32(a * b), np.float32(0))
+    problem = Problem(
+        "beside", lambda p, d: (ops.relu(p["a"] * p["b"] - p["c"]) * 3.0 + p["a"]).sum(), {
+            "a": np.array([a, 0.7]), "b": np.array([b, 2.0]), "c": np.array([c, 0.3])}, {}
+    )  # fmt: skip
+    rows = verify(problem, dtypes="float32").rows
+    assert {str(row.verdict) for row in rows} <= {"agree", "convention"}, [r.message for r in rows]
+    off = {"a": np.array([1 + 3 * b, 7.0]), "b": np.array([3 * a, 2.1]), "c": np.array([-3.0, -3.0])}
+    beside = {**off, "a": np.array([1.0, 7.0])}
+    wrong = {**off, "a": np.array([1 + 1.5 * b, 7.3])}
+    first = {name: by_hand(problem, g, "float32")[0] for name, g in (("on", off), ("off", beside), ("wrong", wrong))}
+    assert {name: str(row.verdict) for name, row in first.items()} == {
+        "on": "agree", "off": "convention", "wrong": "disagree"}, {n: r.message for n, r in first.items()}  # fmt: skip
+
+
 def zero_bias_convnet(seed: int, activation: Callable[[Value], Value]) -> Problem:
     """Two convolutions with zero biases on the digit images: their backgrounds sit at the kink, and tie in pooling."""
     rng = generator("zero_bias_convnet", seed)

@@ -274,8 +274,8 @@ def _balls(given: _Given) -> list[Kinked]:
 
 def _absolute_values(given: _Given, x: Array, close: Array, element: Array) -> Kinked:
     """The units of a 1-norm with an element at 0; its others keep the slope that they have."""
-    near: Array = np.abs(x[element]) <= close[element]
-    exact: Array = np.abs(x[element]) <= close[element] * given.narrowing
+    near = np.asarray(np.abs(x[element]) <= close[element])
+    exact = np.asarray(np.abs(x[element]) <= close[element] * given.narrowing)
     unit, member = np.nonzero(np.broadcast_to(near.any(axis=1, keepdims=True), near.shape))
     place, zeros = (unit, member), np.zeros(len(unit), int)
     start = np.sign(x[element[place]])

@@ -22,7 +22,7 @@ from gradwitness.evidence.reference import Exact
 from gradwitness.verdict.reach import floors, node_reach, over
 from gradwitness.verdict.verdicts import Judgement, Verdict
 
-__all__ = ["AtKink", "explained", "judge_at_kink"]
+__all__ = ["AtKink", "judge_at_kink"]
 
 Array = np.ndarray[Any, Any]
 LOOKED_AT = 8  # elements whose one-sided derivatives are taken
@@ -41,6 +41,11 @@ class AtKink:
     growth: Growth
     differencing: Differencing
     _sides: dict[int, tuple[float, float, float]] = field(default_factory=dict)
+
+    @property
+    def matters(self) -> bool:
+        """Whether this gradient depends on the choice of slopes."""
+        return self.slopes.matters(self.path)
 
     @cached_property
     def start(self) -> Choice:
@@ -74,12 +79,10 @@ def judge_at_kink(gradient: Array, kink: AtKink, is_zero: bool) -> Judgement:
     ratio, _ = kink.ratio(gradient, kink.start)
     if ratio <= 1:
         return _judge_explained(gradient, kink, kink.start, is_zero)
-    if found := explained(gradient, kink):
-        return found
-    return _judge_unexplained(gradient, kink)
+    return _explained(gradient, kink) or _judge_unexplained(gradient, kink)
 
 
-def explained(gradient: Array, kink: AtKink) -> Judgement | None:
+def _explained(gradient: Array, kink: AtKink) -> Judgement | None:
     """`convention` with the slopes that give this gradient; None where none are found that do."""
     nearest = kink.slopes.nearest(gradient, kink.path)
     if kink.ratio(gradient, nearest)[0] <= 1:

@@ -17,10 +17,10 @@ from gradwitness.evidence.finite_difference import Differences
 from gradwitness.evidence.noise_floor import TensorFloor
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.reference import Exact
-from gradwitness.verdict.at_kink import AtKink, explained, judge_at_kink
+from gradwitness.verdict.at_kink import AtKink, judge_at_kink
 from gradwitness.verdict.by_differences import against_differences, coarse, confirm_zero, slack, widest, worst
 from gradwitness.verdict.reach import floors, node_reach, over
-from gradwitness.verdict.verdicts import Judgement, Verdict, defect
+from gradwitness.verdict.verdicts import ACCEPTED, Judgement, Verdict, defect
 
 __all__ = ["Standing", "TensorEvidence", "confirms", "judge"]
 
@@ -76,13 +76,22 @@ def judge(gradient: Array | None, evidence: TensorEvidence, *, is_referee: bool 
         fd_error, fd_bound = worst(evidence.differences, gradient, floor, node_reach(floor))
         figures |= {"fd_error": fd_error, "fd_bound": fd_bound}
     if evidence.standing is Standing.VALIDATED:
-        return _judge_by_floor(gradient, evidence, figures)
+        return _unless_near_a_kink(_judge_by_floor(gradient, evidence, figures), gradient, evidence)
     if not evidence.differences.probes:
         return Judgement(Verdict.INCONCLUSIVE, "no finite difference is usable here: nothing confirms anything")
     if is_referee or evidence.standing is Standing.REFUTED:
         figures["limit"] += widest(evidence.differences)
         return _judge_by_differences(gradient, evidence, figures, is_referee)
-    return _judge_by_floor(gradient, evidence, figures)
+    return _unless_near_a_kink(_judge_by_floor(gradient, evidence, figures), gradient, evidence)
+
+
+def _unless_near_a_kink(judgement: Judgement, gradient: Array, evidence: TensorEvidence) -> Judgement:
+    """Units within rounding of a kink may be on either side. Then the floor is as wide as the jump between them, or has
+    not seen it; one at fixed slopes tells more."""
+    if judgement.verdict is Verdict.AGREE or evidence.kink is None or not evidence.kink.matters:
+        return judgement
+    found = judge_at_kink(gradient, evidence.kink, _is_zero(evidence))
+    return found if found.verdict in ACCEPTED else judgement
 
 
 def confirms(reference: Array, dtype: str, floor: TensorFloor, differences: Differences) -> bool:
@@ -121,8 +130,6 @@ def _judge_by_floor(gradient: Array, evidence: TensorEvidence, figures: dict[str
         if not is_true and figures["fd_error"] <= figures["fd_bound"] and _within_bounds(gradient, evidence):
             message = "beyond the noise floor, yet finite differences cannot tell which of the two is right"
             return Judgement(Verdict.INCONCLUSIVE, message, doubted=True, **figures)
-        if evidence.kink is not None and (convention := explained(gradient, evidence.kink)):
-            return convention  # units within rounding of a kink may be on either side
         return Judgement(
             Verdict.DISAGREE, _against_reference(gradient, evidence, int(np.argmax(by_element))), **figures
         )
