@@ -15,7 +15,8 @@ from gradwitness.evidence.local_slopes import local_slopes
 from gradwitness.networks.data import CLASSES, digits
 from gradwitness.networks.initial import dense, generator, weight
 from gradwitness.networks.perceptron import mlp
-from gradwitness.ops import Value
+from gradwitness.networks.single_ops import op_problems
+from gradwitness.ops import OPS, Value
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Interpreter
 from gradwitness.report import Report, Row
@@ -86,6 +87,12 @@ def test_the_message_names_op_place_slopes_and_both_derivatives() -> None:
     assert row.message.endswith("; one-sided derivatives of the loss -1.25 and 1.25 at [0]")
     assert row.left == pytest.approx(-1.25)
     assert row.right == pytest.approx(1.25)
+
+
+def test_of_units_that_keep_their_slope_nothing_is_said() -> None:
+    """A 1-norm is one unit of all its elements: that of 0.5 has slope 1 in any framework."""
+    (row,) = verify(KINKS["1-norm at 0"][0], backends="jax", dtypes="float64").rows
+    assert "(1 unit) takes slope 1 where the reference takes slope 0; " in row.message
 
 
 def test_outside_the_one_sided_derivatives_there_is_a_warning() -> None:
@@ -168,6 +175,36 @@ def test_a_rule_of_the_referee_that_is_wrong_beside_the_kink(monkeypatch: pytest
         rows = verify(KINKS["relu at 0"][0], reference=reference).rows
         assert {str(r.verdict) for r in rows if r.backend == "numpy"} == {"disagree"}
         assert {str(r.verdict) for r in rows if r.backend != "numpy"} <= {"agree", "inconclusive"}
+
+
+ON_A_GRID = [-1.0, -0.4, -0.3, 0.0, 0.5, 0.6, 0.8, 1.0]  # the bounds of the samples of clip and hardtanh among them
+WITH_KINKS = [p for p in op_problems() if (kink := OPS[p.name.partition(".")[0]].kink) and kink.kind != "smooth"]
+
+
+def on_a_grid(problem: Problem) -> Problem:
+    """The same problem where operands take few values (for std but one), so that kinks and ties abound."""
+    rng = np.random.default_rng(1)
+    values = [1.0] if problem.name == "std.x" else ON_A_GRID
+    floats = {path: x for path, x in problem.leaves.items() if x.dtype.kind == "f" and "cotangent" not in path}
+    return problem.at({path: rng.choice(values, x.shape) for path, x in floats.items()})
+
+
+@pytest.mark.parametrize("problem", WITH_KINKS, ids=lambda problem: problem.name)
+def test_the_vocabularys_own_slopes_are_those_of_the_rules(problem: Problem, interpreter: Interpreter) -> None:
+    problem = on_a_grid(problem)
+    slopes = local_slopes(interpreter, problem, "float64", seed=[0])
+    found = interpreter.backward(interpreter.forward(problem.graph, problem.leaves), problem.differentiated)
+    own = slopes.gradient(slopes.start)
+    for path, gradient in found.items():
+        np.testing.assert_allclose(own[path], gradient, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("problem", WITH_KINKS, ids=lambda problem: problem.name)
+def test_every_op_at_its_kinks_in_every_framework(problem: Problem) -> None:
+    report = verify(on_a_grid(problem))
+    accepted = {"agree", "convention"} | ({"nonfinite"} if problem.name in ("norm.x", "std.x") else set())
+    assert {str(row.verdict) for row in report.rows} <= accepted, repr(report)
+    assert any("kink" in row.message for row in report.rows)
 
 
 def test_what_no_slope_reaches_is_judged_as_ever() -> None:

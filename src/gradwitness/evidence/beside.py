@@ -16,7 +16,8 @@ from gradwitness.protocol import Interpreter
 __all__ = ["beside_kinks"]
 
 Array = np.ndarray[Any, Any]
-AWAY = 2.0**-30  # of a leaf's typical value: so near that only the kinks themselves are left
+AWAY = 2.0**-20  # of a leaf's typical value: near, and yet far for the steps of differences in 256 bits
+NEAR = 2.0**-30  # the same for float64, where the derivative at the kink itself is known but to a part of 1e-8 or so
 DIRECTIONS = 3
 WITHIN = 1e-6  # of the gradient: what it may change by on the way there
 
@@ -56,7 +57,7 @@ def _along_directions(
     x = problem.primals[path]
     for v in rng.standard_normal((DIRECTIONS, *x.shape)):
         numeric, bound = differencing.one_sided_along(path, v)
-        moved = {**problem.leaves, path: x + AWAY * typical(x) * v}
+        moved = {**problem.leaves, path: x + NEAR * typical(x) * v}
         gradient = interpreter.backward(interpreter.forward(problem.graph, moved), [path])[path]
         slope = float(np.vdot(gradient, v))
         if not abs(slope - numeric) <= bound + WITHIN * norm(gradient) * norm(v):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gradwitness.dtypes import find_dtype
-from gradwitness.graph import Graph, Node
+from gradwitness.graph import LITERAL, Graph, Node
 from gradwitness.ops import OPS, find_op
 
 __all__ = ["KEPT", "Choice", "Kinked", "Operands", "conventions", "drawn", "find_kinks", "projected", "substitute"]
@@ -160,15 +160,20 @@ class _Given:
     dtype: str
 
     @property
+    def roundoff(self) -> float:
+        return find_dtype(self.dtype).unit_roundoff
+
+    @property
     def narrowing(self) -> float:
         """How much finer float64 rounds."""
-        return find_dtype("float64").unit_roundoff / find_dtype(self.dtype).unit_roundoff
+        return find_dtype("float64").unit_roundoff / self.roundoff
 
     def flat(self, operand: int, size: int) -> tuple[Array, Array]:
-        """An operand's elements and their tolerances; a literal stands for an array of `size`."""
-        x, spread = self.operands[operand], self.spreads[operand]
-        values = np.broadcast_to(np.asarray(x, np.float64).reshape(-1), (size,))
-        return values, np.broadcast_to(0.0 if spread is None else CLOSE * np.asarray(spread).reshape(-1), (size,))
+        """An operand's elements and their tolerances; a literal stands for an array of `size`, rounded to the dtype."""
+        source, x = self.node.inputs[operand], np.asarray(self.operands[operand], np.float64).reshape(-1)
+        is_literal = source is not None and source.op == LITERAL
+        spread = self.roundoff * np.abs(x) if is_literal else np.asarray(self.spreads[operand]).reshape(-1)
+        return np.broadcast_to(x, (size,)), np.broadcast_to(CLOSE * spread, (size,))
 
 
 def _bends(given: _Given) -> list[Kinked]:
@@ -178,10 +183,10 @@ def _bends(given: _Given) -> list[Kinked]:
     found = []
     for bend in kink.bends(attributes):
         if bend.left != bend.right:
-            gap = x - bend.at
-            near = np.flatnonzero(np.abs(gap) <= tolerance)
+            gap, close = x - bend.at, tolerance + CLOSE * given.roundoff * abs(bend.at)  # attributes are rounded too
+            near = np.flatnonzero(np.abs(gap) <= close)
             start = np.where(gap > 0, bend.right, np.where(gap < 0, bend.left, bend.own))[near]
-            exact = np.abs(gap[near]) <= tolerance[near] * given.narrowing
+            exact = np.abs(gap[near]) <= close[near] * given.narrowing
             low, high = (np.full(near.size, end) for end in sorted((bend.left, bend.right)))
             zeros, where = np.zeros(near.size, int), f"at {bend.at:g}"
             found.append(Kinked(given.node, "bend", near, zeros, near, low, high, start, exact, where))
@@ -259,7 +264,7 @@ def _balls(given: _Given) -> list[Kinked]:
     count = element.shape[1] - attributes.get("correction", element.shape[1] - 1)  # 1 for a norm
     centred = x[element] - (np.mean(x[element], axis=1, keepdims=True) if node.op == "std" else 0.0)
     length = np.sqrt(np.sum(centred**2, axis=1) / count)
-    rounding = CLOSE * find_dtype(given.dtype).unit_roundoff * np.abs(x)
+    rounding = CLOSE * given.roundoff * np.abs(x)
     tolerance = np.sqrt(np.sum(close[element] ** 2 + rounding[element] ** 2, axis=1) / count)
     near = length <= tolerance
     exact = length <= tolerance * given.narrowing
@@ -280,7 +285,7 @@ def _absolute_values(given: _Given, x: Array, close: Array, element: Array) -> K
     place, zeros = (unit, member), np.zeros(len(unit), int)
     start = np.sign(x[element[place]])
     low, high = (np.where(near[place], end, start) for end in (-1.0, 1.0))
-    known = exact.any(axis=1)[unit]
+    known = np.asarray(exact.any(axis=1))[unit]
     return Kinked(given.node, "bend", unit, zeros, element[place], low, high, start, known, "at 0")
 
 

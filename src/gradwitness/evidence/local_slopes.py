@@ -223,16 +223,13 @@ class LocalSlopes:
         else:
             combined = [{op: name} for op in ops for name in names[op]]
         return [
-            tuple(
-                k.start if (name := pick.get(k.node.op, "start")) == "start" else known[name]
-                for k, known in zip(self.kinked, named, strict=True)
-            )
+            tuple(known.get(pick.get(k.node.op, ""), k.start) for k, known in zip(self.kinked, named, strict=True))
             for pick in combined
         ]
 
     def _names(self, op: str) -> list[str]:
-        kinds = next(k for k in self.kinked if k.node.op == op)
-        return list(conventions(kinds))
+        """The conventions that units of this op know."""
+        return list(dict.fromkeys(name for k in self.kinked if k.node.op == op for name in conventions(k)))
 
     def _evaluate(self, choice: Choice) -> dict[str, Array]:
         """The gradient by leaf, not kept."""

@@ -107,11 +107,10 @@ def _fit(gradient: Array, kink: AtKink, start: Choice) -> Fit | None:
 
 def _judge_explained(gradient: Array, kink: AtKink, choice: Choice, is_zero: bool) -> Judgement:
     figures = _figures(gradient, kink, choice)
-    size = norm(kink.base.high + (gradient - kink.base.high if choice is not kink.start else 0.0))
+    size = norm(gradient - kink.error(gradient, choice))
     if not is_zero and 0 < size <= figures["limit"]:
-        return Judgement(
-            Verdict.INCONCLUSIVE, "rounding in this dtype is as large as the gradient: a zero would pass", **figures
-        )
+        message = "rounding in this dtype is as large as the gradient: a zero would pass"
+        return Judgement(Verdict.INCONCLUSIVE, message, **figures)
     index, outside = _worst_side(gradient, kink)
     left, right, _ = kink.sides(index)
     figures |= {"left": left, "right": right}
@@ -146,8 +145,11 @@ def _judge_unexplained(gradient: Array, kink: AtKink) -> Judgement:
 
 
 def _may_reach(error: Array, kink: AtKink, choice: Choice) -> bool:
-    """Whether slopes could make up for this error: m of them move an element by no more than sqrt(12 m) deviations
-    of a uniform draw."""
+    """Whether slopes could make up for this error.
+
+    m slopes that move an element by J1, ..., Jm move it by at most sum |J| <= sqrt(m sum J^2) together: sqrt(12 m)
+    standard deviations of what uniform draws do, of which `influence` is a sample.
+    """
     floor = kink.floor(choice)
     reach = np.sqrt(12 * kink.slopes.places) * kink.slopes.influence[kink.path]
     return bool(np.all(np.abs(error) <= reach + node_reach(floor).element * floor.elements))
@@ -199,9 +201,13 @@ def _described(kink: AtKink, choice: Choice) -> str:
     moving = _moving(kink)
     parts = {}
     for k, slopes in zip(kink.slopes.kinked, choice, strict=True):
-        if any(k is m for m in moving) and not np.allclose(slopes, k.start, rtol=1e-6):
-            taken = f"takes {_slopes(k, slopes)} where the reference takes {_slopes(k, k.start)}"
-            parts[_name(k)] = f"{_name(k)} ({_units((k,))}) {taken}"
+        others = np.isin(k.unit, k.unit[~np.isclose(slopes, k.start, rtol=1e-6)])  # whole units, as ties need
+        if k.kind == "bend":
+            others = ~np.isclose(slopes, k.start, rtol=1e-6)
+        if np.any(others) and any(k is m for m in moving):
+            at = k.only(others)
+            taken = f"takes {_slopes(at, slopes[others])} where the reference takes {_slopes(at, at.start)}"
+            parts[_name(k)] = f"{_name(k)} ({_units((at,))}) {taken}"
     return ", ".join(parts.values()) or _own(kink)
 
 
