@@ -45,7 +45,8 @@ def verified(graphs: Sequence[Program], backends: Sequence[str], dtype: str) -> 
 
 def faults(report: Report) -> list[str]:
     """What neither agrees nor says that it cannot tell, a line each."""
-    return [describe(row) for row in report.rows if row.verdict not in (Verdict.AGREE, Verdict.INCONCLUSIVE)]
+    passing = (Verdict.AGREE, Verdict.CONVENTION, Verdict.INCONCLUSIVE)
+    return [describe(row) for row in report.rows if row.verdict not in passing]
 
 
 def rows_of(report: Report, graph: int) -> list[Row]:

@@ -37,6 +37,11 @@ def root(x: Value) -> Value:
     return ops.where(x > 0.0, ops.sqrt(x), 0.0)
 
 
+def corner(x: Value) -> Value:
+    """The maximum of one of four windows: the others do not fit."""
+    return ops.max_pool2d(x.reshape((1, 1, 3, 3)), kernel_size=2)
+
+
 # op at its kink: the problem, and the verdicts on numpy, torch and jax
 KINKS: dict[str, tuple[Problem, tuple[str, str, str]]] = {
     "abs at 0": (of_x(ops.abs, 0.0, 1.5, -2.0), ("agree", "agree", "convention")),
@@ -46,6 +51,7 @@ KINKS: dict[str, tuple[Problem, tuple[str, str, str]]] = {
     "leaky_relu at 0": (of_x(ops.leaky_relu, 0.0, 0.5), ("agree", "agree", "convention")),
     "elu with alpha at 0": (of_x(lambda x: ops.elu(x, alpha=0.7), 0.0, 0.5), ("agree", "agree", "agree")),
     "max at a tie": (of_x(lambda x: ops.max(x, axis=0), 1.0, 1.0, 0.0), ("agree", "agree", "agree")),
+    "max_pool2d at a tie": (of_x(corner, 0.5, 0.5, 0.0, 0.3, 0.1, 0.0, 1.0, 0.0, 0.0), ("agree", "agree", "agree")),
     "2-norm at 0": (of_x(lambda x: ops.norm(x, axis=0), 0.0, 0.0), ("agree", "agree", "nonfinite")),
     "1-norm at 0": (of_x(lambda x: ops.norm(x, axis=0, ord=1), 0.0, 0.5), ("agree", "agree", "convention")),
     "std of a constant": (of_x(lambda x: ops.std(x, axis=0), 1.0, 1.0), ("agree", "agree", "nonfinite")),
@@ -132,6 +138,8 @@ GIVEN: dict[str, tuple[str, list[float], str]] = {
     "a slope of 1.5 of relu": ("relu at 0", [1.5, 1], "disagree"),
     "a slope of -0.1 of relu": ("relu at 0", [-0.1, 1], "disagree"),
     "a slope of 1 of relu": ("relu at 0", [1, 1], "convention"),
+    "the second of a pool's tie": ("max_pool2d at a tie", [0, 1, 0, 0, 0, 0, 0, 0, 0], "convention"),
+    "both of a pool's tie": ("max_pool2d at a tie", [1, 1, 0, 0, 0, 0, 0, 0, 0], "disagree"),
     "the first of a tie": ("max at a tie", [1, 0, 0], "convention"),
     "weights of a tie": ("max at a tie", [0.3, 0.7, 0], "convention"),
     "a tie counted twice": ("max at a tie", [1, 1, 0], "disagree"),

@@ -168,18 +168,20 @@ class _Given:
         """How much finer float64 rounds."""
         return find_dtype("float64").unit_roundoff / self.roundoff
 
-    def flat(self, operand: int, size: int) -> tuple[Array, Array]:
-        """An operand's elements and their tolerances; a literal stands for an array of `size`, rounded to the dtype."""
+    def flat(self, operand: int) -> tuple[Array, Array]:
+        """An operand's elements and their tolerances; a literal is as large as the result, and rounded to the dtype."""
         source, x = self.node.inputs[operand], np.asarray(self.operands[operand], np.float64).reshape(-1)
         is_literal = source is not None and source.op == LITERAL
-        spread = self.roundoff * np.abs(x) if is_literal else np.asarray(self.spreads[operand]).reshape(-1)
-        return np.broadcast_to(x, (size,)), np.broadcast_to(CLOSE * spread, (size,))
+        if not is_literal:
+            return x, CLOSE * np.asarray(self.spreads[operand]).reshape(-1)
+        size = (math.prod(self.node.spec.shape),)
+        return np.broadcast_to(x, size), np.broadcast_to(CLOSE * self.roundoff * np.abs(x), size)
 
 
 def _bends(given: _Given) -> list[Kinked]:
     kink, attributes = find_op(given.node.op).kink, given.node.attributes
     assert kink is not None
-    x, tolerance = given.flat(0, np.size(given.operands[0]))
+    x, tolerance = given.flat(0)
     found = []
     for bend in kink.bends(attributes):
         if bend.left != bend.right:
@@ -202,7 +204,7 @@ def _ties(given: _Given) -> list[Kinked]:
     tolerance = np.zeros(element.shape)
     for i in range(len(given.operands)):
         here = (operand == i) & (element >= 0)
-        x, close = given.flat(i, int(element[here].max(initial=-1)) + 1)
+        x, close = given.flat(i)
         values[here] = -x[element[here]] if node.op.startswith("min") else x[element[here]]
         tolerance[here] = close[element[here]]
     rows = np.arange(len(values))
@@ -257,7 +259,7 @@ def _windows(shape: tuple[int, ...], *, kernel_size: Any, stride: Any, padding: 
 def _balls(given: _Given) -> list[Kinked]:
     """Where a norm is 0, or a standard deviation that of a constant."""
     node, attributes = given.node, given.node.attributes
-    x, close = given.flat(0, np.size(given.operands[0]))
+    x, close = given.flat(0)
     element = _reduced(np.shape(given.operands[0]), attributes["axis"])
     if attributes.get("ord") == 1:
         return [_absolute_values(given, x, close, element)]
