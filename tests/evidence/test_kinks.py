@@ -95,6 +95,23 @@ def test_the_message_names_op_place_slopes_and_both_derivatives() -> None:
     assert row.right == pytest.approx(1.25)
 
 
+def test_a_convention_is_accepted_but_is_no_agreement() -> None:
+    """All of jax's rows are conventions here: with nothing else that agreed, a run has verified nothing."""
+    report = verify(KINKS["abs at 0"][0])
+    assert report
+    assert not report.failures()
+    alone = verify(KINKS["abs at 0"][0], backends="jax")
+    assert {str(row.verdict) for row in alone.rows} == {"convention"}
+    assert alone.failures() == ("nothing agreed: a run that verified nothing is not green",)
+
+
+def test_the_table_says_what_was_judged_at_a_kink() -> None:
+    shown = verify(KINKS["abs at 0"][0], dtypes="float64").table()
+    assert "kink float64 jax x: convention: at a kink: abs at 0" in shown
+    assert "2 that agree were judged at a kink, by the reference's convention (abs at 0" in shown
+    assert "no reference in 256 bits" not in shown
+
+
 def test_of_units_that_keep_their_slope_nothing_is_said() -> None:
     """A 1-norm is one unit of all its elements: that of 0.5 has slope 1 in any framework."""
     (row,) = verify(KINKS["1-norm at 0"][0], backends="jax", dtypes="float64").rows
@@ -321,6 +338,7 @@ def test_a_fault_in_that_convnet_is_caught() -> None:
     assert {path for path, verdict in found.items() if verdict == "disagree"} == {"first.weight", "second.bias"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in range(1, 20))])
 def test_a_relu_network_of_a_million_parameters_raises_no_false_alarm(seed: int) -> None:
     problem = mlp(batch=32, features=400, width=750, depth=3, outputs=10, activation="relu", seed=seed)
