@@ -59,7 +59,12 @@ def _std(x: Array, **attributes: Any) -> tuple[Array, Array]:
 
 
 def _std_vjp(g: Array, step: Step) -> Cotangents:
-    return _var_vjp(g * 0.5 / step.output, step)
+    return _var_vjp(g * 0.5 / _nonzero(step.output), step)
+
+
+def _nonzero(size: Array) -> Array:
+    """Ones in place of zeros: what is divided by a length of 0 is 0 itself."""
+    return np.where(size == 0, 1.0, size)
 
 
 def _norm(x: Array, *, axis: Axes, keepdims: bool, ord: int) -> Array:
@@ -70,7 +75,7 @@ def _norm(x: Array, *, axis: Axes, keepdims: bool, ord: int) -> Array:
 
 def _norm_vjp(g: Array, y: Array, x: Array, *, axis: Axes, keepdims: bool, ord: int) -> Array:
     spread = _kept(g, axis, keepdims)
-    return spread * np.sign(x) if ord == 1 else spread / _kept(y, axis, keepdims) * x
+    return spread * np.sign(x) if ord == 1 else spread / _nonzero(_kept(y, axis, keepdims)) * x
 
 
 def _over_axes(method: Callable[..., Array]) -> Callable[..., Array]:

@@ -6,7 +6,7 @@ import linecache
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
@@ -110,9 +110,9 @@ class Graph:
                 reached.add(node.id)
         return frozenset(reached)
 
-    def decomposed(self) -> Graph:
-        """The same loss in elementary ops: fused ops expanded by definition, broadcasting made explicit."""
-        builder = Tracer(expand=True, taken=self.leaves)
+    def decomposed(self, *, keep: Collection[str] = ()) -> Graph:
+        """The same loss in elementary ops: fused ops but those to `keep` expanded, broadcasting made explicit."""
+        builder = Tracer(expand=True, keep=keep, taken=self.leaves)
         values: dict[int, Any] = {}
         for node in self.nodes:
             if node.op == LEAF:
@@ -123,6 +123,7 @@ class Graph:
                 values[node.id] = values[_only(node).id][node.attributes["position"]]
             else:
                 operands = [None if i is None else values[i.id] for i in node.inputs]
+                builder.line = node.line
                 values[node.id] = builder.apply(node.op, operands, node.attributes)
         return builder.graph(values[self.output.id], {**self.constants})
 
@@ -172,13 +173,14 @@ def spec_of(array: Any) -> Spec:
 
 
 class Tracer:
-    """Records nodes. With `expand`, fused ops are replaced by their definitions as they come.
+    """Records nodes. With `expand`, fused ops are replaced by their definitions as they come, but those to `keep`.
 
-    `taken` are leaf paths that no constant may use.
+    `taken` are leaf paths that no constant may use. `line`: where the op being expanded was called.
     """
 
-    def __init__(self, *, expand: bool = False, taken: Iterable[str] = ()) -> None:
-        self.expand = expand
+    def __init__(self, *, expand: bool = False, keep: Collection[str] = (), taken: Iterable[str] = ()) -> None:
+        self.expand, self.keep = expand, frozenset(keep)
+        self.line: tuple[str, int] | None = None
         self.taken = set(taken)
         self.nodes: list[Node] = []
         self.constants: dict[str, Array] = {}
@@ -219,7 +221,7 @@ class Tracer:
         specs = [None if v is None else v.spec for v in operands]
         filled = op.attributes(specs, attributes)
         result = op.rule(*specs, **filled)
-        if self.expand and op.definition is not None:
+        if self.expand and op.definition is not None and op.name not in self.keep:
             return op.definition(*operands, **filled)
         if self.expand and op.broadcasts:
             operands = [self._spread(v, result) for v in operands]
@@ -263,7 +265,7 @@ class Tracer:
         return self.leaf(path, spec)
 
     def _add(self, op: str, inputs: tuple[Node | None, ...], attributes: Mapping[str, Any], spec: Any) -> Node:
-        node = Node(len(self.nodes), op, inputs, attributes, spec, None if self.expand else _user_line())
+        node = Node(len(self.nodes), op, inputs, attributes, spec, self.line if self.expand else _user_line())
         self.nodes.append(node)
         return node
 

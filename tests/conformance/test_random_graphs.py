@@ -45,7 +45,8 @@ def verified(graphs: Sequence[Program], backends: Sequence[str], dtype: str) -> 
 
 def faults(report: Report) -> list[str]:
     """What neither agrees nor says that it cannot tell, or agrees without a reference in 256 bits, a line each."""
-    wrong = [describe(row) for row in report.rows if row.verdict not in (Verdict.AGREE, Verdict.INCONCLUSIVE)]
+    passing = (Verdict.AGREE, Verdict.CONVENTION, Verdict.INCONCLUSIVE)
+    wrong = [describe(row) for row in report.rows if row.verdict not in passing]
     return wrong + [row.refused for row in report.rows if row.refused and row.verdict is Verdict.AGREE]
 
 

@@ -16,6 +16,7 @@ from gradwitness.networks import NETWORKS, network
 from gradwitness.networks.single_ops import op_problems
 from gradwitness.problem import Problem
 from gradwitness.protocol import Interpreter
+from gradwitness_numpy.balls import Balls
 from gradwitness_numpy.rules import RULES
 
 PROBLEMS = {p.name: p for p in op_problems()}
@@ -24,6 +25,31 @@ PROBLEMS = {p.name: p for p in op_problems()}
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_every_op_is_validated(name: str, interpreter: Interpreter) -> None:
     assert not reference(interpreter, PROBLEMS[name], seed=[0]).refused
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_every_value_of_an_op_compares_as_a_ball(name: str, interpreter: Interpreter) -> None:
+    """A plain array of balls would call two that overlap unequal, and pass over a branch that is undecided."""
+    problem = PROBLEMS[name]
+    with interpreter.extended(256) as wide:
+        tape = wide.forward(problem.graph, {path: wide.numbers(x) for path, x in problem.leaves.items()})
+        outputs = [step.output for step in tape.steps.values()]
+    parts = [part for y in outputs for part in (y if isinstance(y, tuple) else (y,))]
+    objects = [part for part in parts if getattr(part, "dtype", np.dtype(float)).kind == "O"]
+    assert all(isinstance(part, Balls) for part in objects)
+
+
+def test_pooling_of_convolutions_near_zero(interpreter: Interpreter) -> None:
+    """Their sums take more than 256 bits, so the windows hold balls that are not exact."""
+    rng = np.random.default_rng(0)
+    params = {"w": rng.normal(size=(3, 2, 3, 3)), "b": 2.0**-40 * rng.normal(size=3)}
+    batch = {"x": rng.normal(size=(2, 2, 6, 6)) * 2.0**-60 / 3, "c": rng.normal(size=(2, 3, 3, 3))}
+
+    def loss(p: Any, b: Any) -> Any:
+        hidden = ops.leaky_relu(ops.conv2d(b["x"], p["w"] * p["w"] / 3.0, p["b"] / 7.0, padding=1))
+        return (ops.max_pool2d(hidden, kernel_size=2) * b["c"]).sum()
+
+    assert not reference(interpreter, Problem("near zero", loss, params, batch), seed=[0]).refused
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

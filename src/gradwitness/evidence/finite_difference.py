@@ -102,6 +102,35 @@ class Differencing:
         x = self.primals[path]
         return tuple(p for i in indices if np.isfinite((p := self._by_coordinate(path, i, typical(x))).bound))
 
+    def one_sided(self, path: str, index: int) -> tuple[float, float, float]:
+        """(left derivative, right derivative, bound on the error of both) by a coordinate: what a kink is made of."""
+        x = self.primals[path]
+        scale = max(abs(float(x.flat[index])), typical(x))
+
+        def along(t: float) -> float:
+            moved = x.copy()
+            moved.flat[index] += t
+            return self.loss_of(path, moved)
+
+        (left, left_bound), (right, right_bound) = (self._one_sided(along, side * scale) for side in (-1, 1))
+        return left, right, max(left_bound, right_bound)
+
+    def one_sided_along(self, path: str, v: Array) -> tuple[float, float]:
+        """(derivative, bound on its error) in the direction v of a leaf, from the side that v points to."""
+        x = self.primals[path]
+        return self._one_sided(lambda t: self.loss_of(path, x + t * v), typical(x))
+
+    def _one_sided(self, along: Callable[[float], float], scale: float) -> tuple[float, float]:
+        """The one-sided derivative with the smallest bound among the steps; the left one if the scale is negative."""
+        found = []
+        for step in self._steps:
+            h = step * scale
+            slopes = [(along(part) - self.loss) / part for part in (h, h / 2, h / 4)]
+            once = 2 * slopes[1] - slopes[0], 2 * slopes[2] - slopes[1]  # the terms in h removed
+            bound = abs(once[1] - once[0]) + 2 * _rounding(self.noise, abs(h) / 4)
+            found.append(((4 * once[1] - once[0]) / 3, bound if np.isfinite(bound) else np.inf))
+        return min(found, key=lambda pair: pair[1])
+
     def _by_leaf(self, path: str, rng: np.random.Generator) -> Differences:
         x = self.primals[path]
         everything = x.size <= EVERY_COORDINATE

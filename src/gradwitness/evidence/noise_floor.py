@@ -18,7 +18,7 @@ from gradwitness.dtypes import find_dtype
 from gradwitness.evidence.norms import norm, rms
 from gradwitness.graph import Graph, Node
 from gradwitness.ops import find_op
-from gradwitness.ops.vocabulary import Rounding
+from gradwitness.ops.vocabulary import ROUNDED, Rounding
 from gradwitness.protocol import Interpreter
 
 __all__ = [
@@ -27,13 +27,16 @@ __all__ = [
     "TensorFloor",
     "joint",
     "noise_floor",
+    "operand_spreads",
     "scaled",
+    "spread",
     "tensor_floor",
     "value_floor",
 ]
 
 Array = np.ndarray[Any, Any]
 Growth = Mapping[str, float]
+OnCotangent = Callable[[Node, Any, Any, Sequence[Any]], Sequence[Any]]
 NO_GROWTH: Growth = MappingProxyType({})
 RUNS = 16  # independent perturbed runs: the degrees of freedom of every spread
 SHRINKAGE = 4  # a row's mean square counts for as much as this many runs of each of its elements
@@ -82,19 +85,78 @@ def noise_floor(
 
     growth: how sums round in this dtype, by op (`Capabilities.growth_in`).
     """
-    elementary = graph.decomposed()
-    tape = interpreter.forward(elementary, leaves)
-    loss, gradients = interpreter.loss(tape), interpreter.backward(tape, wrt)
+    return spread(interpreter, graph.decomposed(), leaves, wrt, dtype, seed=seed, growth=growth, runs=runs)
+
+
+def spread(
+    interpreter: Interpreter,
+    graph: Graph,
+    leaves: Mapping[str, Array],
+    wrt: Sequence[str],
+    dtype: str,
+    *,
+    seed: Sequence[int],
+    growth: Growth = NO_GROWTH,
+    runs: int = RUNS,
+    on_cotangent: OnCotangent | None = None,
+) -> NoiseFloor:
+    """The same of a graph as it is: a fused op rounds once. `on_cotangent` may replace what an op sends, unrounded."""
+    tape = interpreter.forward(graph, leaves)
+    loss, gradients = interpreter.loss(tape), interpreter.backward(tape, wrt, on_cotangent=on_cotangent)
     values: list[float] = []
     deviations: dict[str, list[Array]] = {path: [] for path in gradients}
     for run in range(runs):
         rounding = _Perturbation(dtype, growth, np.random.default_rng([*seed, run]))
-        tape = interpreter.forward(elementary, leaves, on_value=rounding.on_value)
+        tape = interpreter.forward(graph, leaves, on_value=rounding.on_value)
         values.append(interpreter.loss(tape) - loss)
-        for path, g in interpreter.backward(tape, wrt, on_cotangent=rounding.on_cotangent).items():
+        for path, g in interpreter.backward(tape, wrt, on_cotangent=_then(on_cotangent, rounding)).items():
             deviations[path].append((g - gradients[path]) / rounding.amplification)
-    spread = float(rms(np.array(values))) / _amplification(dtype)
-    return NoiseFloor(spread, {path: tensor_floor(np.array(runs)) for path, runs in deviations.items()})
+    of_loss = float(rms(np.array(values))) / _amplification(dtype)
+    return NoiseFloor(of_loss, {path: tensor_floor(np.array(runs)) for path, runs in deviations.items()})
+
+
+def _then(first: OnCotangent | None, rounding: _Perturbation) -> OnCotangent:
+    if first is None:
+        return rounding.on_cotangent
+
+    def both(node: Node, step: Any, cotangent: Any, sent: Sequence[Any]) -> Sequence[Any]:
+        return rounding.on_cotangent(node, step, cotangent, first(node, step, cotangent, sent))
+
+    return both
+
+
+def operand_spreads(
+    interpreter: Interpreter,
+    graph: Graph,
+    leaves: Mapping[str, Array],
+    dtype: str,
+    chosen: Callable[[Node], bool],
+    *,
+    seed: Sequence[int],
+    runs: int = RUNS,
+) -> tuple[dict[int, Sequence[Any]], dict[int, Sequence[Any]]]:
+    """What the chosen nodes of a graph are given, and by how much rounding in `dtype` moves it: by node id."""
+
+    def operands(round_: Callable[[Node, Any], Any]) -> dict[int, Sequence[Any]]:
+        given: dict[int, Sequence[Any]] = {}
+
+        def on_value(node: Node, step: Any) -> Any:
+            if chosen(node):
+                given[node.id] = step.operands
+            return round_(node, step)
+
+        interpreter.forward(graph, leaves, on_value=on_value)
+        return given
+
+    exact = operands(lambda node, step: step.output)
+    squares = {key: [0.0] * len(given) for key, given in exact.items()}
+    for run in range(runs):
+        rounding = _Perturbation(dtype, NO_GROWTH, np.random.default_rng([*seed, run]))
+        for key, given in operands(rounding.on_value).items():
+            moved = zip(squares[key], given, exact[key], strict=True)
+            squares[key] = [total + np.square(np.asarray(x) - true) for total, x, true in moved]
+    scale = _amplification(dtype) * np.sqrt(runs)
+    return exact, {key: [np.sqrt(total) / scale for total in totals] for key, totals in squares.items()}
 
 
 def value_floor(
@@ -188,9 +250,8 @@ class _Perturbation:
 
 
 def _rounding(node: Node) -> Rounding:
-    rounding = find_op(node.op).rounding
-    assert rounding is not None, f"{node.op} is fused: the floor runs on decomposed graphs"
-    return rounding
+    """A fused op that was kept whole counts as rounded once."""
+    return find_op(node.op).rounding or ROUNDED
 
 
 def _power(terms: Any, p: float) -> Any:

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from gradwitness.dtypes import find_dtype
-from gradwitness.evidence.effort import affordable_reference
+from gradwitness.evidence.beside import beside_kinks
+from gradwitness.evidence.effort import affordable_reference, reference_seconds
 from gradwitness.evidence.finite_difference import Differences, Differencing
+from gradwitness.evidence.local_slopes import LocalSlopes, local_slopes
 from gradwitness.evidence.neighbours import draw_neighbours
 from gradwitness.evidence.noise_floor import Growth, TensorFloor, noise_floor, value_floor
 from gradwitness.evidence.reference import Exact, exactly
@@ -39,7 +41,9 @@ class Testimony:
     256 bits if `extended`, else in float64. refused: the leaves without a gradient in 256 bits, each with the reason;
     it is one in float64. refuted: those of which differences in 256 bits say that it is wrong, or that this is a
     kink. own: the floors of those in float64, in `dtype`; floors_of: those of a candidate
-    whose sums round with this growth (`Capabilities.growth_in`).
+    whose sums round with this growth (`Capabilities.growth_in`). slopes: the units at kinks, if any. kinked: the
+    leaves whose gradient depends on the slopes chosen there, each with what speaks against the rules beside the kink
+    ("" if nothing does); their `gradients` take the vocabulary's own slopes. differencing: takes further differences.
     """
 
     problem: Problem
@@ -54,6 +58,9 @@ class Testimony:
     differences: dict[str, Differences]
     reached: frozenset[str]
     floors_of: Callable[[Growth], Floors]
+    slopes: LocalSlopes
+    kinked: Mapping[str, str]
+    differencing: Differencing
 
 
 def testimony(
@@ -93,22 +100,31 @@ def testimony(
             return loss
         return interpreter.loss(interpreter.forward(graph, {**problem.leaves, path: moved}, reuse=tape, changed=[path]))
 
+    slopes = local_slopes(interpreter, problem, dtype, seed=(seed, 6))
+    kinked = dict.fromkeys(path for path in wrt if path in found and slopes.only_exact.matters(path))
+    bases = {path: slopes.only_exact.base(path, gradients[path]) for path in kinked}
     here = loss if exact is None else exact.loss
     narrowing = find_dtype("float64").unit_roundoff / find_dtype(dtype).unit_roundoff
     noise = max(own.losses[0] * narrowing, abs(loss) * find_dtype("float64").unit_roundoff)
+    differencing = Differencing(loss_of, problem.primals, loss, noise)
+    affordable = bool(kinked and seconds) and reference_seconds(interpreter, problem) <= seconds
+    doubts = beside_kinks(interpreter, problem, differencing, tuple(kinked), seed=(seed, 7), extended=affordable)
     return Testimony(
         problem,
         dtype,
         (here, *(_loss_at(interpreter, problem, n) for n in neighbours)),
         neighbours,
-        gradients,
+        gradients | bases,
         exact is not None,
-        refused,
+        {path: reason for path, reason in refused.items() if doubts.get(path, reason)},
         refuted,
         own,
-        Differencing(loss_of, problem.primals, loss, noise).by_every_leaf(seed=(seed, 2)),
+        differencing.by_every_leaf(seed=(seed, 2)),
         frozenset(path for path in wrt if path in found),
         floors_of,
+        slopes,
+        doubts,
+        differencing,
     )
 
 

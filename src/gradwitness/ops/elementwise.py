@@ -8,7 +8,7 @@ from typing import Any
 from gradwitness.ops.samples import boolean, positive, real, sample
 from gradwitness.ops.shapes import broadcast, expect, expect_dtype
 from gradwitness.ops.value import BOOL, FLOAT, Operand, Spec, Value
-from gradwitness.ops.vocabulary import EXACT, ROUNDED, op
+from gradwitness.ops.vocabulary import EXACT, ROUNDED, SHARED, Bend, bends, op
 
 _REAL = [sample(real(2, 3)), sample(real(7)), sample(real(2, 1, 4)), sample(real())]
 _WIDE = [sample(real(2, 3, scale=3.0)), sample(real(7)), sample(real(2, 1, 4, scale=2.0))]
@@ -63,13 +63,13 @@ def power(x: Operand, y: Operand) -> Spec:
     return _pair(x, y)
 
 
-@op(rounding=EXACT, samples=_PAIRS, broadcasts=True)
+@op(rounding=EXACT, samples=_PAIRS, broadcasts=True, kink=SHARED)
 def maximum(x: Operand, y: Operand) -> Spec:
     """The larger of x and y; where they tie, each gets half of the cotangent."""
     return _pair(x, y)
 
 
-@op(rounding=EXACT, samples=_PAIRS, broadcasts=True)
+@op(rounding=EXACT, samples=_PAIRS, broadcasts=True, kink=SHARED)
 def minimum(x: Operand, y: Operand) -> Spec:
     """The smaller of x and y; where they tie, each gets half of the cotangent."""
     return _pair(x, y)
@@ -97,7 +97,7 @@ def negative(x: Operand) -> Spec:
     return _float(x)
 
 
-@op(rounding=EXACT, samples=_REAL)
+@op(rounding=EXACT, samples=_REAL, kink=bends(lambda: [Bend(0.0, left=-1.0, right=1.0, own=0.0)]))
 def abs(x: Operand) -> Spec:
     """|x|."""
     return _float(x)
@@ -163,13 +163,17 @@ def sigmoid(x: Operand) -> Spec:
     return _float(x)
 
 
-@op(rounding=EXACT, samples=_REAL)
+@op(rounding=EXACT, samples=_REAL, kink=bends(lambda: [Bend(0.0, left=0.0, right=1.0, own=0.0)]))
 def relu(x: Operand) -> Spec:
     """max(x, 0), with slope 0 at 0."""
     return _float(x)
 
 
-@op(rounding=ROUNDED, samples=[*_REAL, sample(real(3, 5), negative_slope=0.3)])
+@op(
+    rounding=ROUNDED,
+    samples=[*_REAL, sample(real(3, 5), negative_slope=0.3)],
+    kink=bends(lambda negative_slope: [Bend(0.0, left=negative_slope, right=1.0, own=negative_slope)]),
+)
 def leaky_relu(x: Operand, *, negative_slope: float = 0.01) -> Spec:
     """x where x > 0, else negative_slope * x."""
     return _float(x)
@@ -179,7 +183,11 @@ def _elu(x: Value, *, alpha: float) -> Value:
     return where(x > 0.0, x, expm1(minimum(x, 0.0)) * alpha)
 
 
-@op(samples=[*_REAL, sample(real(3, 5), alpha=0.7)], definition=_elu)
+@op(
+    samples=[*_REAL, sample(real(3, 5), alpha=0.7)],
+    definition=_elu,
+    kink=bends(lambda alpha: [Bend(0.0, left=alpha, right=1.0, own=alpha)]),
+)
 def elu(x: Operand, *, alpha: float = 1.0) -> Spec:
     """x where x > 0, else alpha * (exp(x) - 1)."""
     return _float(x)
@@ -216,7 +224,17 @@ def softplus(x: Operand) -> Spec:
     return _float(x)
 
 
-@op(rounding=EXACT, samples=[*_REAL, sample(real(3, 5), min_val=-0.3, max_val=0.8)])
+def _ends(low: float | None, high: float | None, own: float) -> list[Bend]:
+    """Of an op that limits to [low, high], where both are given."""
+    lower = [] if low is None else [Bend(low, left=0.0, right=1.0, own=own)]
+    return lower if high is None else [*lower, Bend(high, left=1.0, right=0.0, own=own)]
+
+
+@op(
+    rounding=EXACT,
+    samples=[*_REAL, sample(real(3, 5), min_val=-0.3, max_val=0.8)],
+    kink=bends(lambda min_val, max_val: _ends(min_val, max_val, own=0.0)),
+)
 def hardtanh(x: Operand, *, min_val: float = -1.0, max_val: float = 1.0) -> Spec:
     """x limited to [min_val, max_val], with slope 0 at both ends."""
     expect(min_val < max_val, f"min_val must be below max_val, got {min_val} and {max_val}")
@@ -226,9 +244,10 @@ def hardtanh(x: Operand, *, min_val: float = -1.0, max_val: float = 1.0) -> Spec
 @op(
     rounding=EXACT,
     samples=[sample(real(2, 3), min=-0.4), sample(real(7), max=0.5), sample(real(2, 1, 4), min=-0.3, max=0.6)],
+    kink=bends(lambda min, max: _ends(min, max, own=1.0)),
 )
 def clip(x: Operand, *, min: float | None = None, max: float | None = None) -> Spec:
-    """x limited to [min, max]; either bound may be None."""
+    """x limited to [min, max], with slope 1 at both ends; either bound may be None."""
     expect(min is not None or max is not None, "give min=, max= or both")
     return _float(x)
 

@@ -10,7 +10,7 @@ from gradwitness.ops.samples import positive, real, sample
 from gradwitness.ops.shapes import expect, expect_dtype
 from gradwitness.ops.softmax import log_softmax
 from gradwitness.ops.value import FLOAT, INT, Operand, Spec, Value
-from gradwitness.ops.vocabulary import op
+from gradwitness.ops.vocabulary import SMOOTH, op
 
 IGNORED = -100  # torch's default ignore_index
 
@@ -128,6 +128,7 @@ def _binary_cross_entropy_with_logits(logits: Value, targets: Value, *, reductio
         sample(real(2, 1, 3, scale=3.0), positive(2, 1, 3, scale=0.5), reduction="mean"),
     ],
     definition=_binary_cross_entropy_with_logits,
+    kink=SMOOTH,
 )
 def binary_cross_entropy_with_logits(logits: Operand, targets: Operand, *, reduction: str) -> Spec:
     """-(t log sigmoid(z) + (1 - t) log(1 - sigmoid(z))) without overflow, averaged or summed."""

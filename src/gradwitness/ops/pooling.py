@@ -10,7 +10,7 @@ from gradwitness.ops.contractions import IntPair, conv2d
 from gradwitness.ops.samples import real, sample
 from gradwitness.ops.shapes import expect, expect_dtype, pair, window_shape
 from gradwitness.ops.value import FLOAT, Operand, Spec, Value
-from gradwitness.ops.vocabulary import EXACT, op
+from gradwitness.ops.vocabulary import EXACT, FIRST, op
 
 _SAMPLES = [
     sample(real(2, 3, 4, 6), kernel_size=2),
@@ -35,7 +35,7 @@ def _pooled(x: Spec, kernel: Any, stride: Any, padding: Any) -> Spec:
     return Spec((*x.shape[:2], *window_shape(x.shape[2:], kernel, stride, padding)))
 
 
-@op(rounding=EXACT, samples=_SAMPLES, canonical=_pairs)
+@op(rounding=EXACT, samples=_SAMPLES, canonical=_pairs, kink=FIRST)
 def max_pool2d(x: Operand, *, kernel_size: IntPair, stride: IntPair | None = None, padding: IntPair = 0) -> Spec:
     """The maximum of each window (stride defaults to the kernel); of tied elements the first takes the cotangent."""
     return _pooled(x, kernel_size, stride, padding)

@@ -12,7 +12,7 @@ from gradwitness.ops.elementwise import sqrt, stop_gradient
 from gradwitness.ops.samples import real, sample
 from gradwitness.ops.shapes import axes_as_tuple, expect, expect_dtype, reduced
 from gradwitness.ops.value import FLOAT, Operand, Spec, Value
-from gradwitness.ops.vocabulary import EXACT, REDUCTION, op
+from gradwitness.ops.vocabulary import BALL, EXACT, REDUCTION, SHARED, op
 
 Axis = int | Sequence[int] | None
 
@@ -52,13 +52,13 @@ def mean(x: Operand, *, axis: Axis = None, keepdims: bool = False) -> Spec:
     return _reduce(x, axis, keepdims)
 
 
-@op(rounding=EXACT, samples=_SAMPLES, canonical=axes_as_tuple)
+@op(rounding=EXACT, samples=_SAMPLES, canonical=axes_as_tuple, kink=SHARED)
 def max(x: Operand, *, axis: Axis = None, keepdims: bool = False) -> Spec:
     """Maximum over axes; elements that tie share the cotangent equally."""
     return _reduce(x, axis, keepdims)
 
 
-@op(rounding=EXACT, samples=_SAMPLES, canonical=axes_as_tuple)
+@op(rounding=EXACT, samples=_SAMPLES, canonical=axes_as_tuple, kink=SHARED)
 def min(x: Operand, *, axis: Axis = None, keepdims: bool = False) -> Spec:
     """Minimum over axes; elements that tie share the cotangent equally."""
     return _reduce(x, axis, keepdims)
@@ -93,9 +93,9 @@ def var(x: Operand, *, axis: Axis = None, keepdims: bool = False, correction: fl
     return _spread(x, axis, keepdims, correction)
 
 
-@op(samples=_SPREADS, canonical=axes_as_tuple, definition=_std)
+@op(samples=_SPREADS, canonical=axes_as_tuple, definition=_std, kink=BALL)
 def std(x: Operand, *, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Spec:
-    """Standard deviation: the square root of `var`."""
+    """Standard deviation: the square root of `var`; at a constant its gradient is 0."""
     return _spread(x, axis, keepdims, correction)
 
 
@@ -105,8 +105,8 @@ def _norm(x: Value, *, axis: tuple[int, ...], keepdims: bool, ord: int) -> Value
     return sqrt((x * x).sum(axis, keepdims=keepdims))
 
 
-@op(samples=[*_SAMPLES, sample(real(3, 4), axis=0, ord=1)], canonical=axes_as_tuple, definition=_norm)
+@op(samples=[*_SAMPLES, sample(real(3, 4), axis=0, ord=1)], canonical=axes_as_tuple, definition=_norm, kink=BALL)
 def norm(x: Operand, *, axis: Axis = None, keepdims: bool = False, ord: int = 2) -> Spec:
-    """Vector norm over axes, of order 1 or 2."""
+    """Vector norm over axes, of order 1 or 2; at 0 its gradient is 0."""
     expect(ord in (1, 2), f"ord must be 1 or 2, got {ord!r}")
     return _reduce(x, axis, keepdims)

@@ -15,13 +15,31 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from gradwitness.errors import GradwitnessError, TraceError, UnknownName
 from gradwitness.ops.samples import Sample
 from gradwitness.ops.value import Builder, Spec, Value
 
-__all__ = ["CONTRACTION", "EXACT", "GATHER", "OPS", "REDUCTION", "ROUNDED", "Op", "Rounding", "find_op", "op"]
+__all__ = [
+    "BALL",
+    "CONTRACTION",
+    "EXACT",
+    "FIRST",
+    "GATHER",
+    "OPS",
+    "REDUCTION",
+    "ROUNDED",
+    "SHARED",
+    "SMOOTH",
+    "Bend",
+    "Kink",
+    "Op",
+    "Rounding",
+    "bends",
+    "find_op",
+    "op",
+]
 
 
 @dataclass(frozen=True)
@@ -46,8 +64,47 @@ GATHER = Rounding("exact", "sum")  # copies going forward, sums coming back
 
 
 @dataclass(frozen=True)
+class Bend:
+    """A point at which an elementwise op has two slopes; `own`: the one that the vocabulary gives it there."""
+
+    at: float
+    left: float
+    right: float
+    own: float
+
+
+@dataclass(frozen=True)
+class Kink:
+    """Where an op has no single derivative, and which local ones it may use there: the convex hull of those nearby.
+
+    bend    elementwise: any slope between that on the left and that on the right of each of `bends(attributes)`
+    tie     of the operands that tie for an extremum each has a weight >= 0, and the weights add up to 1;
+            `shares`: equally is the vocabulary's own choice, else the first one takes all
+    ball    a norm at 0: any vector of the ball whose surface are the gradients nearby; 0 is the vocabulary's own
+    smooth  none, though the definition of a fused op takes kinks to compute it
+
+    A fused op with a Kink is looked at as a whole, any other through its definition.
+    """
+
+    kind: Literal["bend", "tie", "ball", "smooth"]
+    bends: Callable[[Mapping[str, Any]], Sequence[Bend]] = lambda attributes: ()
+    shares: bool = True
+
+
+def bends(where: Callable[..., Sequence[Bend]]) -> Kink:
+    """The Kink of an elementwise op that has these Bends for its attributes."""
+    return Kink("bend", lambda attributes: where(**attributes))
+
+
+SHARED = Kink("tie")
+FIRST = Kink("tie", shares=False)
+BALL = Kink("ball")
+SMOOTH = Kink("smooth")
+
+
+@dataclass(frozen=True)
 class Op:
-    """One op of the vocabulary: how it is called, what shape it gives, what rounding does to it.
+    """One op of the vocabulary: how it is called, what shape it gives, what rounding does to it, where it has kinks.
 
     A fused op carries its `definition` in elementary ops; `canonical` rewrites attributes into the
     one form that adapters see (axes as a tuple of non-negative ints, say).
@@ -60,6 +117,7 @@ class Op:
     canonical: Callable[[Spec, dict[str, Any]], dict[str, Any]] | None = None
     broadcasts: bool = False
     definition: Callable[..., Any] | None = field(default=None, compare=False)
+    kink: Kink | None = field(default=None, compare=False)
 
     @functools.cached_property
     def signature(self) -> inspect.Signature:
@@ -145,12 +203,18 @@ def op(
     canonical: Callable[[Spec, dict[str, Any]], dict[str, Any]] | None = None,
     broadcasts: bool = False,
     definition: Callable[..., Any] | None = None,
+    kink: Kink | None = None,
 ) -> _Declaration:
-    """Declare an op: elementary with its `rounding`, or fused with its `definition`."""
+    """Declare an op: elementary with its `rounding`, or fused with its `definition`; `kink`: where it has any."""
     if (rounding is None) == (definition is None):
         raise GradwitnessError("an op has either a rounding (elementary) or a definition (fused)")
     return _Declaration(
-        rounding=rounding, samples=tuple(samples), canonical=canonical, broadcasts=broadcasts, definition=definition
+        rounding=rounding,
+        samples=tuple(samples),
+        canonical=canonical,
+        broadcasts=broadcasts,
+        definition=definition,
+        kink=kink,
     )
 
 

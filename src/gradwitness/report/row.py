@@ -16,8 +16,8 @@ class Row:
     parameter and shape are None where the candidate did not run (`unsupported`, `error`). reference:
     the norm of the gradient that it is held against. textbook: relative difference at step 1e-5 over the whole
     candidate. referee: this is the gradient that the others are held against. refused: why there is no reference in
-    256 bits. Where the losses are black
-    boxes, against is the label of the candidate from whose gradient `error` is measured, and fd_dtype
+    256 bits. left, right: at a kink, the one-sided derivatives by the element that the message names. Where the
+    losses are black boxes, against is the label of the candidate from whose gradient `error` is measured, and fd_dtype
     what the differences were taken in.
     """
 
@@ -39,6 +39,8 @@ class Row:
     fd_error: float | None = None
     fd_bound: float | None = None
     limit: float | None = None
+    left: float | None = None
+    right: float | None = None
     textbook: float | None = None
     referee: bool = False
     refused: str | None = None

@@ -17,9 +17,10 @@ from gradwitness.evidence.finite_difference import Differences
 from gradwitness.evidence.noise_floor import TensorFloor
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.reference import Exact
+from gradwitness.verdict.at_kink import AtKink, judge_at_kink
 from gradwitness.verdict.by_differences import against_differences, coarse, confirm_zero, slack, widest, worst
 from gradwitness.verdict.reach import floors, node_reach, over
-from gradwitness.verdict.verdicts import Judgement, Verdict, defect
+from gradwitness.verdict.verdicts import ACCEPTED, Judgement, Verdict, defect
 
 __all__ = ["Standing", "TensorEvidence", "confirms", "judge"]
 
@@ -32,6 +33,7 @@ class Standing(Enum):
 
     VALIDATED = "in 256 bits, validated by differences in as many: the truth"
     CONFIRMED = "in float64, and no finite difference refutes it"
+    KINKED = "one of those that a choice of slopes at kinks gives, by rules that hold beside them"
     REFUTED = "refuted by differences, or there is none in 256 bits: finite differences take over"
 
 
@@ -40,7 +42,8 @@ class TensorEvidence:
     """What is known about one gradient at one point, in one dtype.
 
     reached: whether a path leads from the leaf to the loss. size: the typical value of the leaf;
-    scale: the largest product of gradient and value of any leaf of the problem.
+    scale: the largest product of gradient and value of any leaf of the problem. kink: the units at kinks, or within
+    rounding of one, if there are any.
     """
 
     dtype: str
@@ -51,6 +54,7 @@ class TensorEvidence:
     reached: bool
     size: float = 1.0
     scale: float = np.inf
+    kink: AtKink | None = None
 
 
 def judge(gradient: Array | None, evidence: TensorEvidence, *, is_referee: bool = False) -> Judgement:
@@ -63,6 +67,8 @@ def judge(gradient: Array | None, evidence: TensorEvidence, *, is_referee: bool 
     gradient = np.zeros(reference.shape) if gradient is None else gradient.astype(np.float64)
     if not is_finite:
         return Judgement(Verdict.INCONCLUSIVE, "the reference is NaN or infinite here, this one is not")
+    if evidence.standing is Standing.KINKED and evidence.kink is not None:
+        return judge_at_kink(gradient, evidence.kink, _is_zero(evidence))
     if not (np.isfinite(floor.norm) and np.all(np.isfinite(floor.elements))):
         return Judgement(Verdict.INCONCLUSIVE, "rounding in this dtype can make the gradient overflow here")
     figures: dict[str, Any] = {"floor": floor.norm, "limit": _limit(evidence)}
@@ -70,13 +76,22 @@ def judge(gradient: Array | None, evidence: TensorEvidence, *, is_referee: bool 
         fd_error, fd_bound = worst(evidence.differences, gradient, floor, node_reach(floor))
         figures |= {"fd_error": fd_error, "fd_bound": fd_bound}
     if evidence.standing is Standing.VALIDATED:
-        return _judge_by_floor(gradient, evidence, figures)
+        return _unless_near_a_kink(_judge_by_floor(gradient, evidence, figures), gradient, evidence)
     if not evidence.differences.probes:
         return Judgement(Verdict.INCONCLUSIVE, "no finite difference is usable here: nothing confirms anything")
     if is_referee or evidence.standing is Standing.REFUTED:
         figures["limit"] += widest(evidence.differences)
         return _judge_by_differences(gradient, evidence, figures, is_referee)
-    return _judge_by_floor(gradient, evidence, figures)
+    return _unless_near_a_kink(_judge_by_floor(gradient, evidence, figures), gradient, evidence)
+
+
+def _unless_near_a_kink(judgement: Judgement, gradient: Array, evidence: TensorEvidence) -> Judgement:
+    """Units within rounding of a kink may be on either side. Then the floor is as wide as the jump between them, or has
+    not seen it; one at fixed slopes tells more."""
+    if judgement.verdict is Verdict.AGREE or evidence.kink is None or not evidence.kink.matters:
+        return judgement
+    found = judge_at_kink(gradient, evidence.kink, _is_zero(evidence))
+    return found if found.verdict in ACCEPTED else judgement
 
 
 def confirms(reference: Array, dtype: str, floor: TensorFloor, differences: Differences) -> bool:
@@ -158,7 +173,7 @@ def _is_zero(evidence: TensorEvidence) -> bool:
     size = norm(evidence.reference.high)
     if not evidence.reached:
         return True
-    if evidence.standing is Standing.VALIDATED:
+    if evidence.standing in (Standing.VALIDATED, Standing.KINKED):
         return size * evidence.size <= ZERO * evidence.scale
     is_noise = size <= _narrowing(evidence.dtype) * _limit(evidence)
     return is_noise and confirm_zero(evidence.differences, evidence.size, evidence.scale)

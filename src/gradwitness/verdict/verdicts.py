@@ -17,6 +17,7 @@ class Verdict(StrEnum):
     """What is said of one gradient of one candidate, worst last."""
 
     AGREE = "agree"
+    CONVENTION = "convention"
     UNSUPPORTED = "unsupported"
     INCONCLUSIVE = "inconclusive"
     NONFINITE = "nonfinite"
@@ -27,7 +28,7 @@ class Verdict(StrEnum):
     ERROR = "error"
 
 
-ACCEPTED = frozenset({Verdict.AGREE, Verdict.UNSUPPORTED})
+ACCEPTED = frozenset({Verdict.AGREE, Verdict.CONVENTION, Verdict.UNSUPPORTED})
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Judgement:
     an element, and in units in the last place of its true value. ratio: the larger of
     error / floor over its threshold, by norm and by element (at most 1 agrees). fd_error, fd_bound:
     distance from the numerical derivative at the worst probe, and what it may be. limit: the
-    smallest error by norm that would have been caught. doubted: the referee may as well be the one at fault.
+    smallest error by norm that would have been caught. left, right: at a kink, the one-sided derivatives of the loss
+    by the element that the message names. doubted: the referee may as well be the one at fault.
     """
 
     verdict: Verdict
@@ -51,6 +53,8 @@ class Judgement:
     limit: float | None = None
     worst: float | None = None
     ulps: float | None = None
+    left: float | None = None
+    right: float | None = None
     doubted: bool = False
 
     def instead(self, verdict: Verdict, message: str) -> Judgement:

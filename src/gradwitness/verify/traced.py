@@ -7,11 +7,12 @@ from dataclasses import replace
 from functools import partial
 
 from gradwitness import registry
+from gradwitness.evidence.noise_floor import Growth
 from gradwitness.evidence.norms import norm, typical
 from gradwitness.evidence.testimony import Floors, Testimony, testimony
 from gradwitness.problem import Candidate, Problem
 from gradwitness.report import Row
-from gradwitness.verdict import Judgement, Standing, TensorEvidence, Verdict, confirms, judge, judge_loss
+from gradwitness.verdict import AtKink, Judgement, Standing, TensorEvidence, Verdict, confirms, judge, judge_loss
 from gradwitness.verify.settings import Settings
 from gradwitness.verify.trial import Trial, attempt, judged_row, prepare, textbook, trial
 
@@ -62,7 +63,7 @@ def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settin
         "referee": is_referee,
         "setup_seconds": prepared.setup_seconds,
     }
-    judgements = _judgements(tried, known, floors, is_referee)
+    judgements = _judgements(tried, known, floors, backend.capabilities.growth_in(known.dtype), is_referee)
     rows = [
         judged_row(blank, path, known.gradients[path].high, j, refused=known.refused.get(path), **about_all)
         for path, j in judgements.items()
@@ -70,11 +71,13 @@ def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settin
     return rows, {path for path, judgement in judgements.items() if judgement.doubted}
 
 
-def _judgements(tried: Trial, known: Testimony, floors: Floors, is_referee: bool) -> dict[str, Judgement]:
+def _judgements(
+    tried: Trial, known: Testimony, floors: Floors, growth: Growth, is_referee: bool
+) -> dict[str, Judgement]:
     different = judge_loss(tried.losses, known.losses, floors.losses)
     found = {}
     for path in known.gradients:
-        judgement = judge(tried.gradients.get(path), _evidence(path, known, floors), is_referee=is_referee)
+        judgement = judge(tried.gradients.get(path), _evidence(path, known, floors, growth), is_referee=is_referee)
         if tried.unsteady.get(path):
             judgement = judgement.instead(Verdict.NONDETERMINISTIC, tried.unsteady[path])
         elif different.verdict:
@@ -83,7 +86,7 @@ def _judgements(tried: Trial, known: Testimony, floors: Floors, is_referee: bool
     return found
 
 
-def _evidence(path: str, known: Testimony, floors: Floors) -> TensorEvidence:
+def _evidence(path: str, known: Testimony, floors: Floors, growth: Growth) -> TensorEvidence:
     primals = known.problem.primals
     scale = max(norm(g.high) * typical(primals[leaf]) for leaf, g in known.gradients.items())
     return TensorEvidence(
@@ -95,10 +98,23 @@ def _evidence(path: str, known: Testimony, floors: Floors) -> TensorEvidence:
         path in known.reached,
         typical(primals[path]),
         scale,
+        _kink(path, known, growth),
     )
 
 
+def _kink(path: str, known: Testimony, growth: Growth) -> AtKink | None:
+    """The units at kinks; those within rounding of one only where they are few enough to be tried one by one."""
+    slopes = known.slopes
+    if not slopes.can_fit(known.gradients[path].high.size):
+        slopes = slopes.only_exact
+    if not slopes.kinked:
+        return None
+    return AtKink(slopes, path, known.gradients[path], growth, known.differencing)
+
+
 def _standing(path: str, known: Testimony) -> Standing:
+    if path in known.kinked:
+        return Standing.REFUTED if known.kinked[path] else Standing.KINKED
     if path in known.refuted:
         return Standing.REFUTED
     if known.extended:
