@@ -202,7 +202,6 @@ def test_python_control_flow_needs_jit_off_in_jax() -> None:
         (gw.Candidate("torch", lambda p, b: loss_in("torch")(p, b).item()), "must return a torch.Tensor"),
         (gw.Candidate("torch", lambda p, b: p["layer"]["b"]), "one number, got an array of shape (4,)"),
         (gw.Candidate("jax", lambda p, b: p["layer"]["b"]), "one number, got an array of shape (4,)"),
-        (gw.Candidate("jax", loss_in("jax"), options={"jitt": False}), "unknown option of jax 'jitt'; there is: jit"),
     ],
 )
 def test_what_cannot_run_says_why(candidate: gw.Candidate, says: str) -> None:

@@ -417,7 +417,6 @@ def test_mistakes_are_one_error_that_helps(loss: Any, error: type[Exception], sa
         (gw.Candidate("numpy", hidden, gradient=gradient), r"one number, got an array of shape \(7, 5\)"),
         (gw.Candidate("numpy", value_and_gradient=gradient), r"must return \(value, gradient\), got dict"),
         (gw.Candidate("numpy", gradient=gradient), "has no loss"),
-        (gw.Candidate("numpy", loss, gradient=gradient, options={"jit": True}), "unknown option of numpy 'jit'"),
     ],
 )
 def test_a_candidate_that_cannot_run_says_why(candidate: gw.Candidate, says: str) -> None:

@@ -154,7 +154,7 @@ def operand_spreads(
         rounding = _Perturbation(dtype, NO_GROWTH, np.random.default_rng([*seed, run]))
         for key, given in operands(rounding.on_value).items():
             moved = zip(squares[key], given, exact[key], strict=True)
-            squares[key] = [total + np.square(np.asarray(x) - true) for total, x, true in moved]
+            squares[key] = [total + np.square(_moved(np.asarray(x), true)) for total, x, true in moved]
     scale = _amplification(dtype) * np.sqrt(runs)
     return exact, {key: [np.sqrt(total) / scale for total in totals] for key, totals in squares.items()}
 
@@ -252,6 +252,12 @@ class _Perturbation:
 def _rounding(node: Node) -> Rounding:
     """A fused op that was kept whole counts as rounded once."""
     return find_op(node.op).rounding or ROUNDED
+
+
+def _moved(x: Array, true: Array) -> Array:
+    """How far a value has moved; an infinity, as of a mask, stays."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isinf(true), 0.0, x - true)
 
 
 def _power(terms: Any, p: float) -> Any:
