@@ -44,6 +44,13 @@ def bench(session: nox.Session) -> None:
     run(session, "pytest", "--benchmark-only", *session.posargs)
 
 
+@nox.session(requires=["environment"], venv_backend="none", default=False)
+def sensitivity(session: nox.Session) -> None:
+    """Show planted faults to gradwitness, gradcheck and check_grads, and write docs/sensitivity.md; minutes."""
+    session.env["OMP_NUM_THREADS"] = "1"  # what is timed is small: threads only wait for each other
+    run(session, "python", "-m", "benchmarks.sensitivity", *session.posargs)
+
+
 @nox.session(requires=["environment"], venv_backend="none")
 def types(session: nox.Session) -> None:
     """Check the types; arguments are mypy's."""

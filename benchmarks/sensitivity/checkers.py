@@ -102,7 +102,7 @@ def _raises(check: Callable[[], Any]) -> Answer:
 
 
 def gradwitness_alone(layer: type[Layer], cell: Cell, dtype: str, tolerance: float | None) -> Answer:
-    """`gradwitness.verify` of a torch loss that uses the layer as a torch.autograd.Function: all that gradcheck gets."""
+    """`gradwitness.verify` of a torch loss that uses the layer as a torch.autograd.Function, as gradcheck gets it."""
     return _verify(function_candidate(layer()), cell, dtype)
 
 

@@ -62,6 +62,11 @@ class Fault:
         return family(self.layer)
 
     @property
+    def dtypes(self) -> tuple[str, ...]:
+        """Those in which it is one: what rounds to float32 changes nothing there."""
+        return ("float64",) if "'float32'" in self.new else ("float64", "float32")
+
+    @property
     def cell(self) -> Cell:
         return Cell(self.layer, self.regime, 0, self.sizes)
 
@@ -153,7 +158,7 @@ FAULTS: tuple[Fault, ...] = (
         "BatchNorm",
         "epsilon",
         "(dxhat * xhat).mean",
-        "x.shape[0] / (x.shape[0] - 1) * (dxhat * xhat).mean",
+        "g.shape[0] / (g.shape[0] - 1) * (dxhat * xhat).mean",
     ),
     Fault("batch norm eps", "BatchNorm", "epsilon", "inv = 1 / xp.sqrt(var + 1e-5)", "inv = 1 / xp.sqrt(var + 1e-3)"),
     Fault(
@@ -170,7 +175,7 @@ FAULTS: tuple[Fault, ...] = (
         "(dxhat * xhat).mean(axis=-1)[..., None]",
         "(dxhat * xhat).mean(axis=0)",
     ),
-    Fault("layer norm ddof", "LayerNorm", "epsilon", "xhat * slope", "xhat * slope * x.shape[1] / (x.shape[1] - 1)"),
+    Fault("layer norm ddof", "LayerNorm", "epsilon", "xhat * slope", "xhat * slope * g.shape[1] / (g.shape[1] - 1)"),
     Fault(
         "layer norm eps twice",
         "LayerNorm",

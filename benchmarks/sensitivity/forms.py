@@ -20,6 +20,7 @@ __all__ = [
     "autograd_candidate",
     "function_candidate",
     "jax_function",
+    "layer_inputs",
     "numpy_candidate",
     "torch_function",
     "wide",
@@ -65,7 +66,7 @@ def function_candidate(layer: Layer) -> gw.Candidate:
     function = torch_function(layer)
 
     def loss(params: Any, batch: Any) -> Any:
-        return (function(*_inputs(layer, params, batch)) * batch["cotangent"]).sum()
+        return (function(*layer_inputs(layer, params, batch)) * batch["cotangent"]).sum()
 
     return gw.Candidate("torch", loss)
 
@@ -74,7 +75,7 @@ def autograd_candidate(layer: Layer) -> gw.Candidate:
     """The same loss in torch, the layer's forward pass differentiated by autograd."""
 
     def loss(params: Any, batch: Any) -> Any:
-        return (layer.forward(torch_namespace(), *_inputs(layer, params, batch))[0] * batch["cotangent"]).sum()
+        return (layer.forward(torch_namespace(), *layer_inputs(layer, params, batch))[0] * batch["cotangent"]).sum()
 
     return gw.Candidate("torch", loss)
 
@@ -83,16 +84,17 @@ def numpy_candidate(layer: Layer) -> gw.Candidate:
     """The same loss in NumPy with the layer's backward pass as its gradient."""
 
     def loss(params: Any, batch: Any) -> Any:
-        return np.sum(layer.forward(NUMPY, *_inputs(layer, params, batch))[0] * batch["cotangent"])
+        return np.sum(layer.forward(NUMPY, *layer_inputs(layer, params, batch))[0] * batch["cotangent"])
 
     def gradient(params: Any, batch: Any) -> Any:
-        _, saved = layer.forward(NUMPY, *_inputs(layer, params, batch))
+        _, saved = layer.forward(NUMPY, *layer_inputs(layer, params, batch))
         return dict(zip(layer.floats, layer.backward(NUMPY, saved, batch["cotangent"]), strict=True))
 
     return gw.Candidate("numpy", loss, gradient=gradient)
 
 
-def _inputs(layer: Layer, params: Any, batch: Any) -> list[Any]:
+def layer_inputs(layer: Layer, params: Any, batch: Any) -> list[Any]:
+    """What the layer takes, out of the problem's params and batch."""
     return [params[name] for name in layer.floats] + [batch[name] for name in layer.integers]
 
 

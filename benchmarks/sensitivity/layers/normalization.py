@@ -21,10 +21,10 @@ class BatchNorm(Layer):
         x, gamma, beta = inputs
         centred = x - x.mean(axis=0)
         var = (centred**2).mean(axis=0)
-        return gamma * centred / xp.sqrt(var + 1e-5) + beta, (x, centred, var, gamma)
+        return gamma * centred / xp.sqrt(var + 1e-5) + beta, (centred, var, gamma)
 
     def backward(self, xp: Any, saved: Any, g: Array) -> tuple[Array, ...]:
-        x, centred, var, gamma = saved
+        centred, var, gamma = saved
         inv = 1 / xp.sqrt(var + 1e-5)
         xhat = centred * inv
         dxhat = g * gamma
@@ -45,10 +45,10 @@ class LayerNorm(Layer):
         x, gamma, beta = inputs
         centred = x - x.mean(axis=-1)[..., None]
         inv = 1 / xp.sqrt((centred**2).mean(axis=-1)[..., None] + 1e-5)
-        return gamma * centred * inv + beta, (x, centred, inv, gamma)
+        return gamma * centred * inv + beta, (centred, inv, gamma)
 
     def backward(self, xp: Any, saved: Any, g: Array) -> tuple[Array, ...]:
-        x, centred, inv, gamma = saved
+        centred, inv, gamma = saved
         xhat = centred * inv
         dxhat = g * gamma
         mean = dxhat.mean(axis=-1)[..., None]
