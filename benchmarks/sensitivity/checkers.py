@@ -29,7 +29,7 @@ from benchmarks.sensitivity.forms import (
 )
 from benchmarks.sensitivity.layers import LAYERS, Layer
 
-__all__ = ["CHECKERS", "PEERS", "Check", "Outcome", "Says", "run"]
+__all__ = ["CHECKERS", "PEERS", "Check", "Outcome", "Says", "judged", "run"]
 
 
 class Says(StrEnum):
@@ -44,7 +44,7 @@ class Says(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a checker said, why, and how long it took."""
+    """What a checker said, why, and the seconds of CPU that it took: other programs do not lengthen them."""
 
     says: Says
     message: str
@@ -57,11 +57,11 @@ Check = Callable[[type[Layer], Cell, str, float | None], Answer]
 
 def run(check: Check, layer: type[Layer], cell: Cell, dtype: str, tolerance: float | None = None) -> Outcome:
     """Show the layer to a checker; a tolerance of None is its default."""
-    started = time.perf_counter()
+    started = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # gradcheck warns of float32
         says, message = check(layer, cell, dtype, tolerance)
-    return Outcome(says, message, time.perf_counter() - started)
+    return Outcome(says, message, time.process_time() - started)
 
 
 def gradcheck_slow(layer: type[Layer], cell: Cell, dtype: str, tolerance: float | None) -> Answer:
@@ -103,16 +103,17 @@ def _raises(check: Callable[[], Any]) -> Answer:
 
 def gradwitness_alone(layer: type[Layer], cell: Cell, dtype: str, tolerance: float | None) -> Answer:
     """`gradwitness.verify` of a torch loss that uses the layer as a torch.autograd.Function, as gradcheck gets it."""
-    return _verify(function_candidate(layer()), cell, dtype)
+    return judged(function_candidate(layer()), cell, dtype)
 
 
 def gradwitness_beside(layer: type[Layer], cell: Cell, dtype: str, tolerance: float | None) -> Answer:
     """`gradwitness.verify` of the layer's NumPy beside torch's autograd, as the README shows it."""
     right = LAYERS[cell.layer]()
-    return _verify({"mine": numpy_candidate(layer()), "torch": autograd_candidate(right)}, cell, dtype)
+    return judged({"mine": numpy_candidate(layer()), "torch": autograd_candidate(right)}, cell, dtype)
 
 
-def _verify(candidates: Any, cell: Cell, dtype: str) -> Answer:
+def judged(candidates: Any, cell: Cell, dtype: str) -> Answer:
+    """What `gradwitness.verify` says of one candidate, or of two, of which the one labelled torch is right."""
     report = gw.verify(candidates, *arguments(cell), dtypes=dtype, name=str(cell))
     message = "; ".join(report.failures())
     accused = {row.candidate for row in report.rows if row.verdict not in (gw.Verdict.AGREE, gw.Verdict.INCONCLUSIVE)}

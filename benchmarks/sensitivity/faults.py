@@ -16,7 +16,7 @@ from itertools import count
 
 import numpy as np
 
-from benchmarks.sensitivity.cells import REGIMES, SEEDS, Cell, gradient_by_hand
+from benchmarks.sensitivity.cells import REGIMES, SEEDS, Cell, gradient_by_hand, seed_of
 from benchmarks.sensitivity.layers import LAYERS, Layer, family
 
 __all__ = ["FAULTS", "KINDS", "VERSION", "Fault", "corpus_hash", "effect", "planted"]
@@ -450,6 +450,7 @@ def effect(fault: Fault) -> float:
 
 
 def corpus_hash() -> str:
-    """Of everything that decides what is run: the layers' code, the faults, the regimes and the seeds."""
-    parts = [*map(inspect.getsource, LAYERS.values()), *map(repr, FAULTS), repr(REGIMES), repr(SEEDS)]
+    """Of what decides what is run: the layers' code, the faults, and how the points are drawn."""
+    sources = [*map(inspect.getsource, LAYERS.values()), inspect.getsource(Cell), inspect.getsource(seed_of)]
+    parts = [*sources, *map(repr, FAULTS), repr(REGIMES), repr(SEEDS)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
