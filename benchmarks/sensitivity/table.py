@@ -107,6 +107,12 @@ def _alarms(results: Results) -> str:
     return _listed(_trials(results, "float64"), lambda trial: trial["alarms"])
 
 
+def _alarms_in_float32(results: Results) -> str:
+    """gradwitness's own; gradcheck's would fill a page."""
+    trials = [trial for trial in _trials(results, "float32") if "gradwitness" in trial["checker"]]
+    return _listed(trials, lambda trial: trial["alarms"])
+
+
 def _inconclusive(results: Results) -> str:
     trials = [t for dtype in ("float64", "float32") for t in _trials(results, dtype) if "gradwitness" in t["checker"]]
     return _listed(trials, lambda trial: trial["inconclusive"] + [f"{name} (fault)" for name in trial["doubted"]])
@@ -178,6 +184,7 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
     "alarms": _alarms,
     "inconclusive": _inconclusive,
     "float32": _float32,
+    "alarms in float32": _alarms_in_float32,
     "limits": _limits,
     "corpus": _corpus,
 }

@@ -184,14 +184,14 @@ def test_the_record_is_of_this_corpus() -> None:
     assert [fault["name"] for fault in load()["corpus"]["faults"]] == [fault.name for fault in FAULTS]
 
 
-def test_gradwitness_missed_nothing_and_blamed_nobody_who_was_right() -> None:
+def test_gradwitness_missed_nothing_and_in_float64_blamed_nobody_who_was_right() -> None:
     results = load()
     for trial in results["trials"]:
         if trial["checker"].startswith("gradwitness"):
             asked = {f["name"] for f in results["corpus"]["faults"] if f["reached"] and trial["dtype"] in f["dtypes"]}
-            if trial["dtype"] == "float64":
-                assert asked == set(trial["caught"])
-            assert trial["alarms"] == trial["blamed_another"] == []
+            assert asked == set(trial["caught"])
+            assert trial["blamed_another"] == []
+            assert trial["alarms"] == [] or trial["dtype"] == "float32"  # the page says which, and why
 
 
 def test_the_page_is_what_the_record_says() -> None:
