@@ -1,4 +1,5 @@
-"""`python -m benchmarks.sensitivity`: runs the corpus through every checker and writes docs/sensitivity.md anew."""
+"""`python -m benchmarks.sensitivity`: runs the corpus through every checker and writes docs/sensitivity.md anew, and
+the README's table `sensitivity`, where it has one."""
 
 from __future__ import annotations
 
@@ -9,9 +10,10 @@ from pathlib import Path
 import click
 
 from benchmarks.sensitivity.results import RESULTS, load, measure, save
-from benchmarks.sensitivity.table import filled, readme
+from benchmarks.sensitivity.table import BLOCKS, README_BLOCKS, filled, has_blocks, short_table
 
-PAGE = Path(__file__).parents[2] / "docs" / "sensitivity.md"
+ROOT = Path(__file__).parents[2]
+PAGE, README = ROOT / "docs" / "sensitivity.md", ROOT / "README.md"
 
 
 @click.command()
@@ -28,8 +30,10 @@ def main(quick: bool, tables: bool, results: Path, page: Path) -> None:
         save(measure(quick=quick, progress=lambda text: click.echo(text, err=True)), results)
         click.echo(f"{time.monotonic() - started:.0f} s", err=True)
     record = load(results)
-    page.write_text(filled(page.read_text(encoding="utf-8"), record), encoding="utf-8")
-    click.echo(readme(record))
+    page.write_text(filled(page.read_text(encoding="utf-8"), record, BLOCKS), encoding="utf-8")
+    if page.resolve() == PAGE.resolve() and has_blocks(text := README.read_text(encoding="utf-8"), README_BLOCKS):
+        README.write_text(filled(text, record, README_BLOCKS), encoding="utf-8")
+    click.echo(short_table(record))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,27 +13,38 @@ from tabulate import tabulate
 
 from benchmarks.sensitivity.layers import FAMILIES
 
-__all__ = ["BLOCKS", "filled", "readme"]
+__all__ = ["BLOCKS", "README_BLOCKS", "filled", "has_blocks", "short_table"]
 
 Results = dict[str, Any]
 SETTINGS = ("default", "best", "best at unit scale")
 
 
-def filled(text: str, results: Results) -> str:
+Blocks = Mapping[str, Callable[[Results], str]]
+
+
+def filled(text: str, results: Results, blocks: Blocks) -> str:
     """A page with each block `<!-- table: NAME -->` written anew. Raises ValueError for a name that is not there."""
-    for name, block in BLOCKS.items():
-        pattern = rf"(<!-- table: {name} -->\n```\n).*?(```\n)"
-        if not re.search(pattern, text, re.DOTALL):
+    for name, block in blocks.items():
+        if not has_blocks(text, [name]):
             raise ValueError(f"the page has no block <!-- table: {name} --> followed by a fence")
-        text = re.sub(pattern, partial(_refenced, block(results)), text, flags=re.DOTALL)
+        text = re.sub(_pattern(name), partial(_refenced, block(results)), text, flags=re.DOTALL)
     return text
+
+
+def has_blocks(text: str, names: Iterable[str]) -> bool:
+    """Whether the page has all of these."""
+    return all(re.search(_pattern(name), text, re.DOTALL) for name in names)
+
+
+def _pattern(name: str) -> str:
+    return rf"(<!-- table: {name} -->\n```\n).*?(```\n)"
 
 
 def _refenced(body: str, found: re.Match[str]) -> str:
     return f"{found[1]}{body}\n{found[2]}"
 
 
-def readme(results: Results) -> str:
+def short_table(results: Results) -> str:
     """Defaults and best tolerances in float64, gradwitness first."""
     shown = [trial for trial in _trials(results, "float64") if trial["setting"] != "best at unit scale"]
     return _trial_table(results, shown)
@@ -45,6 +56,7 @@ def _run(results: Results) -> str:
     return "\n".join(
         [
             f"corpus version {corpus['version']}, sha256 {corpus['hash']}",
+            f"{len({cell.split()[0] for cell in cells['float64']})} layers, "
             f"{len(corpus['faults'])} faults, {unreached} of them at points that they do not reach; "
             f"{len(cells['float64'])} correct cells, {len(cells['float32'])} of them in float32 too",
             ", ".join(f"{name} {value}" for name, value in environment.items()),
@@ -176,7 +188,8 @@ def _missed(results: Results, trial: Results) -> list[Results]:
     return [fault for fault in _reached(results, trial["dtype"]) if fault["name"] not in trial["caught"]]
 
 
-BLOCKS: dict[str, Callable[[Results], str]] = {
+README_BLOCKS: Blocks = {"sensitivity": short_table}
+BLOCKS: Blocks = {
     "run": _run,
     "float64": _float64,
     "families": _families,

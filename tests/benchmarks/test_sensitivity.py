@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner
 
 import gradwitness as gw
-from benchmarks.sensitivity.__main__ import PAGE, main
+from benchmarks.sensitivity.__main__ import PAGE, README, main
 from benchmarks.sensitivity.arrays import torch_namespace
 from benchmarks.sensitivity.cells import REGIMES, SEEDS, Array, Cell, correct_cells, gradient_by_hand
 from benchmarks.sensitivity.checkers import CHECKERS, Says, judged, run
@@ -24,7 +24,7 @@ from benchmarks.sensitivity.forms import function_candidate, jax_function, numpy
 from benchmarks.sensitivity.layers import FAMILIES, LAYERS, Layer, family
 from benchmarks.sensitivity.limits import ERRORS, limits
 from benchmarks.sensitivity.results import RESULTS, load
-from benchmarks.sensitivity.table import BLOCKS, filled, readme
+from benchmarks.sensitivity.table import BLOCKS, README_BLOCKS, filled, has_blocks, short_table
 from benchmarks.sensitivity.trials import TOLERANCES, best_tolerances
 
 FIRST_OF = {family(name): name for name in reversed(LAYERS)}
@@ -196,13 +196,22 @@ def test_gradwitness_missed_nothing_and_in_float64_blamed_nobody_who_was_right()
 
 def test_the_page_is_what_the_record_says() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    assert filled(text, load()) == text
-    assert all(f"<!-- table: {name} -->" in text for name in BLOCKS)
+    assert filled(text, load(), BLOCKS) == text
+    short = README.read_text(encoding="utf-8")
+    if has_blocks(short, README_BLOCKS):
+        assert filled(short, load(), README_BLOCKS) == short
+
+
+def test_the_short_table_fits_the_readme() -> None:
+    text = "before\n<!-- table: sensitivity -->\n```\nold\n```\nafter\n"
+    written = filled(text, load(), README_BLOCKS)
+    assert written == text.replace("old", short_table(load()))
+    assert max(map(len, written.splitlines())) <= 120
 
 
 def test_a_page_without_a_block_is_refused() -> None:
     with pytest.raises(ValueError, match="no block <!-- table: run -->"):
-        filled("no blocks", load())
+        filled("no blocks", load(), BLOCKS)
 
 
 def test_a_miss_and_an_alarm_reach_the_table() -> None:
@@ -210,10 +219,10 @@ def test_a_miss_and_an_alarm_reach_the_table() -> None:
     (first, *_) = results["trials"]
     missed = first["caught"].pop()
     first["alarms"].append("Dense generic 0")
-    page = filled(PAGE.read_text(encoding="utf-8"), results)
+    page = filled(PAGE.read_text(encoding="utf-8"), results, BLOCKS)
     assert f"{first['checker']}, default, float64: {missed} (" in page
     assert f"{first['checker']}, default, float64: Dense generic 0" in page
-    line = next(line for line in readme(results).splitlines() if line.startswith(first["checker"]))
+    line = next(line for line in short_table(results).splitlines() if line.startswith(first["checker"]))
     assert f"{len(first['caught'])} of {len(first['caught']) + 1}" in line
     assert f"1 of {len(results['cells']['float64'])}" in line
 
@@ -234,5 +243,5 @@ def test_a_sample_from_end_to_end(tmp_path: Path) -> None:
     results = json.loads(record.read_text(encoding="utf-8"))
     assert {trial["checker"] for trial in results["trials"]} == set(CHECKERS)
     assert results["limits"][0]["never"] == []
-    assert filled(page.read_text(encoding="utf-8"), results) == page.read_text(encoding="utf-8")
+    assert filled(page.read_text(encoding="utf-8"), results, BLOCKS) == page.read_text(encoding="utf-8")
     assert RESULTS.read_bytes() == before
