@@ -45,6 +45,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(requires=["environment"], venv_backend="none")
+def sensitivity(session: nox.Session) -> None:
+    """Show planted faults to gradwitness, gradcheck and check_grads, and write docs/sensitivity.md (minutes)."""
+    session.env["OMP_NUM_THREADS"] = "1"  # what is timed is small: threads only wait for each other
+    run(session, "python", "-m", "benchmarks.sensitivity", *session.posargs)
+
+
+@nox.session(requires=["environment"], venv_backend="none")
 def types(session: nox.Session) -> None:
     """Check the types; arguments are mypy's."""
     run(session, "mypy", *session.posargs)
@@ -92,7 +99,7 @@ def build(session: nox.Session) -> None:
 
 @nox.session(reuse_venv=True, default=False)
 def environment(session: nox.Session) -> None:
-    """Make the environment that verify, tests, bench and types share, again when what it is made from changed."""
+    """Make the environment that most sessions share, again when what it is made from changed."""
     made_from = hashlib.sha256(CONSTRAINTS.read_bytes() + (ROOT / "pyproject.toml").read_bytes()).hexdigest()
     record = Path(session.virtualenv.location, "made-from.sha256")
     if record.is_file() and record.read_text() == made_from:
