@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from gradwitness import lowering
+from gradwitness.arithmetic import Sums
 from gradwitness.errors import UnsupportedError
 from gradwitness.graph import Graph
 from gradwitness.lowering import implement
@@ -52,14 +53,17 @@ class JaxBackend:
         composed=frozenset(COMPOSED),
         options=("jit",),
         native=True,
-        growth={
-            ("sum", "bfloat16"): 0.5,  # XLA on the CPU adds cotangents one by one, in 16 bits
-            ("sum", "float16"): 0.5,
-            ("conv2d", "bfloat16"): 0.5,
-            ("conv2d", "float16"): 0.5,
-            ("conv2d", "float32"): 1 / 3,
-            ("conv2d", "float64"): 1 / 3,
+        sums={
+            ("sum", "bfloat16"): Sums(0.5),  # XLA on the CPU adds cotangents one by one, in 16 bits
+            ("sum", "float16"): Sums(0.5),
+            ("conv2d", "bfloat16"): Sums(0.5),
+            ("conv2d", "float16"): Sums(0.5),
+            ("conv2d", "float32"): Sums(1 / 3),
+            ("conv2d", "float64"): Sums(1 / 3),
+            ("matmul", "float32"): Sums(0.5, free=24),  # in blocks, but not with a vector
+            ("matmul", "float64"): Sums(0.5, free=24),
         },
+        flushes=("float64", "float32", "bfloat16"),  # XLA on the CPU
     )
 
     def devices(self) -> list[str]:

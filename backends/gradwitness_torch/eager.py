@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from gradwitness import lowering
+from gradwitness.arithmetic import Sums
 from gradwitness.errors import UnsupportedError
 from gradwitness.graph import Graph
 from gradwitness.lowering import implement
@@ -32,7 +33,12 @@ class TorchBackend:
         requires=("torch",),
         install='pip install "gradwitness[torch]"',
         native=True,
-        growth={("conv2d", "float32"): 1 / 3, ("conv2d", "float64"): 1 / 3},  # oneDNN's gradients of weight and bias
+        sums={
+            ("conv2d", "float32"): Sums(1 / 3),  # oneDNN's gradients of weight and bias
+            ("conv2d", "float64"): Sums(1 / 3),
+            ("matmul", "float32"): Sums(0.5, free=24),  # term by term where the result is narrow
+            ("matmul", "float64"): Sums(0.5, free=24),
+        },
         composed=frozenset({"one_hot", "dropout"}),  # F.one_hot refuses labels out of range, F.dropout draws its mask
     )
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from gradwitness.arithmetic import Arithmetic, Sums
 from gradwitness.errors import UnknownName, UnsupportedError
 from gradwitness.graph import Graph
 from gradwitness.problem import Candidate, Problem
@@ -43,9 +44,9 @@ class Capabilities:
     compiles: preparing takes seconds per graph, so many small problems are bundled into one.
     interpreter: it also implements `Interpreter`.
     composed: ops that the framework has no function for, run as the composition that its users write.
-    growth: how its sums round, by op ("sum" for plain sums) and dtype: the exponent p with which k terms
-    leave an error of u k**p sqrt(sum of squares). 0, the default, is what independent roundings would
-    leave, 1/2 what adding one term after another does. The conformance suite measures it.
+    sums: how sums of many terms round, by op ("sum" for plain ones) and dtype, where they leave more than one rounding
+    of each product and of the result. flushes: dtypes in which subnormal numbers become zero. The conformance suite
+    measures both.
     native: it runs losses in the framework's own arrays, and gradients written by hand.
     options: names of what `Candidate.options` may hold.
     """
@@ -57,13 +58,14 @@ class Capabilities:
     compiles: bool = False
     interpreter: bool = False
     composed: frozenset[str] = frozenset()
-    growth: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    sums: Mapping[tuple[str, str], Sums] = field(default_factory=dict)
+    flushes: tuple[str, ...] = ()
     native: bool = False
     options: tuple[str, ...] = ()
 
-    def growth_in(self, dtype: str) -> dict[str, float]:
-        """`growth` in one dtype, by op."""
-        return {op: p for (op, d), p in self.growth.items() if d == dtype}
+    def arithmetic(self, dtype: str) -> Arithmetic:
+        """How it rounds in one dtype."""
+        return Arithmetic(frozenset((op, s) for (op, d), s in self.sums.items() if d == dtype), dtype in self.flushes)
 
 
 class Prepared(Protocol):

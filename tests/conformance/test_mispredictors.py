@@ -124,7 +124,16 @@ def verified(case: str) -> Report:
     return verify_problems([(make(), backends)], Settings(dtypes=(dtype,), reference=reference))
 
 
+AT_THE_END_OF_THE_DTYPE = {"subnormal gradients": {"jax"}, "underflow in float16": {"torch", "jax"}}
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_a_right_gradient_raises_no_alarm(case: str) -> None:
+def test_a_right_gradient_raises_no_alarm_and_a_wrong_one_would(case: str) -> None:
     report = verified(case)
-    assert not [r for r in report.rows if r.verdict not in (Verdict.AGREE, Verdict.INCONCLUSIVE)], repr(report)
+    for row in report.rows:
+        if row.backend in AT_THE_END_OF_THE_DTYPE.get(case, ()) and row.verdict is Verdict.INCONCLUSIVE:
+            continue  # where the dtype ends, nothing is left to tell
+        assert row.verdict is Verdict.AGREE, repr(report)
+        assert row.limit is not None
+        assert row.reference is not None
+        assert row.limit < 0.1 * row.reference, "an error of a tenth would be seen"

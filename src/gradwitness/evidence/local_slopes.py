@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gradwitness.arithmetic import Arithmetic
 from gradwitness.evidence.kinks import (
     KEPT,
     Choice,
@@ -24,7 +25,7 @@ from gradwitness.evidence.kinks import (
     projected,
     substitute,
 )
-from gradwitness.evidence.noise_floor import NO_GROWTH, Growth, TensorFloor, operand_spreads, spread
+from gradwitness.evidence.noise_floor import ONE_ROUNDING, TensorFloor, operand_spreads, spread
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.reference import Exact, exactly
 from gradwitness.graph import Graph, Node
@@ -87,9 +88,9 @@ class LocalSlopes:
             self._gradients[key] = self._evaluate(choice)
         return self._gradients[key]
 
-    def floors(self, choice: Choice, growth: Growth) -> dict[str, TensorFloor]:
+    def floors(self, choice: Choice, arithmetic: Arithmetic) -> dict[str, TensorFloor]:
         """What rounding explains of it: units at a kink keep these slopes, however they are perturbed."""
-        key = (*_key(choice), *sorted(growth.items()))
+        key = (_key(choice), arithmetic)
         if key not in self._floors:
             found = spread(
                 self.interpreter,
@@ -98,7 +99,7 @@ class LocalSlopes:
                 self.wrt,
                 self.dtype,
                 seed=self.seed,
-                growth=growth,
+                arithmetic=arithmetic,
                 on_cotangent=substitute(self.kinked, choice),
             )
             zeros = {path: TensorFloor(0.0, np.zeros(self.leaves[path].shape)) for path in self.wrt}
@@ -121,19 +122,19 @@ class LocalSlopes:
         """Whether this leaf's gradient depends on the choice of slopes by more than rounding may explain."""
         if not self.kinked:
             return False
-        moved, floor = self.influence[path], self.floors(self.start, NO_GROWTH)[path]
+        moved, floor = self.influence[path], self.floors(self.start, ONE_ROUNDING)[path]
         return norm(moved) > MATTERS * floor.norm or bool(np.any(moved > MATTERS * floor.elements))
 
     def base(self, path: str, reference: Exact) -> Exact:
         """This leaf's gradient at the vocabulary's own slopes: the reference if it takes them, else in float64."""
-        own, floor = self.gradient(self.start)[path], self.floors(self.start, NO_GROWTH)[path]
+        own, floor = self.gradient(self.start)[path], self.floors(self.start, ONE_ROUNDING)[path]
         is_own = np.all(np.abs(reference.error_of(own)) <= MATTERS * floor.elements)
         return reference if is_own else exactly(own)
 
     def moving(self, path: str) -> list[Kinked]:
         """Those of the kinks that this leaf's gradient depends on."""
         rng, start = np.random.default_rng([*self.seed, 2]), self.gradient(self.start)[path]
-        floor = self.floors(self.start, NO_GROWTH)[path]
+        floor = self.floors(self.start, ONE_ROUNDING)[path]
         found = []
         for number, k in enumerate(self.kinked):
             choice = (*self.start[:number], drawn(k, rng), *self.start[number + 1 :])

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from gradwitness.arithmetic import Arithmetic, Sums
 from gradwitness.dtypes import find_dtype
 from gradwitness.evidence.norms import norm, rms
 from gradwitness.graph import Graph, Node
@@ -35,9 +35,8 @@ __all__ = [
 ]
 
 Array = np.ndarray[Any, Any]
-Growth = Mapping[str, float]
 OnCotangent = Callable[[Node, Any, Any, Sequence[Any]], Sequence[Any]]
-NO_GROWTH: Growth = MappingProxyType({})
+ONE_ROUNDING = Arithmetic()
 RUNS = 16  # independent perturbed runs: the degrees of freedom of every spread
 SHRINKAGE = 4  # a row's mean square counts for as much as this many runs of each of its elements
 AMPLIFICATION = 2.0**20  # at u itself float64 would round the perturbation away
@@ -78,14 +77,14 @@ def noise_floor(
     dtype: str,
     *,
     seed: Sequence[int],
-    growth: Growth = NO_GROWTH,
+    arithmetic: Arithmetic = ONE_ROUNDING,
     runs: int = RUNS,
 ) -> NoiseFloor:
     """The spread of loss and gradients when every node of `graph.decomposed()` rounds as in `dtype`.
 
-    growth: how sums round in this dtype, by op (`Capabilities.growth_in`).
+    arithmetic: how sums round in this dtype, by op (`Capabilities.arithmetic`).
     """
-    return spread(interpreter, graph.decomposed(), leaves, wrt, dtype, seed=seed, growth=growth, runs=runs)
+    return spread(interpreter, graph.decomposed(), leaves, wrt, dtype, seed=seed, arithmetic=arithmetic, runs=runs)
 
 
 def spread(
@@ -96,7 +95,7 @@ def spread(
     dtype: str,
     *,
     seed: Sequence[int],
-    growth: Growth = NO_GROWTH,
+    arithmetic: Arithmetic = ONE_ROUNDING,
     runs: int = RUNS,
     on_cotangent: OnCotangent | None = None,
 ) -> NoiseFloor:
@@ -106,7 +105,7 @@ def spread(
     values: list[float] = []
     deviations: dict[str, list[Array]] = {path: [] for path in gradients}
     for run in range(runs):
-        rounding = _Perturbation(dtype, growth, np.random.default_rng([*seed, run]))
+        rounding = _Perturbation(dtype, arithmetic, np.random.default_rng([*seed, run]))
         tape = interpreter.forward(graph, leaves, on_value=rounding.on_value)
         values.append(interpreter.loss(tape) - loss)
         for path, g in interpreter.backward(tape, wrt, on_cotangent=_then(on_cotangent, rounding)).items():
@@ -149,9 +148,9 @@ def operand_spreads(
         return given
 
     exact = operands(lambda node, step: step.output)
-    squares = {key: [0.0] * len(given) for key, given in exact.items()}
+    squares: dict[int, list[Any]] = {key: [0.0] * len(given) for key, given in exact.items()}
     for run in range(runs):
-        rounding = _Perturbation(dtype, NO_GROWTH, np.random.default_rng([*seed, run]))
+        rounding = _Perturbation(dtype, ONE_ROUNDING, np.random.default_rng([*seed, run]))
         for key, given in operands(rounding.on_value).items():
             moved = zip(squares[key], given, exact[key], strict=True)
             squares[key] = [total + np.square(_moved(np.asarray(x), true)) for total, x, true in moved]
@@ -166,7 +165,7 @@ def value_floor(
     dtype: str,
     *,
     seed: Sequence[int],
-    growth: Growth = NO_GROWTH,
+    arithmetic: Arithmetic = ONE_ROUNDING,
     runs: int = RUNS,
 ) -> float:
     """The spread of the loss alone: forward passes only."""
@@ -174,7 +173,7 @@ def value_floor(
     loss = interpreter.loss(interpreter.forward(elementary, leaves))
     values = []
     for run in range(runs):
-        rounding = _Perturbation(dtype, growth, np.random.default_rng([*seed, run]))
+        rounding = _Perturbation(dtype, arithmetic, np.random.default_rng([*seed, run]))
         values.append(interpreter.loss(interpreter.forward(elementary, leaves, on_value=rounding.on_value)) - loss)
     return float(rms(np.array(values))) / _amplification(dtype)
 
@@ -200,39 +199,41 @@ def _amplification(dtype: str) -> float:
 class _Perturbation:
     """One run's rounding errors: Gaussian, with the standard deviation that `Rounding` names for each op."""
 
-    def __init__(self, dtype: str, growth: Growth, rng: np.random.Generator) -> None:
+    def __init__(self, dtype: str, arithmetic: Arithmetic, rng: np.random.Generator) -> None:
         self.amplification = _amplification(dtype)
         found = find_dtype(dtype)
         self.roundoff = found.unit_roundoff * self.amplification
-        self.tiny = found.smallest_subnormal
-        self.growth = growth
+        self.tiny = found.smallest_normal if arithmetic.flushes else found.smallest_subnormal
+        self.arithmetic = arithmetic
         self.rng = rng
 
     def on_value(self, node: Node, step: Any) -> Any:
         kind = _rounding(node).value
         if kind == "exact":
             return step.output
-        moment = None
-        if kind != "rounded":
-            moment = step.with_operands([_square(o) for o in step.operands]).output
-            if p := self._exponent(node, kind):
-                moment = moment * _power(step.with_operands([_one(o) for o in step.operands]).output, p)
-        return self._perturb(step.output, moment)
+        if kind == "rounded":
+            return self._perturb(step.output)
+        moment = step.with_operands([_square(o) for o in step.operands]).output
+        growth: Any = 1.0
+        if sums := self._sums(node, kind):
+            growth = sums.growth(step.with_operands([_one(o) for o in step.operands]).output)
+        return self._perturb(step.output, moment, growth)
 
     def on_cotangent(self, node: Node, step: Any, cotangent: Any, sent: Sequence[Any]) -> Sequence[Any]:
         kind = _rounding(node).cotangent
         if kind == "exact":
             return sent
-        moments: Sequence[Any] = [None] * len(sent)
-        if kind != "rounded":
-            moments = self._pulled(step, _square, cotangent)
-            if p := self._exponent(node, kind):
-                counts = self._pulled(step, _one, cotangent)
-                moments = [None if m is None else m * _power(k, p) for m, k in zip(moments, counts, strict=True)]
-        return [None if s is None else self._perturb(s, m) for s, m in zip(sent, moments, strict=True)]
+        if kind == "rounded":
+            return [None if s is None else self._perturb(s) for s in sent]
+        moments = self._pulled(step, _square, cotangent)
+        growths: Sequence[Any] = [1.0] * len(sent)
+        if sums := self._sums(node, kind):
+            growths = [None if k is None else sums.growth(k) for k in self._pulled(step, _one, cotangent)]
+        parts = zip(sent, moments, growths, strict=True)
+        return [None if s is None else self._perturb(s, m, c) for s, m, c in parts]
 
-    def _exponent(self, node: Node, kind: str) -> float:
-        return self.growth.get("sum" if kind == "sum" else node.op, 0.0)
+    def _sums(self, node: Node, kind: str) -> Sums | None:
+        return self.arithmetic.sums_of("sum" if kind == "sum" else node.op)
 
     def _pulled(self, step: Any, change: Callable[[Any], Any], cotangent: Any) -> Sequence[Any]:
         """The op's own vjp with operands and cotangent squared, or replaced by ones."""
@@ -241,8 +242,9 @@ class _Perturbation:
         pulled: Sequence[Any] = changed.pull(change(cotangent))
         return pulled
 
-    def _perturb(self, x: Any, moment: Any) -> Any:
-        size = np.abs(x) if moment is None else np.sqrt(x * x + np.abs(moment))  # negative only from a wrong vjp
+    def _perturb(self, x: Any, moment: Any = None, growth: Any = 1.0) -> Any:
+        # a moment is negative only by a wrong vjp
+        size = np.abs(x) if moment is None else growth * np.sqrt(x * x + np.abs(moment))
         # what is 0 without any rounding (a sum of zeros, a masked value) is 0 in every format
         deviation = self.roundoff * size + np.where(size > 0, self.tiny, 0.0)
         # an infinity, as of a mask, is exact
@@ -258,11 +260,6 @@ def _moved(x: Array, true: Array) -> Array:
     """How far a value has moved; an infinity, as of a mask, stays."""
     with np.errstate(invalid="ignore"):
         return np.where(np.isinf(true), 0.0, x - true)
-
-
-def _power(terms: Any, p: float) -> Any:
-    """What k terms summed naively add to the variance of their independent roundings: k**2p."""
-    return np.maximum(terms, 1.0) ** (2 * p)
 
 
 def _is_float(x: Any) -> bool:

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from gradwitness.arithmetic import Arithmetic
 from gradwitness.dtypes import find_dtype
 from gradwitness.evidence.beside import beside_kinks
 from gradwitness.evidence.effort import affordable_reference, reference_seconds
 from gradwitness.evidence.finite_difference import Differences, Differencing
 from gradwitness.evidence.local_slopes import LocalSlopes, local_slopes
 from gradwitness.evidence.neighbours import draw_neighbours
-from gradwitness.evidence.noise_floor import Growth, TensorFloor, noise_floor, value_floor
+from gradwitness.evidence.noise_floor import TensorFloor, noise_floor, value_floor
 from gradwitness.evidence.reference import Exact, exactly
 from gradwitness.problem import Problem
 from gradwitness.protocol import Interpreter
@@ -41,7 +42,7 @@ class Testimony:
     256 bits if `extended`, else in float64. refused: the leaves without a gradient in 256 bits, each with the reason;
     it is one in float64. refuted: those of which differences in 256 bits say that it is wrong, or that this is a
     kink. own: the floors of those in float64, in `dtype`; floors_of: those of a candidate
-    whose sums round with this growth (`Capabilities.growth_in`). slopes: the units at kinks, if any. kinked: the
+    whose sums round with this arithmetic (`Capabilities.arithmetic`). slopes: the units at kinks, if any. kinked: the
     leaves whose gradient depends on the slopes chosen there, each with what speaks against the rules beside the kink
     ("" if nothing does); their `gradients` take the vocabulary's own slopes. differencing: takes further differences.
     """
@@ -57,18 +58,18 @@ class Testimony:
     own: Floors
     differences: dict[str, Differences]
     reached: frozenset[str]
-    floors_of: Callable[[Growth], Floors]
+    floors_of: Callable[[Arithmetic], Floors]
     slopes: LocalSlopes
     kinked: Mapping[str, str]
     differencing: Differencing
 
 
 def testimony(
-    interpreter: Interpreter, problem: Problem, dtype: str, *, growth: Growth, seed: int, seconds: float
+    interpreter: Interpreter, problem: Problem, dtype: str, *, arithmetic: Arithmetic, seed: int, seconds: float
 ) -> Testimony:
     """Gather it: the gradient, perturbed runs for the floors, and finite differences.
 
-    growth: how the interpreter's own float64 sums round. seconds: what a gradient in 256 bits may take; 0 to do
+    arithmetic: how the interpreter's own float64 sums round. seconds: what a gradient in 256 bits may take; 0 to do
     without.
     """
     problem = problem.rounded(dtype)
@@ -84,16 +85,16 @@ def testimony(
 
     def is_usable(neighbour: Mapping[str, Array]) -> bool:
         leaves = {**problem.leaves, **neighbour}
-        floor = value_floor(interpreter, graph, leaves, dtype, seed=(seed, 3), growth=growth)
+        floor = value_floor(interpreter, graph, leaves, dtype, seed=(seed, 3), arithmetic=arithmetic)
         return bool(np.isfinite(_loss_at(interpreter, problem, neighbour)) and np.isfinite(floor))
 
     neighbours = draw_neighbours(problem.primals, is_usable, dtype, seed=(seed, 4))
-    found_floors = cache(lambda rows: _floors(interpreter, problem, neighbours, dtype, dict(rows), seed))
 
-    def floors_of(growth: Growth) -> Floors:
-        return found_floors(frozenset(growth.items()))
+    @cache
+    def floors_of(arithmetic: Arithmetic) -> Floors:
+        return _floors(interpreter, problem, neighbours, dtype, arithmetic, seed)
 
-    own = floors_of(growth)
+    own = floors_of(arithmetic)
 
     def loss_of(path: str, moved: Array) -> float:
         if path not in graph.leaves:
@@ -133,13 +134,13 @@ def _floors(
     problem: Problem,
     neighbours: Sequence[Mapping[str, Array]],
     dtype: str,
-    growth: Growth,
+    arithmetic: Arithmetic,
     seed: int,
 ) -> Floors:
     graph, wrt = problem.graph, problem.differentiated
-    here = noise_floor(interpreter, graph, problem.leaves, wrt, dtype, seed=(seed, 1), growth=growth)
+    here = noise_floor(interpreter, graph, problem.leaves, wrt, dtype, seed=(seed, 1), arithmetic=arithmetic)
     nearby = [
-        value_floor(interpreter, graph, {**problem.leaves, **n}, dtype, seed=(seed, 3), growth=growth)
+        value_floor(interpreter, graph, {**problem.leaves, **n}, dtype, seed=(seed, 3), arithmetic=arithmetic)
         for n in neighbours
     ]
     unreached = {  # leaves that no path connects with the loss

@@ -16,7 +16,8 @@ def _trailing(x: Value, weight: Value) -> tuple[int, ...]:
 
 def _layer_norm(x: Value, weight: Value, bias: Value, *, eps: float) -> Value:
     axes = _trailing(x, weight)
-    centred = x - mean(x, axis=axes, keepdims=True)
+    # Times 1, which rounds as the products with x itself in torch's vjp do, where x is far from its mean.
+    centred = x * 1.0 - mean(x, axis=axes, keepdims=True)
     variance = mean(centred * centred, axis=axes, keepdims=True)
     return centred / sqrt(variance + eps) * weight + bias
 

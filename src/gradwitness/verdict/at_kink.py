@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from gradwitness.arithmetic import Arithmetic
 from gradwitness.evidence.finite_difference import Differencing
 from gradwitness.evidence.kinks import Choice, Kinked
 from gradwitness.evidence.local_slopes import Fit, LocalSlopes
-from gradwitness.evidence.noise_floor import Growth, TensorFloor
+from gradwitness.evidence.noise_floor import TensorFloor
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.reference import Exact
 from gradwitness.verdict.reach import floors, node_reach, over
@@ -30,7 +31,7 @@ LOOKED_AT = 8  # elements whose one-sided derivatives are taken
 
 @dataclass(frozen=True)
 class AtKink:
-    """One leaf's gradient among those that slopes can give, for a candidate whose sums round with this growth.
+    """One leaf's gradient among those that slopes can give, for a candidate whose sums round with this arithmetic.
 
     base: the gradient at the vocabulary's own slopes.
     """
@@ -38,7 +39,7 @@ class AtKink:
     slopes: LocalSlopes
     path: str
     base: Exact
-    growth: Growth
+    arithmetic: Arithmetic
     differencing: Differencing
     _sides: dict[int, tuple[float, float, float]] = field(default_factory=dict)
 
@@ -58,7 +59,7 @@ class AtKink:
         return error
 
     def floor(self, choice: Choice) -> TensorFloor:
-        return self.slopes.floors(choice, self.growth)[self.path]
+        return self.slopes.floors(choice, self.arithmetic)[self.path]
 
     def ratio(self, gradient: Array, choice: Choice) -> tuple[float, Array]:
         """(error / floor over its threshold, the larger of by norm and by element; the latter by element)."""

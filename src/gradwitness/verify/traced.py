@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from gradwitness import registry
-from gradwitness.evidence.noise_floor import Growth
+from gradwitness.arithmetic import Arithmetic
 from gradwitness.evidence.norms import norm, typical
 from gradwitness.evidence.testimony import Floors, Testimony, testimony
 from gradwitness.problem import Candidate, Problem
@@ -22,9 +22,9 @@ __all__ = ["gather", "traced"]
 def gather(problem: Problem, dtype: str, settings: Settings) -> Testimony:
     """All that is known of the problem's gradient where `dtype` can hold the point."""
     interpreter = registry.interpreter()
-    growth = interpreter.capabilities.growth_in("float64")
+    arithmetic = interpreter.capabilities.arithmetic("float64")
     seconds = settings.reference_seconds if settings.reference == "extended" else 0.0
-    return testimony(interpreter, problem, dtype, growth=growth, seed=settings.seed, seconds=seconds)
+    return testimony(interpreter, problem, dtype, arithmetic=arithmetic, seed=settings.seed, seconds=seconds)
 
 
 def traced(
@@ -57,13 +57,13 @@ def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settin
         tried = trial(prepared, known.problem.primals, known.neighbours, known.dtype)
     lowered = candidate.loss is None and not candidate.is_written_by_hand
     is_referee = not known.extended and backend.capabilities.interpreter and known.dtype == "float64" and lowered
-    floors = known.floors_of(backend.capabilities.growth_in(known.dtype))
+    floors = known.floors_of(backend.capabilities.arithmetic(known.dtype))
     about_all = {
         "textbook": textbook(tried.gradients, known.problem, known.differences),
         "referee": is_referee,
         "setup_seconds": prepared.setup_seconds,
     }
-    judgements = _judgements(tried, known, floors, backend.capabilities.growth_in(known.dtype), is_referee)
+    judgements = _judgements(tried, known, floors, backend.capabilities.arithmetic(known.dtype), is_referee)
     rows = [
         judged_row(blank, path, known.gradients[path].high, j, refused=known.refused.get(path), **about_all)
         for path, j in judgements.items()
@@ -72,12 +72,12 @@ def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settin
 
 
 def _judgements(
-    tried: Trial, known: Testimony, floors: Floors, growth: Growth, is_referee: bool
+    tried: Trial, known: Testimony, floors: Floors, arithmetic: Arithmetic, is_referee: bool
 ) -> dict[str, Judgement]:
     different = judge_loss(tried.losses, known.losses, floors.losses)
     found = {}
     for path in known.gradients:
-        judgement = judge(tried.gradients.get(path), _evidence(path, known, floors, growth), is_referee=is_referee)
+        judgement = judge(tried.gradients.get(path), _evidence(path, known, floors, arithmetic), is_referee=is_referee)
         if tried.unsteady.get(path):
             judgement = judgement.instead(Verdict.NONDETERMINISTIC, tried.unsteady[path])
         elif different.verdict:
@@ -86,7 +86,7 @@ def _judgements(
     return found
 
 
-def _evidence(path: str, known: Testimony, floors: Floors, growth: Growth) -> TensorEvidence:
+def _evidence(path: str, known: Testimony, floors: Floors, arithmetic: Arithmetic) -> TensorEvidence:
     primals = known.problem.primals
     scale = max(norm(g.high) * typical(primals[leaf]) for leaf, g in known.gradients.items())
     return TensorEvidence(
@@ -98,18 +98,18 @@ def _evidence(path: str, known: Testimony, floors: Floors, growth: Growth) -> Te
         path in known.reached,
         typical(primals[path]),
         scale,
-        _kink(path, known, growth),
+        _kink(path, known, arithmetic),
     )
 
 
-def _kink(path: str, known: Testimony, growth: Growth) -> AtKink | None:
+def _kink(path: str, known: Testimony, arithmetic: Arithmetic) -> AtKink | None:
     """The units at kinks; those within rounding of one only where they are few enough to be tried one by one."""
     slopes = known.slopes
     if not slopes.can_fit(known.gradients[path].high.size):
         slopes = slopes.only_exact
     if not slopes.kinked:
         return None
-    return AtKink(slopes, path, known.gradients[path], growth, known.differencing)
+    return AtKink(slopes, path, known.gradients[path], arithmetic, known.differencing)
 
 
 def _standing(path: str, known: Testimony) -> Standing:

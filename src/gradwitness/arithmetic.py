@@ -1,0 +1,40 @@
+"""How a library rounds in one dtype, where that is more than one rounding of each result."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Arithmetic", "Sums"]
+
+
+@dataclass(frozen=True)
+class Sums:
+    """How sums of many terms round.
+
+    k terms leave an error of u c(k) sqrt(y^2 + sum of squares), with y the sum and c(k) = (k / free)^power, at least 1
+    and at most `most`. Adding one term after another has a power of 1/2, for terms that cancel and for those that
+    do not; in pairs, or in a wider dtype, c stays 1.
+    """
+
+    power: float
+    free: float = 1.0
+    most: float = math.inf
+
+    def growth(self, terms: Any) -> Any:
+        """c(k)."""
+        return np.clip((np.maximum(terms, 1.0) / self.free) ** self.power, 1.0, self.most)
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """sums: those that grow, by op ("sum" for plain sums). flushes: subnormal numbers become zero."""
+
+    sums: frozenset[tuple[str, Sums]] = frozenset()
+    flushes: bool = False
+
+    def sums_of(self, op: str) -> Sums | None:
+        return dict(self.sums).get(op)
