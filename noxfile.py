@@ -105,7 +105,7 @@ def environment(session: nox.Session) -> None:
     if record.is_file() and record.read_text() == made_from:
         return
     session.log("Installing torch and jax, once: 1.5 GB, some minutes on a slow line.")
-    install(session, "--editable", ".[torch,jax]", *group("test"), *group("types"))
+    install(session, "--editable", ".[torch,jax]", *group("test"), *group("figures"), *group("types"))
     record.write_text(made_from)
 
 
