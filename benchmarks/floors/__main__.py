@@ -62,7 +62,8 @@ def run(record: dict[str, Any]) -> str:
 def distribution(record: dict[str, Any]) -> str:
     headers = ("dtype", "backend", "elements", "gradients", "below 0.1", "0.1 to 1", "1 to 10", "largest", "use")
     body: list[list[Any]] = []
-    for histogram in map(Histogram.of_json, record["histograms"]):
+    histograms = [Histogram.of_json(given) for given in record["histograms"]]
+    for histogram in sorted(histograms, key=lambda h: (DTYPES.index(h.dtype), h.backend, not h.large)):
         shares = [histogram.share(low, high) for low, high in ((1e-30, 0.1), (0.1, 1), (1, 10))]
         total = sum(histogram.counts.values()) + histogram.exact
         shares[0] += histogram.exact / max(total, 1)
@@ -77,7 +78,7 @@ def distribution(record: dict[str, Any]) -> str:
                 f"{histogram.use:.2f}",
             ]
         )
-    return tabulate(sorted(body, key=lambda row: (DTYPES.index(row[0]), row[1], row[2])), headers, tablefmt="simple")
+    return tabulate(body, headers, tablefmt="simple")
 
 
 def drawn(record: dict[str, Any], file: Path) -> None:
