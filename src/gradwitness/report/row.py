@@ -39,6 +39,7 @@ class Row:
     fd_error: float | None = None
     fd_bound: float | None = None
     limit: float | None = None
+    limit_element: float | None = None
     left: float | None = None
     right: float | None = None
     textbook: float | None = None

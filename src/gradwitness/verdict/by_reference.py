@@ -71,7 +71,7 @@ def judge(gradient: Array | None, evidence: TensorEvidence, *, is_referee: bool 
         return judge_at_kink(gradient, evidence.kink, _is_zero(evidence))
     if not (np.isfinite(floor.norm) and np.all(np.isfinite(floor.elements))):
         return Judgement(Verdict.INCONCLUSIVE, "rounding in this dtype can make the gradient overflow here")
-    figures: dict[str, Any] = {"floor": floor.norm, "limit": _limit(evidence)}
+    figures: dict[str, Any] = {"floor": floor.norm, "limit": _limit(evidence), "limit_element": _coarsest(evidence)}
     if evidence.differences.probes:
         fd_error, fd_bound = worst(evidence.differences, gradient, floor, node_reach(floor))
         figures |= {"fd_error": fd_error, "fd_bound": fd_bound}
@@ -181,6 +181,11 @@ def _is_zero(evidence: TensorEvidence) -> bool:
 
 def _limit(evidence: TensorEvidence) -> float:
     return node_reach(evidence.floor).norm * evidence.floor.norm
+
+
+def _coarsest(evidence: TensorEvidence) -> float:
+    """The detection limit of the element that rounds most."""
+    return node_reach(evidence.floor).element * float(np.max(evidence.floor.elements, initial=0.0))
 
 
 def _narrowing(dtype: str) -> float:

@@ -51,6 +51,7 @@ class Judgement:
     fd_error: float | None = None
     fd_bound: float | None = None
     limit: float | None = None
+    limit_element: float | None = None
     worst: float | None = None
     ulps: float | None = None
     left: float | None = None

@@ -16,7 +16,7 @@ from gradwitness.verdict import AtKink, Judgement, Standing, TensorEvidence, Ver
 from gradwitness.verify.settings import Settings
 from gradwitness.verify.trial import Trial, attempt, judged_row, prepare, textbook, trial
 
-__all__ = ["gather", "traced"]
+__all__ = ["evidence_on", "gather", "traced"]
 
 
 def gather(problem: Problem, dtype: str, settings: Settings) -> Testimony:
@@ -77,7 +77,9 @@ def _judgements(
     different = judge_loss(tried.losses, known.losses, floors.losses)
     found = {}
     for path in known.gradients:
-        judgement = judge(tried.gradients.get(path), _evidence(path, known, floors, arithmetic), is_referee=is_referee)
+        judgement = judge(
+            tried.gradients.get(path), evidence_on(path, known, floors, arithmetic), is_referee=is_referee
+        )
         if tried.unsteady.get(path):
             judgement = judgement.instead(Verdict.NONDETERMINISTIC, tried.unsteady[path])
         elif different.verdict:
@@ -86,7 +88,8 @@ def _judgements(
     return found
 
 
-def _evidence(path: str, known: Testimony, floors: Floors, arithmetic: Arithmetic) -> TensorEvidence:
+def evidence_on(path: str, known: Testimony, floors: Floors, arithmetic: Arithmetic) -> TensorEvidence:
+    """What is known about one leaf's gradient, for a candidate that rounds like this."""
     primals = known.problem.primals
     scale = max(norm(g.high) * typical(primals[leaf]) for leaf, g in known.gradients.items())
     return TensorEvidence(

@@ -123,6 +123,7 @@ def judged_row(blank: Row, path: str, reference: Array, judgement: Judgement, **
         fd_error=judgement.fd_error,
         fd_bound=judgement.fd_bound,
         limit=judgement.limit,
+        limit_element=judgement.limit_element,
         left=judgement.left,
         right=judgement.right,
         **more,

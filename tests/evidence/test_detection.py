@@ -1,0 +1,76 @@
+"""What is always caught on the zoo, at its own sizes, wherever a gradient exceeds its detection limit."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from gradwitness.arithmetic import Arithmetic
+from gradwitness.networks import NETWORKS, network
+from gradwitness.verdict import TensorEvidence, Verdict, judge
+from gradwitness.verdict.reach import node_reach
+from gradwitness.verify import Settings
+from gradwitness.verify.traced import evidence_on, gather
+
+EVERYWHERE = {"float64": 1e-11, "float32": 1e-4}  # an error of every coordinate
+SIZEABLE = 1e-6  # of the tensor's largest element
+FINE = 1e-2  # of an element: its detection limit
+
+
+@cache
+def evidence(name: str, dtype: str) -> dict[str, TensorEvidence]:
+    """Of each gradient that exceeds its limit; others are zero by structure, or said to be inconclusive."""
+    known = gather(network(name), dtype, Settings(dtypes=(dtype,)))
+    floors = known.floors_of(Arithmetic())
+    found = {path: evidence_on(path, known, floors, Arithmetic()) for path in known.gradients}
+    return {path: e for path, e in found.items() if np.linalg.norm(e.reference.high) > limit_by_norm(e)}
+
+
+def limit_by_norm(e: TensorEvidence) -> float:
+    return node_reach(e.floor).norm * e.floor.norm
+
+
+def limits_by_element(e: TensorEvidence) -> np.ndarray:
+    limits: np.ndarray = node_reach(e.floor).element * e.floor.elements
+    return limits
+
+
+@pytest.mark.parametrize("dtype", EVERYWHERE)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_error_of_every_coordinate_is_caught(name: str, dtype: str) -> None:
+    for path, e in evidence(name, dtype).items():
+        assert judge(e.reference.high, e).verdict is Verdict.AGREE, path
+        assert judge(e.reference.high * (1 + EVERYWHERE[dtype]), e).verdict is Verdict.DISAGREE, path
+
+
+@pytest.mark.parametrize("dtype", EVERYWHERE)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_any_one_coordinate_off_by_twice_its_limit_is_caught(name: str, dtype: str) -> None:
+    for path, e in evidence(name, dtype).items():
+        for index, limit in enumerate(limits_by_element(e).reshape(-1)):
+            wrong = e.reference.high.copy()
+            wrong.flat[index] += 2 * limit or np.finfo(float).tiny  # what nothing rounds has a limit of 0
+            assert judge(wrong, e).verdict is Verdict.DISAGREE, (path, index)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_zeros_nan_and_a_tiny_gradient_off_by_a_factor(name: str) -> None:
+    for path, e in evidence(name, "float32").items():
+        g = e.reference.high
+        assert judge(np.zeros(g.shape), e).verdict is Verdict.DISAGREE, path
+        assert judge(np.where(g == g.flat[0], np.nan, g), e).verdict is Verdict.NONFINITE, path
+        assert judge(2 * g, e).verdict is Verdict.DISAGREE, path
+
+
+def test_nearly_every_sizeable_coordinate_has_a_limit_below_a_hundredth_of_it() -> None:
+    fine = total = 0
+    for name in NETWORKS:
+        for e in evidence(name, "float32").values():
+            size = np.abs(e.reference.high)
+            sizeable = size > SIZEABLE * np.max(size)
+            fine += int(np.count_nonzero(limits_by_element(e)[sizeable] < FINE * size[sizeable]))
+            total += int(np.count_nonzero(sizeable))
+    assert total > 11_000
+    assert fine >= 0.99 * total
