@@ -39,7 +39,8 @@ class Judgement:
     an element, and in units in the last place of its true value. ratio: the larger of
     error / floor over its threshold, by norm and by element (at most 1 agrees). fd_error, fd_bound:
     distance from the numerical derivative at the worst probe, and what it may be. limit: the
-    smallest error by norm that would have been caught. left, right: at a kink, the one-sided derivatives of the loss
+    smallest error by norm that would have been caught; limit_element: one of a single element that would have been,
+    whichever it is. left, right: at a kink, the one-sided derivatives of the loss
     by the element that the message names. doubted: the referee may as well be the one at fault.
     """
 
