@@ -1,6 +1,5 @@
 """From evidence to a named verdict: `judge` where there is a reference, `judge_black_box` where there is none."""
 
-from gradwitness.verdict.at_kink import AtKink
 from gradwitness.verdict.black_box import (
     BlackBoxEvidence,
     compare,
@@ -17,7 +16,6 @@ from gradwitness.verdict.verdicts import ACCEPTED, Judgement, Verdict
 __all__ = [
     "ACCEPTED",
     "JITTER_REACH",
-    "AtKink",
     "BlackBoxEvidence",
     "Judgement",
     "LossJudgement",

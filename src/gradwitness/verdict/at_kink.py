@@ -23,7 +23,7 @@ from gradwitness.evidence.reference import Exact
 from gradwitness.verdict.reach import floors, node_reach, over
 from gradwitness.verdict.verdicts import Judgement, Verdict
 
-__all__ = ["AtKink", "judge_at_kink"]
+__all__ = ["AtKink"]
 
 Array = np.ndarray[Any, Any]
 LOOKED_AT = 8  # elements whose one-sided derivatives are taken
@@ -74,13 +74,12 @@ class AtKink:
             self._sides[index] = self.differencing.one_sided(self.path, index)
         return self._sides[index]
 
-
-def judge_at_kink(gradient: Array, kink: AtKink, is_zero: bool) -> Judgement:
-    """The verdict where the gradient depends on slopes at a kink. is_zero: it is zero by structure."""
-    ratio, _ = kink.ratio(gradient, kink.start)
-    if ratio <= 1:
-        return _judge_explained(gradient, kink, kink.start, is_zero)
-    return _explained(gradient, kink) or _judge_unexplained(gradient, kink)
+    def judge(self, gradient: Array, *, is_zero: bool) -> Judgement:
+        """The verdict where the gradient depends on slopes at a kink. is_zero: it is zero by structure."""
+        ratio, _ = self.ratio(gradient, self.start)
+        if ratio <= 1:
+            return _judge_explained(gradient, self, self.start, is_zero)
+        return _explained(gradient, self) or _judge_unexplained(gradient, self)
 
 
 def _explained(gradient: Array, kink: AtKink) -> Judgement | None:

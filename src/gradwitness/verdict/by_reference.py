@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,10 +17,12 @@ from gradwitness.evidence.finite_difference import Differences
 from gradwitness.evidence.noise_floor import TensorFloor
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.reference import Exact
-from gradwitness.verdict.at_kink import AtKink, judge_at_kink
 from gradwitness.verdict.by_differences import against_differences, coarse, confirm_zero, slack, widest, worst
 from gradwitness.verdict.reach import floors, node_reach, over
 from gradwitness.verdict.verdicts import ACCEPTED, Judgement, Verdict, defect
+
+if TYPE_CHECKING:  # most gradients are nowhere near a kink
+    from gradwitness.verdict.at_kink import AtKink
 
 __all__ = ["Standing", "TensorEvidence", "confirms", "judge"]
 
@@ -68,7 +70,7 @@ def judge(gradient: Array | None, evidence: TensorEvidence, *, is_referee: bool 
     if not is_finite:
         return Judgement(Verdict.INCONCLUSIVE, "the reference is NaN or infinite here, this one is not")
     if evidence.standing is Standing.KINKED and evidence.kink is not None:
-        return judge_at_kink(gradient, evidence.kink, _is_zero(evidence))
+        return evidence.kink.judge(gradient, is_zero=_is_zero(evidence))
     if not (np.isfinite(floor.norm) and np.all(np.isfinite(floor.elements))):
         return Judgement(Verdict.INCONCLUSIVE, "rounding in this dtype can make the gradient overflow here")
     figures: dict[str, Any] = {"floor": floor.norm, "limit": _limit(evidence), "limit_element": _coarsest(evidence)}
@@ -90,7 +92,7 @@ def _unless_near_a_kink(judgement: Judgement, gradient: Array, evidence: TensorE
     not seen it; one at fixed slopes tells more."""
     if judgement.verdict is Verdict.AGREE or evidence.kink is None or not evidence.kink.matters:
         return judgement
-    found = judge_at_kink(gradient, evidence.kink, _is_zero(evidence))
+    found = evidence.kink.judge(gradient, is_zero=_is_zero(evidence))
     return found if found.verdict in ACCEPTED else judgement
 
 

@@ -11,10 +11,8 @@ from gradwitness.problem import Candidate, Loss, Problem
 from gradwitness.protocol import expect_options
 from gradwitness.report import Report, Row
 from gradwitness.verdict import Verdict
-from gradwitness.verify.black_boxes import black_boxes
 from gradwitness.verify.environment import environment
 from gradwitness.verify.settings import Settings
-from gradwitness.verify.traced import gather, traced
 from gradwitness.verify.trial import error_row
 
 __all__ = ["expect_devices", "verify", "verify_problem", "verify_problems"]
@@ -151,6 +149,8 @@ def verify_problem(
 def _of_traced(
     problem: Problem, candidates: Mapping[str, Candidate], dtype: str, settings: Settings, progress: Progress
 ) -> list[Row]:
+    from gradwitness.verify.traced import gather, traced  # here, so that importing gradwitness is quick
+
     progress(f"{problem.name} {dtype}: reference, noise floor and finite differences")
     cells = [_blanks(problem, candidates, dtype, device) for device in settings.devices]
     try:
@@ -163,6 +163,8 @@ def _of_traced(
 def _of_black_boxes(
     problem: Problem, candidates: Mapping[str, Candidate], dtype: str, settings: Settings, progress: Progress
 ) -> list[Row]:
+    from gradwitness.verify.black_boxes import black_boxes
+
     cells = [_blanks(problem, candidates, dtype, device) for device in settings.devices]
     return [row for blanks in cells for row in black_boxes(blanks, candidates, problem, settings, progress=progress)]
 

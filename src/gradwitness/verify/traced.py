@@ -12,7 +12,8 @@ from gradwitness.evidence.norms import norm, typical
 from gradwitness.evidence.testimony import Floors, Testimony, testimony
 from gradwitness.problem import Candidate, Problem
 from gradwitness.report import Row
-from gradwitness.verdict import AtKink, Judgement, Standing, TensorEvidence, Verdict, confirms, judge, judge_loss
+from gradwitness.verdict import Judgement, Standing, TensorEvidence, Verdict, confirms, judge, judge_loss
+from gradwitness.verdict.at_kink import AtKink
 from gradwitness.verify.settings import Settings
 from gradwitness.verify.trial import Trial, attempt, judged_row, prepare, textbook, trial
 
