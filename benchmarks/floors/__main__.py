@@ -20,7 +20,7 @@ VERSIONS = ("numpy", "torch", "jax")
 
 
 @click.command()
-@click.option("--seeds", default=20, show_default=True)
+@click.option("--seeds", default=10, show_default=True)
 @click.option("--tables", is_flag=True, help="Write the page from the results on record.")
 def main(seeds: int, tables: bool) -> None:
     """Verify the zoo at several seeds, in each dtype, and write the distribution of error / floor."""
@@ -87,6 +87,7 @@ def drawn(record: dict[str, Any], file: Path) -> None:
     from matplotlib.figure import Figure
 
     histograms = [h for h in map(Histogram.of_json, record["histograms"]) if h.large]
+    backends = sorted({h.backend for h in histograms})
     with rc_context({"svg.hashsalt": "gradwitness"}):
         figure = Figure(figsize=(9, 3), layout="constrained")
         for number, dtype in enumerate(DTYPES, start=1):
@@ -95,12 +96,17 @@ def drawn(record: dict[str, Any], file: Path) -> None:
                 total = sum(histogram.counts.values())
                 places = range(min(histogram.counts), max(histogram.counts) + 2)
                 edges = [10 ** (place / 10) for place in places]
-                panel.stairs([histogram.counts[place] / total for place in places][:-1], edges, label=histogram.backend)
+                panel.stairs(
+                    [histogram.counts[place] / total for place in places][:-1],
+                    edges,
+                    label=histogram.backend,
+                    color=f"C{backends.index(histogram.backend)}",
+                )
             panel.set(xscale="log", xlim=(1e-3, 20), title=dtype, xlabel="error / floor, by norm")
             panel.axvspan(0.1, 10, color="0.93", zorder=0)
             panel.legend(frameon=False)
             if number == 1:
-                panel.set_ylabel("part of the gradients, per tenth of a decade")
+                panel.set_ylabel("part of the gradients")
         figure.savefig(file, metadata={"Date": None})
 
 
