@@ -7,7 +7,7 @@ Parker, "Monte Carlo Arithmetic", UCLA CSD-970002 (1997); Denis et al., "Verific
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,31 +97,26 @@ def spread(
     seed: Sequence[int],
     arithmetic: Arithmetic = ONE_ROUNDING,
     runs: int = RUNS,
-    on_cotangent: OnCotangent | None = None,
+    on_cotangent: OnCotangent = lambda node, step, cotangent, sent: sent,
 ) -> NoiseFloor:
     """The same of a graph as it is: a fused op rounds once. `on_cotangent` may replace what an op sends, unrounded."""
-    tape = interpreter.forward(graph, leaves)
-    loss, gradients = interpreter.loss(tape), interpreter.backward(tape, wrt, on_cotangent=on_cotangent)
+    errors = _Errors(dtype, arithmetic)
+    tape = interpreter.forward(graph, leaves, on_value=errors.on_value)
+    loss = interpreter.loss(tape)
+    gradients = interpreter.backward(tape, wrt, on_cotangent=_then(on_cotangent, errors.on_cotangent))
     values: list[float] = []
     deviations: dict[str, list[Array]] = {path: [] for path in gradients}
-    for run in range(runs):
-        rounding = _Perturbation(dtype, arithmetic, np.random.default_rng([*seed, run]))
-        tape = interpreter.forward(graph, leaves, on_value=rounding.on_value)
+    for run in errors.runs(runs, seed):
+        tape = interpreter.forward(graph, leaves, on_value=run.on_value)
         values.append(interpreter.loss(tape) - loss)
-        for path, g in interpreter.backward(tape, wrt, on_cotangent=_then(on_cotangent, rounding)).items():
-            deviations[path].append((g - gradients[path]) / rounding.amplification)
-    of_loss = float(rms(np.array(values))) / _amplification(dtype)
-    return NoiseFloor(of_loss, {path: tensor_floor(np.array(runs)) for path, runs in deviations.items()})
+        for path, g in interpreter.backward(tape, wrt, on_cotangent=_then(on_cotangent, run.on_cotangent)).items():
+            deviations[path].append((g - gradients[path]) / errors.amplification)
+    of_loss = float(rms(np.array(values))) / errors.amplification
+    return NoiseFloor(of_loss, {path: tensor_floor(np.array(found)) for path, found in deviations.items()})
 
 
-def _then(first: OnCotangent | None, rounding: _Perturbation) -> OnCotangent:
-    if first is None:
-        return rounding.on_cotangent
-
-    def both(node: Node, step: Any, cotangent: Any, sent: Sequence[Any]) -> Sequence[Any]:
-        return rounding.on_cotangent(node, step, cotangent, first(node, step, cotangent, sent))
-
-    return both
+def _then(first: OnCotangent, second: OnCotangent) -> OnCotangent:
+    return lambda node, step, cotangent, sent: second(node, step, cotangent, first(node, step, cotangent, sent))
 
 
 def operand_spreads(
@@ -147,14 +142,14 @@ def operand_spreads(
         interpreter.forward(graph, leaves, on_value=on_value)
         return given
 
-    exact = operands(lambda node, step: step.output)
+    errors = _Errors(dtype, ONE_ROUNDING)
+    exact = operands(errors.on_value)
     squares: dict[int, list[Any]] = {key: [0.0] * len(given) for key, given in exact.items()}
-    for run in range(runs):
-        rounding = _Perturbation(dtype, ONE_ROUNDING, np.random.default_rng([*seed, run]))
-        for key, given in operands(rounding.on_value).items():
+    for run in errors.runs(runs, seed):
+        for key, given in operands(run.on_value).items():
             moved = zip(squares[key], given, exact[key], strict=True)
             squares[key] = [total + np.square(_moved(np.asarray(x), true)) for total, x, true in moved]
-    scale = _amplification(dtype) * np.sqrt(runs)
+    scale = errors.amplification * np.sqrt(runs)
     return exact, {key: [np.sqrt(total) / scale for total in totals] for key, totals in squares.items()}
 
 
@@ -169,13 +164,13 @@ def value_floor(
     runs: int = RUNS,
 ) -> float:
     """The spread of the loss alone: forward passes only."""
-    elementary = graph.decomposed()
-    loss = interpreter.loss(interpreter.forward(elementary, leaves))
-    values = []
-    for run in range(runs):
-        rounding = _Perturbation(dtype, arithmetic, np.random.default_rng([*seed, run]))
-        values.append(interpreter.loss(interpreter.forward(elementary, leaves, on_value=rounding.on_value)) - loss)
-    return float(rms(np.array(values))) / _amplification(dtype)
+    elementary, errors = graph.decomposed(), _Errors(dtype, arithmetic)
+    loss = interpreter.loss(interpreter.forward(elementary, leaves, on_value=errors.on_value))
+    values = [
+        interpreter.loss(interpreter.forward(elementary, leaves, on_value=run.on_value)) - loss
+        for run in errors.runs(runs, seed)
+    ]
+    return float(rms(np.array(values))) / errors.amplification
 
 
 def tensor_floor(deviations: Array) -> TensorFloor:
@@ -192,45 +187,50 @@ def tensor_floor(deviations: Array) -> TensorFloor:
     return TensorFloor(norm(spread), elements, runs)
 
 
-def _amplification(dtype: str) -> float:
-    return AMPLIFICATION if dtype == "float64" else 1.0
+class _Errors:
+    """The standard deviation of each rounding error in a graph, as `Rounding` names it for each op: taken down while
+    it runs unperturbed, with these two as its hooks.
 
+    Perturbed runs take it from there, as errors move it only in second order.
+    """
 
-class _Perturbation:
-    """One run's rounding errors: Gaussian, with the standard deviation that `Rounding` names for each op."""
-
-    def __init__(self, dtype: str, arithmetic: Arithmetic, rng: np.random.Generator) -> None:
-        self.amplification = _amplification(dtype)
+    def __init__(self, dtype: str, arithmetic: Arithmetic) -> None:
         found = find_dtype(dtype)
+        self.amplification = AMPLIFICATION if dtype == "float64" else 1.0
         self.roundoff = found.unit_roundoff * self.amplification
         self.tiny = found.smallest_normal if arithmetic.flushes else found.smallest_subnormal
         self.arithmetic = arithmetic
-        self.rng = rng
+        self.of_values: dict[int, Any] = {}
+        self.of_sent: dict[int, Sequence[Any]] = {}
+
+    def runs(self, count: int, seed: Sequence[int]) -> Iterator[_Run]:
+        """The hooks of so many perturbed runs."""
+        return (_Run(self, np.random.default_rng([*seed, number])) for number in range(count))
 
     def on_value(self, node: Node, step: Any) -> Any:
         kind = _rounding(node).value
-        if kind == "exact":
-            return step.output
         if kind == "rounded":
-            return self._perturb(step.output)
-        moment = step.with_operands([_square(o) for o in step.operands]).output
-        growth: Any = 1.0
-        if sums := self._sums(node, kind):
-            growth = sums.growth(step.with_operands([_one(o) for o in step.operands]).output)
-        return self._perturb(step.output, moment, growth)
+            self.of_values[node.id] = self._deviation(step.output)
+        elif kind != "exact":
+            moment = step.with_operands([_square(o) for o in step.operands]).output
+            growth: Any = 1.0
+            if sums := self._sums(node, kind):
+                growth = sums.growth(step.with_operands([_one(o) for o in step.operands]).output)
+            self.of_values[node.id] = self._deviation(step.output, moment, growth)
+        return step.output
 
     def on_cotangent(self, node: Node, step: Any, cotangent: Any, sent: Sequence[Any]) -> Sequence[Any]:
         kind = _rounding(node).cotangent
-        if kind == "exact":
-            return sent
         if kind == "rounded":
-            return [None if s is None else self._perturb(s) for s in sent]
-        moments = self._pulled(step, _square, cotangent)
-        growths: Sequence[Any] = [1.0] * len(sent)
-        if sums := self._sums(node, kind):
-            growths = [None if k is None else sums.growth(k) for k in self._pulled(step, _one, cotangent)]
-        parts = zip(sent, moments, growths, strict=True)
-        return [None if s is None else self._perturb(s, m, c) for s, m, c in parts]
+            self.of_sent[node.id] = [None if s is None else self._deviation(s) for s in sent]
+        elif kind != "exact":
+            moments = self._pulled(step, _square, cotangent)
+            growths: Sequence[Any] = [1.0] * len(sent)
+            if sums := self._sums(node, kind):
+                growths = [None if k is None else sums.growth(k) for k in self._pulled(step, _one, cotangent)]
+            parts = zip(sent, moments, growths, strict=True)
+            self.of_sent[node.id] = [None if s is None else self._deviation(s, m, c) for s, m, c in parts]
+        return sent
 
     def _sums(self, node: Node, kind: str) -> Sums | None:
         return self.arithmetic.sums_of("sum" if kind == "sum" else node.op)
@@ -242,13 +242,30 @@ class _Perturbation:
         pulled: Sequence[Any] = changed.pull(change(cotangent))
         return pulled
 
-    def _perturb(self, x: Any, moment: Any = None, growth: Any = 1.0) -> Any:
+    def _deviation(self, x: Any, moment: Any = None, growth: Any = 1.0) -> Any:
         # a moment is negative only by a wrong vjp
-        size = np.abs(x) if moment is None else growth * np.sqrt(x * x + np.abs(moment))
+        size = np.abs(x) if moment is None else growth * np.sqrt(np.square(x) + np.abs(moment))
         # what is 0 without any rounding (a sum of zeros, a masked value) is 0 in every format
         deviation = self.roundoff * size + np.where(size > 0, self.tiny, 0.0)
         # an infinity, as of a mask, is exact
-        return x + np.where(np.isinf(x), 0.0, deviation) * self.rng.standard_normal(np.shape(x))
+        return np.where(np.isinf(x), 0.0, deviation)
+
+
+class _Run:
+    """One run's rounding errors: Gaussian."""
+
+    def __init__(self, errors: _Errors, rng: np.random.Generator) -> None:
+        self.errors, self.rng = errors, rng
+
+    def on_value(self, node: Node, step: Any) -> Any:
+        return self._perturbed(step.output, self.errors.of_values.get(node.id))
+
+    def on_cotangent(self, node: Node, step: Any, cotangent: Any, sent: Sequence[Any]) -> Sequence[Any]:
+        errors = self.errors.of_sent.get(node.id)
+        return sent if errors is None else [self._perturbed(s, e) for s, e in zip(sent, errors, strict=True)]
+
+    def _perturbed(self, x: Any, error: Any) -> Any:
+        return x if error is None else x + error * self.rng.standard_normal(np.shape(error))
 
 
 def _rounding(node: Node) -> Rounding:
