@@ -11,6 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from threading import RLock
 from typing import Any
 
@@ -101,10 +102,15 @@ def _elementwise(function: Callable[..., Any], inputs: int, kind: type = object)
     return apply
 
 
-def _to_ball(x: Any) -> Any:
+@cache
+def _ball() -> Any:
     from flint import arb
 
-    return x if isinstance(x, arb) else arb(x)
+    return arb
+
+
+def _to_ball(x: Any) -> Any:
+    return x if isinstance(x, _ball()) else _ball()(x)
 
 
 # Comparisons
@@ -207,7 +213,14 @@ def _gaussian_cdf(x: Any) -> Any:
 
 def _method(name: str) -> Callable[[Any], Any]:
     call = operator.methodcaller(name)
-    return lambda x: call(_to_ball(x))
+
+    def of(x: Any) -> Any:
+        try:
+            return call(x)
+        except AttributeError:  # a whole number or a float
+            return call(_to_ball(x))
+
+    return of
 
 
 _METHODS = ("exp", "log", "log1p", "expm1", "sqrt", "sin", "cos", "tanh", "erf")  # a ball's own, by NumPy's name

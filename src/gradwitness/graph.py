@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import linecache
 import os
 import sys
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
 from types import FrameType
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -25,6 +26,8 @@ __all__ = ["Graph", "Node", "spec_of", "trace"]
 LEAF, LITERAL, OUTPUT = "leaf", "literal", "output"  # nodes that are no ops
 STOP = "stop_gradient"  # the one op through which no derivative goes
 Array = np.ndarray[Any, Any]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -51,6 +54,22 @@ class Node:
         return f"v{self.id} = {self.op}({inputs}) -> {self.spec}"
 
 
+def _once(method: Callable[Concatenate[Graph, P], T]) -> Callable[Concatenate[Graph, P], T]:
+    """A method of names whose result is kept: a graph never changes, and differences ask for the same thousands of
+    times."""
+
+    def found(graph: Graph, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        names: Any = (*args, *kwargs.values())
+        key = (method.__name__, *map(tuple, names))
+        if key not in graph._found:
+            graph._found[key] = method(graph, *args, **kwargs)
+        known: T = graph._found[key]
+        return known
+
+    functools.update_wrapper(found, method)
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class Graph:
     """A traced loss: nodes in topological order, of which the last is the scalar loss.
@@ -75,21 +94,16 @@ class Graph:
         """The ops used, sorted."""
         return tuple(sorted({n.op for n in self.nodes if n.is_op}))
 
-    def descendants(self, paths: Sequence[str]) -> frozenset[int]:
+    @cached_property
+    def _found(self) -> dict[tuple[Any, ...], Any]:
+        return {}
+
+    @_once
+    def descendants(self, paths: Collection[str]) -> frozenset[int]:
         """Ids of the nodes that move with these leaves, the leaves included.
 
         What lies behind a stop_gradient stands still, as it does for a derivative.
         """
-        key = tuple(paths)
-        if key not in self._descendants:  # differences ask for the same leaf thousands of times
-            self._descendants[key] = self._find_descendants(key)
-        return self._descendants[key]
-
-    @cached_property
-    def _descendants(self) -> dict[tuple[str, ...], frozenset[int]]:
-        return {}
-
-    def _find_descendants(self, paths: tuple[str, ...]) -> frozenset[int]:
         reached: set[int] = set()
         for node in self.nodes:
             if node.op == LEAF:
@@ -99,7 +113,8 @@ class Graph:
                 reached.add(node.id)
         return frozenset(reached)
 
-    def active(self, wrt: Sequence[str]) -> frozenset[int]:
+    @_once
+    def active(self, wrt: Collection[str]) -> frozenset[int]:
         """Ids of the nodes through which a cotangent flows to one of the leaves `wrt`."""
         reached: set[int] = set()
         for node in self.nodes:
@@ -110,7 +125,8 @@ class Graph:
                 reached.add(node.id)
         return frozenset(reached)
 
-    def decomposed(self, *, keep: Collection[str] = ()) -> Graph:
+    @_once
+    def decomposed(self, keep: Collection[str] = ()) -> Graph:
         """The same loss in elementary ops: fused ops but those to `keep` expanded, broadcasting made explicit."""
         builder = Tracer(expand=True, keep=keep, taken=self.leaves)
         values: dict[int, Any] = {}

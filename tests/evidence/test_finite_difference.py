@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from gradwitness.evidence.finite_difference import Differences, Differencing, textbook_difference
+from gradwitness.evidence.finite_difference import THOROUGH, Differences, Differencing, textbook_difference
 
 Loss = Callable[[np.ndarray], float]
 EPS = 2.0**-53
@@ -16,7 +16,7 @@ EPS = 2.0**-53
 def differences(loss: Loss, x: np.ndarray, noise: float | None = None) -> Differences:
     value = loss(x)
     noise = abs(value) * EPS if noise is None else noise
-    return Differencing(lambda path, moved: loss(moved), {"x": x}, value, noise).by_every_leaf(seed=[0])["x"]
+    return Differencing(lambda path, moved: loss(moved), {"x": x}, value, noise).by_every_leaf(THOROUGH, seed=[0])["x"]
 
 
 # loss, its derivative, and the size of the terms that it sums

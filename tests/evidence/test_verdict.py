@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gradwitness.evidence.finite_difference import Differences, Probe
-from gradwitness.evidence.noise_floor import TensorFloor
+from gradwitness.evidence.noise_floor import RUNS, TensorFloor, tensor_floor
 from gradwitness.evidence.reference import Exact, exactly
 from gradwitness.verdict import Standing, TensorEvidence, Verdict, confirms, judge, judge_loss, threshold
 
@@ -24,7 +24,7 @@ def evidence(
     floor = TensorFloor(spread * np.sqrt(reference.size), np.full(reference.shape, spread))
     probes = tuple(Probe(float(v), bound, index=i) for i, v in enumerate(truth.reshape(-1)))
     differences = Differences(probes, truth.size, truth.size)
-    confirmed = confirms(reference, "float32", floor, differences)
+    confirmed = confirms(reference, "float32", lambda: floor, differences)
     standing = Standing.CONFIRMED if confirmed else Standing.REFUTED
     return TensorEvidence("float32", exactly(reference), standing, floor, differences, reached=True)
 
@@ -163,7 +163,7 @@ def test_the_error_is_told_beyond_float64() -> None:
     ],
 )
 def test_different_losses_are_found_at_the_point_and_around_it(losses: list[float], says: str | None) -> None:
-    found = judge_loss(losses, [1.0, 2.0, 3.0], [1e-7] * 3)
+    found = judge_loss(losses, [1.0, 2.0, 3.0], [tensor_floor(np.array([1e-7] * RUNS))] * 3)
     assert found.verdict is (None if says is None else Verdict.DIFFERENT_LOSS)
     assert (says or "") in found.message
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 
 from gradwitness.dtypes import find_dtype
 from gradwitness.evidence.computational_noise import computational_noise
-from gradwitness.evidence.finite_difference import Differences, Differencing
+from gradwitness.evidence.finite_difference import THOROUGH, Differences, Differencing
 from gradwitness.evidence.jitter import Jitter
 from gradwitness.evidence.noise_floor import NoiseFloor, TensorFloor, joint
 from gradwitness.evidence.norms import norm, typical
@@ -36,7 +36,7 @@ class OwnEvidence:
     scale: the largest product of gradient and value of any leaf.
     """
 
-    losses: tuple[float, ...]
+    losses: tuple[TensorFloor, ...]
     sensitivity: Mapping[str, TensorFloor]
     floors: Mapping[str, TensorFloor]
     fine: Mapping[str, Array] | None
@@ -65,17 +65,17 @@ def own_evidence(
     floors = [_floor(prepared, jitter, problem) for prepared, jitter in jitters]
     floating, wanted = _floating(problem), problem.primals
     nearby = [
-        math.hypot(*(jitter.value_floor(prepared.value, {**floating, **place}) for prepared, jitter in jitters))
+        reduce(joint, (jitter.value_floor(prepared.value, {**floating, **place}) for prepared, jitter in jitters))
         for place in neighbours
     ]
     differencing = _differencing(finest, problem, taken_in, seed)
     gradients = _run(finest, problem, wanted)[1]
     return OwnEvidence(
-        (math.hypot(*(floor.value for floor in floors)), *nearby),
+        (reduce(joint, (floor.value for floor in floors)), *nearby),
         floors[-1].tensors,
         {path: joint(floors[0].tensors[path], floors[-1].tensors[path]) for path in wanted},
         None if wide is None or dtype == "float64" else gradients,
-        differencing.by_every_leaf(seed=(seed, 2)),
+        differencing.by_every_leaf(THOROUGH, seed=(seed, 2)),
         differencing,
         taken_in,
         max(norm(g) * typical(wanted[path]) for path, g in gradients.items()),

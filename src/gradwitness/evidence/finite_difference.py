@@ -17,14 +17,11 @@ import numpy as np
 
 from gradwitness.evidence.norms import typical
 
-__all__ = ["Differences", "Differencing", "Probe", "textbook_difference"]
+__all__ = ["BRIEF", "THOROUGH", "Differences", "Differencing", "Probe", "Probing", "textbook_difference"]
 
 Array = np.ndarray[Any, Any]
 LossOf = Callable[[str, Array], float]  # the loss with the leaf at this path replaced
 
-EVERY_COORDINATE = 32  # tensors up to this many elements are differenced coordinate by coordinate
-SAMPLED_COORDINATES = 12  # of larger ones
-DIRECTIONS = 3  # and Gaussian directions within the tensor
 STEPS = (2e-3, 4e-5, 8e-7)  # of the scale of what is moved: the first for smooth losses, the last beside kinks
 LONG_STEPS = (0.3, 6e-2, 1e-2)  # tried first where the loss is so noisy that shorter ones drown
 NOISY = 1e-12  # noise of this part of the loss
@@ -37,6 +34,20 @@ CHECK_STEPS = (
 CHECK_WITHIN = 1e-2
 UNIT_ROUNDOFF = 2.0**-53
 PRECISE = 1e-8  # a bound below this part of the derivative needs no smaller step
+
+
+@dataclass(frozen=True)
+class Probing:
+    """How much is differenced: every coordinate of a leaf of up to so many elements; of larger ones so many sampled
+    coordinates, and so many Gaussian directions within the leaf."""
+
+    every: int
+    coordinates: int
+    directions: int
+
+
+THOROUGH = Probing(every=32, coordinates=12, directions=3)
+BRIEF = Probing(every=32, coordinates=1, directions=2)  # where they confirm what other evidence speaks for
 
 
 @dataclass(frozen=True)
@@ -90,10 +101,10 @@ class Differencing:
     loss: float
     noise: float
 
-    def by_every_leaf(self, *, seed: Sequence[int]) -> dict[str, Differences]:
-        """By each leaf: every coordinate of a small one; of a large one a sample, and Gaussian directions."""
+    def by_every_leaf(self, probing: Probing, *, seed: Sequence[int]) -> dict[str, Differences]:
+        """By each leaf."""
         return {
-            path: self._by_leaf(path, np.random.default_rng([*seed, number]))
+            path: self._by_leaf(path, probing, np.random.default_rng([*seed, number]))
             for number, path in enumerate(self.primals)
         }
 
@@ -131,13 +142,13 @@ class Differencing:
             found.append(((4 * once[1] - once[0]) / 3, bound if np.isfinite(bound) else np.inf))
         return min(found, key=lambda pair: pair[1])
 
-    def _by_leaf(self, path: str, rng: np.random.Generator) -> Differences:
+    def _by_leaf(self, path: str, probing: Probing, rng: np.random.Generator) -> Differences:
         x = self.primals[path]
-        everything = x.size <= EVERY_COORDINATE
-        chosen = range(x.size) if everything else np.sort(rng.choice(x.size, SAMPLED_COORDINATES, replace=False))
+        everything = x.size <= probing.every
+        chosen = range(x.size) if everything else np.sort(rng.choice(x.size, probing.coordinates, replace=False))
         probes = self.by_coordinates(path, [int(i) for i in chosen])
         if not everything:
-            directions = [self._by_direction(path, v) for v in rng.standard_normal((DIRECTIONS, *x.shape))]
+            directions = [self._by_direction(path, v) for v in rng.standard_normal((probing.directions, *x.shape))]
             probes += tuple(p for p in directions if np.isfinite(p.bound))
         return Differences(probes, len(chosen), x.size)
 

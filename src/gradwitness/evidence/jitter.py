@@ -16,7 +16,7 @@ import numpy as np
 
 from gradwitness.dtypes import find_dtype
 from gradwitness.evidence.noise_floor import AMPLIFICATION, NoiseFloor, TensorFloor, tensor_floor
-from gradwitness.evidence.norms import norm, rms
+from gradwitness.evidence.norms import norm
 
 __all__ = ["Jitter"]
 
@@ -46,15 +46,13 @@ class Jitter:
         """The spread of the loss and of each gradient around `result`, with one rounding of each result added."""
         loss, gradients = result
         results = list(self._runs(run, leaves))
-        tensors = {
-            path: self._tensor_floor([found[path] - g for _, found in results], g) for path, g in gradients.items()
-        }
-        return NoiseFloor(self._value_floor([value - loss for value, _ in results], loss), tensors)
+        tensors = {path: self._floor([found[path] - g for _, found in results], g) for path, g in gradients.items()}
+        return NoiseFloor(self._floor([np.array(value - loss) for value, _ in results], np.array(loss)), tensors)
 
-    def value_floor(self, run: Callable[[Leaves], float], leaves: Leaves) -> float:
+    def value_floor(self, run: Callable[[Leaves], float], leaves: Leaves) -> TensorFloor:
         """The spread of the loss alone."""
         loss = run(leaves)
-        return self._value_floor([value - loss for value in self._runs(run, leaves)], loss)
+        return self._floor([np.array(value - loss) for value in self._runs(run, leaves)], np.array(loss))
 
     def _runs(self, run: Callable[[Leaves], Any], leaves: Leaves) -> Iterator[Any]:
         size = find_dtype(self.dtype).unit_roundoff * (OWN_SIZE if self.inside else self._amplification)
@@ -74,13 +72,7 @@ class Jitter:
     def _amplification(self) -> float:
         return AMPLIFICATION if self.dtype == "float64" and not self.inside else 1.0
 
-    def _value_floor(self, deviations: Sequence[float], loss: float) -> float:
-        if not deviations:
-            return math.nan
-        spread = float(rms(np.array(deviations))) / self._amplification
-        return math.hypot(spread, find_dtype(self.dtype).unit_roundoff * loss)
-
-    def _tensor_floor(self, deviations: Sequence[Array], gradient: Array) -> TensorFloor:
+    def _floor(self, deviations: Sequence[Array], gradient: Array) -> TensorFloor:
         """A result that no input moves (1 / 3, say) is rounded all the same, once."""
         if not deviations:
             return TensorFloor(math.nan, np.full(gradient.shape, math.nan), 0)

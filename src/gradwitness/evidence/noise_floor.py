@@ -7,6 +7,7 @@ Parker, "Monte Carlo Arithmetic", UCLA CSD-970002 (1997); Denis et al., "Verific
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,9 +64,9 @@ def scaled(floor: TensorFloor, factor: float) -> TensorFloor:
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """The floor of the loss, and of each gradient by path, in one dtype at one point."""
+    """The floor of the loss (a tensor of no axes), and of each gradient by path, in one dtype at one point."""
 
-    value: float
+    value: TensorFloor
     tensors: dict[str, TensorFloor]
 
 
@@ -104,15 +105,15 @@ def spread(
     tape = interpreter.forward(graph, leaves, on_value=errors.on_value)
     loss = interpreter.loss(tape)
     gradients = interpreter.backward(tape, wrt, on_cotangent=_then(on_cotangent, errors.on_cotangent))
-    values: list[float] = []
+    values: list[Array] = []
     deviations: dict[str, list[Array]] = {path: [] for path in gradients}
     for run in errors.runs(runs, seed):
         tape = interpreter.forward(graph, leaves, on_value=run.on_value)
-        values.append(interpreter.loss(tape) - loss)
+        values.append(np.array(interpreter.loss(tape) - loss) / errors.amplification)
         for path, g in interpreter.backward(tape, wrt, on_cotangent=_then(on_cotangent, run.on_cotangent)).items():
             deviations[path].append((g - gradients[path]) / errors.amplification)
-    of_loss = float(rms(np.array(values))) / errors.amplification
-    return NoiseFloor(of_loss, {path: tensor_floor(np.array(found)) for path, found in deviations.items()})
+    tensors = {path: tensor_floor(np.array(found)) for path, found in deviations.items()}
+    return NoiseFloor(tensor_floor(np.array(values)), tensors)
 
 
 def _then(first: OnCotangent, second: OnCotangent) -> OnCotangent:
@@ -162,7 +163,7 @@ def value_floor(
     seed: Sequence[int],
     arithmetic: Arithmetic = ONE_ROUNDING,
     runs: int = RUNS,
-) -> float:
+) -> TensorFloor:
     """The spread of the loss alone: forward passes only."""
     elementary, errors = graph.decomposed(), _Errors(dtype, arithmetic)
     loss = interpreter.loss(interpreter.forward(elementary, leaves, on_value=errors.on_value))
@@ -170,7 +171,7 @@ def value_floor(
         interpreter.loss(interpreter.forward(elementary, leaves, on_value=run.on_value)) - loss
         for run in errors.runs(runs, seed)
     ]
-    return float(rms(np.array(values))) / errors.amplification
+    return tensor_floor(np.array(values) / errors.amplification)
 
 
 def tensor_floor(deviations: Array) -> TensorFloor:
@@ -205,7 +206,8 @@ class _Errors:
 
     def runs(self, count: int, seed: Sequence[int]) -> Iterator[_Run]:
         """The hooks of so many perturbed runs."""
-        return (_Run(self, np.random.default_rng([*seed, number])) for number in range(count))
+        rng = np.random.Generator(np.random.SFC64([*seed]))  # a good generator, and the quickest
+        return itertools.repeat(_Run(self, rng), count)
 
     def on_value(self, node: Node, step: Any) -> Any:
         kind = _rounding(node).value

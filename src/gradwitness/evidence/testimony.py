@@ -13,7 +13,7 @@ from gradwitness.arithmetic import Arithmetic
 from gradwitness.dtypes import find_dtype
 from gradwitness.evidence.beside import beside_kinks
 from gradwitness.evidence.effort import affordable_reference, reference_seconds
-from gradwitness.evidence.finite_difference import Differences, Differencing
+from gradwitness.evidence.finite_difference import BRIEF, Differences, Differencing
 from gradwitness.evidence.local_slopes import LocalSlopes, local_slopes
 from gradwitness.evidence.neighbours import draw_neighbours
 from gradwitness.evidence.noise_floor import TensorFloor, noise_floor, value_floor
@@ -24,13 +24,14 @@ from gradwitness.protocol import Interpreter
 __all__ = ["Floors", "Testimony", "testimony"]
 
 Array = np.ndarray[Any, Any]
+FEW = 8  # perturbed runs, where only the loss is looked at
 
 
 @dataclass(frozen=True)
 class Floors:
     """What rounding explains: of the loss at the point and at each neighbour, and of each gradient by path."""
 
-    losses: tuple[float, ...]
+    losses: tuple[TensorFloor, ...]
     tensors: dict[str, TensorFloor]
 
 
@@ -41,8 +42,8 @@ class Testimony:
     losses: the loss at the point and at each of `neighbours`. gradients: the reference, by path, hand-derived in
     256 bits if `extended`, else in float64. refused: the leaves without a gradient in 256 bits, each with the reason;
     it is one in float64. refuted: those of which differences in 256 bits say that it is wrong, or that this is a
-    kink. own: the floors of those in float64, in `dtype`; floors_of: those of a candidate
-    whose sums round with this arithmetic (`Capabilities.arithmetic`). slopes: the units at kinks, if any. kinked: the
+    kink. floors_of: the floors of a candidate whose sums round with this arithmetic (`Capabilities.arithmetic`);
+    arithmetic: that of the gradients in float64. slopes: the units at kinks, if any. kinked: the
     leaves whose gradient depends on the slopes chosen there, each with what speaks against the rules beside the kink
     ("" if nothing does); their `gradients` take the vocabulary's own slopes. differencing: takes further differences.
     """
@@ -55,7 +56,7 @@ class Testimony:
     extended: bool
     refused: Mapping[str, str]
     refuted: frozenset[str]
-    own: Floors
+    arithmetic: Arithmetic
     differences: dict[str, Differences]
     reached: frozenset[str]
     floors_of: Callable[[Arithmetic], Floors]
@@ -85,16 +86,14 @@ def testimony(
 
     def is_usable(neighbour: Mapping[str, Array]) -> bool:
         leaves = {**problem.leaves, **neighbour}
-        floor = value_floor(interpreter, graph, leaves, dtype, seed=(seed, 3), arithmetic=arithmetic)
-        return bool(np.isfinite(_loss_at(interpreter, problem, neighbour)) and np.isfinite(floor))
+        floor = value_floor(interpreter, graph, leaves, dtype, seed=(seed, 3), arithmetic=arithmetic, runs=1)
+        return bool(np.isfinite(_loss_at(interpreter, problem, neighbour)) and np.isfinite(floor.norm))
 
     neighbours = draw_neighbours(problem.primals, is_usable, dtype, seed=(seed, 4))
 
     @cache
     def floors_of(arithmetic: Arithmetic) -> Floors:
         return _floors(interpreter, problem, neighbours, dtype, arithmetic, seed)
-
-    own = floors_of(arithmetic)
 
     def loss_of(path: str, moved: Array) -> float:
         if path not in graph.leaves:
@@ -106,7 +105,8 @@ def testimony(
     bases = {path: slopes.only_exact.base(path, gradients[path]) for path in kinked}
     here = loss if exact is None else exact.loss
     narrowing = find_dtype("float64").unit_roundoff / find_dtype(dtype).unit_roundoff
-    noise = max(own.losses[0] * narrowing, abs(loss) * find_dtype("float64").unit_roundoff)
+    floor = value_floor(interpreter, graph, problem.leaves, dtype, seed=(seed, 1), arithmetic=arithmetic, runs=FEW)
+    noise = max(floor.norm * narrowing, abs(loss) * find_dtype("float64").unit_roundoff)
     differencing = Differencing(loss_of, problem.primals, loss, noise)
     affordable = bool(kinked and seconds) and reference_seconds(interpreter, problem) <= seconds
     doubts = beside_kinks(interpreter, problem, differencing, tuple(kinked), seed=(seed, 7), extended=affordable)
@@ -119,8 +119,8 @@ def testimony(
         exact is not None,
         {path: reason for path, reason in refused.items() if doubts.get(path, reason)},
         refuted,
-        own,
-        differencing.by_every_leaf(seed=(seed, 2)),
+        arithmetic,
+        differencing.by_every_leaf(BRIEF, seed=(seed, 2)),
         frozenset(path for path in wrt if path in found),
         floors_of,
         slopes,
@@ -140,7 +140,7 @@ def _floors(
     graph, wrt = problem.graph, problem.differentiated
     here = noise_floor(interpreter, graph, problem.leaves, wrt, dtype, seed=(seed, 1), arithmetic=arithmetic)
     nearby = [
-        value_floor(interpreter, graph, {**problem.leaves, **n}, dtype, seed=(seed, 3), arithmetic=arithmetic)
+        value_floor(interpreter, graph, {**problem.leaves, **n}, dtype, seed=(seed, 3), arithmetic=arithmetic, runs=FEW)
         for n in neighbours
     ]
     unreached = {  # leaves that no path connects with the loss

@@ -8,7 +8,7 @@ from typing import Any
 from gradwitness.ops.samples import boolean, positive, real, sample
 from gradwitness.ops.shapes import broadcast, expect, expect_dtype
 from gradwitness.ops.value import BOOL, FLOAT, Operand, Spec, Value
-from gradwitness.ops.vocabulary import EXACT, ROUNDED, SHARED, Bend, bends, op
+from gradwitness.ops.vocabulary import ADDITION, EXACT, ROUNDED, SHARED, Bend, bends, op
 
 _REAL = [sample(real(2, 3)), sample(real(7)), sample(real(2, 1, 4)), sample(real())]
 _WIDE = [sample(real(2, 3, scale=3.0)), sample(real(7)), sample(real(2, 1, 4, scale=2.0))]
@@ -33,13 +33,13 @@ def _pair(x: Spec, y: Spec) -> Spec:
     return Spec(broadcast(x, y))
 
 
-@op(rounding=ROUNDED, samples=_SAME_SHAPE, broadcasts=True)
+@op(rounding=ADDITION, samples=_SAME_SHAPE, broadcasts=True)
 def add(x: Operand, y: Operand) -> Spec:
     """x + y."""
     return _pair(x, y)
 
 
-@op(rounding=ROUNDED, samples=_SAME_SHAPE, broadcasts=True)
+@op(rounding=ADDITION, samples=_SAME_SHAPE, broadcasts=True)
 def subtract(x: Operand, y: Operand) -> Spec:
     """x - y."""
     return _pair(x, y)

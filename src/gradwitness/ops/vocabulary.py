@@ -22,6 +22,7 @@ from gradwitness.ops.samples import Sample
 from gradwitness.ops.value import Builder, Spec, Value
 
 __all__ = [
+    "ADDITION",
     "BALL",
     "CONTRACTION",
     "EXACT",
@@ -59,6 +60,7 @@ class Rounding:
 EXACT = Rounding("exact", "exact")
 ROUNDED = Rounding("rounded", "rounded")
 CONTRACTION = Rounding("contraction", "contraction")
+ADDITION = Rounding("rounded", "exact")  # copies coming back
 REDUCTION = Rounding("sum", "exact")  # sums going forward, copies coming back
 GATHER = Rounding("exact", "sum")  # copies going forward, sums coming back
 

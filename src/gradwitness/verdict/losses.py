@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from gradwitness.evidence.noise_floor import RUNS
-from gradwitness.verdict.reach import Reach, floors, over, threshold
+from gradwitness.evidence.noise_floor import TensorFloor
+from gradwitness.verdict.reach import Reach, floors, node_reach, over
 from gradwitness.verdict.verdicts import Verdict
 
 __all__ = ["LossJudgement", "judge_loss"]
@@ -32,25 +32,25 @@ class LossJudgement:
 def judge_loss(
     losses: Sequence[float],
     references: Sequence[float],
-    spreads: Sequence[float],
+    spreads: Sequence[TensorFloor],
     *,
-    reach: Reach | None = None,
+    reach: Callable[[TensorFloor], Reach] = node_reach,
     whose: str = "the reference",
 ) -> LossJudgement:
     """Whether a candidate computes the same loss as the reference, or as another candidate, at every point.
 
     The first point is the problem's own, the others its neighbours. spreads: the floors of the loss;
-    reach: how many of them rounding may reach, by default those of floors by node.
+    reach: how many of one of them rounding may reach.
     """
-    limits = reach or Reach(threshold(RUNS), threshold(RUNS))
     doubt = LossJudgement()
     for place, (loss, reference, floor) in enumerate(zip(losses, references, spreads, strict=True)):
-        if not (np.isfinite(reference) and np.isfinite(floor)):
+        if not (np.isfinite(reference) and np.isfinite(floor.norm)):
             continue
         where = "at the given point" if place == 0 else f"at seeded neighbour {place} (not at the given point)"
         if not np.isfinite(loss):
             return LossJudgement(f"the loss is {loss} {where}; that of {whose} is {reference:.9g}")
-        ratio = float(over(abs(loss - reference), floor))
+        ratio = float(over(abs(loss - reference), floor.norm))
+        limits = reach(floor)
         if ratio <= limits.norm:
             continue
         size = f"{floors(ratio)} of the loss"

@@ -195,8 +195,9 @@ def _compared(witness: _Witness, first: _Witness) -> LossJudgement:
     if witness is first:
         return LossJudgement()
     pairs = zip(first.evidence.losses, witness.evidence.losses, strict=True)
-    spreads = [math.hypot(a, b) if math.isfinite(b) else a for a, b in pairs]  # a loss of NaN excuses nothing
-    return judge_loss(witness.tried.losses, first.tried.losses, spreads, reach=JITTER_REACH, whose=repr(first.label))
+    spreads = [joint(a, b) if math.isfinite(b.norm) else a for a, b in pairs]  # a loss of NaN excuses nothing
+    first_ones, whose = first.tried.losses, repr(first.label)
+    return judge_loss(witness.tried.losses, first_ones, spreads, reach=lambda floor: JITTER_REACH, whose=whose)
 
 
 def _comparable(witnesses: Sequence[_Witness], path: str) -> list[_Witness]:
