@@ -22,6 +22,7 @@ from gradwitness.protocol import Interpreter
 __all__ = ["Exercise", "exercise"]
 
 Array = np.ndarray[Any, Any]
+LARGEST = np.finfo(np.float64).max
 WHOLE = frozenset(name for name, op in OPS.items() if op.regions is not None and op.definition is not None)
 
 
@@ -64,17 +65,18 @@ def exercise(interpreter: Interpreter, problem: Problem) -> tuple[Exercise, ...]
 
 def _exercise(node: Node, operands: Sequence[Any], live: Array, sent: Sequence[Any]) -> Exercise | None:
     op = find_op(node.op)
-    points = op.dividing_points(node.attributes) if op.regions is not None else ()
+    points = op.dividing_points(node.attributes)
     if op.regions is None or not points:
         return None
-    with np.errstate(invalid="ignore"):  # infinity less infinity is in no region
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity less infinity is in no region
         quantity = op.regions.of(*operands, **node.attributes)
     if quantity is None:
         return None
     units = _reached_by(live, np.asarray(quantity))
     names = op.regions.names or _intervals(points, op.regions.what)
     bounds = zip(names, pairwise((-np.inf, *points, np.inf)), strict=True)
-    reached = tuple(name for name, (low, high) in bounds if np.any((units > low) & (units < high)))
+    finite = np.clip(units, -LARGEST, LARGEST)  # infinity is in an outermost region
+    reached = tuple(name for name, (low, high) in bounds if np.any((finite > low) & (finite < high)))
     measured = units.size > 0 and not op.regions.names
     return Exercise(
         node.op,

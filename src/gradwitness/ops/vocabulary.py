@@ -132,7 +132,7 @@ class Op:
     """One op of the vocabulary: how it is called, what shape it gives, what rounding does to it, where it has kinks.
 
     A fused op carries its `definition` in elementary ops; `canonical` rewrites attributes into the
-    one form that adapters see (axes as a tuple of non-negative ints, say).
+    one form that adapters see (axes as a tuple of non-negative ints, say). An op without `regions` has one.
     """
 
     name: str
