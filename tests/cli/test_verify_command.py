@@ -192,6 +192,7 @@ def test_json_follows_its_schema_and_has_every_row(tmp_path: Path) -> None:
     assert 0 < first["error"] < 1e-15
     assert 0 < first["ulps"] < 10
     assert first["fd_error"] <= first["fd_bound"]
+    assert [call["missed"] for call in document["exercise"]["article"]] == [["below -3", "above 3"]]
 
 
 def test_json_of_faults_follows_its_schema_too(tmp_path: Path, tamper: Callable[[Tamper], None]) -> None:

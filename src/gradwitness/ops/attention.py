@@ -12,7 +12,7 @@ from gradwitness.ops.reductions import max as maximum_over
 from gradwitness.ops.samples import boolean, real, sample
 from gradwitness.ops.shapes import broadcast, expect, expect_dtype
 from gradwitness.ops.value import BOOL, FLOAT, Operand, Spec, Value
-from gradwitness.ops.vocabulary import op
+from gradwitness.ops.vocabulary import Regions, op
 
 # Far below any score, yet finite in every dtype: a masked weight is set to 0 afterwards in any case.
 _MASKED_SCORE = -30000.0
@@ -45,6 +45,11 @@ def _attention(
         sample(real(1, 2, 2, 3), real(1, 2, 4, 3), real(1, 2, 4, 2), boolean(4)),
     ],
     definition=_attention,
+    regions=Regions(
+        at=lambda is_causal, scale: (0.5,),
+        of=lambda query, key, value, attn_mask, *, is_causal, scale: attn_mask,
+        names=("at a masked position", "at one that is not masked"),
+    ),
 )
 def scaled_dot_product_attention(
     query: Operand,
@@ -85,6 +90,7 @@ def _dropout(x: Value, mask: Value, *, p: float) -> Value:
         sample(real(6), boolean(6), p=0.5),
     ],
     definition=_dropout,
+    regions=Regions(at=lambda p: (0.5,), of=lambda x, mask, p: mask, names=("at what is dropped", "at what is kept")),
 )
 def dropout(x: Operand, mask: Operand, *, p: float) -> Spec:
     """x / (1 - p) where the boolean mask keeps it, else 0. The mask is data, so that every backend drops the same."""

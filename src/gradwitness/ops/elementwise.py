@@ -8,7 +8,7 @@ from typing import Any
 from gradwitness.ops.samples import boolean, positive, real, sample
 from gradwitness.ops.shapes import broadcast, expect, expect_dtype
 from gradwitness.ops.value import BOOL, FLOAT, Operand, Spec, Value
-from gradwitness.ops.vocabulary import ADDITION, EXACT, ROUNDED, SHARED, Bend, bends, op
+from gradwitness.ops.vocabulary import ADDITION, EXACT, ROUNDED, SHARED, Bend, Regions, bends, op, tails
 
 _REAL = [sample(real(2, 3)), sample(real(7)), sample(real(2, 1, 4)), sample(real())]
 _WIDE = [sample(real(2, 3, scale=3.0)), sample(real(7)), sample(real(2, 1, 4, scale=2.0))]
@@ -21,6 +21,9 @@ _POWERS = [
     sample(positive(4, 1, 3), real(2, 1)),
     sample(positive(5), real(3, 5)),
 ]
+
+_TAILS = tails(-3.0, 3.0)  # of what saturates, or is nearly linear, on both sides
+_LARGER = Regions(at=lambda: (0.0,), of=lambda x, y: x - y, names=("with x below y", "with x above y"))
 
 
 def _float(x: Spec) -> Spec:
@@ -63,13 +66,13 @@ def power(x: Operand, y: Operand) -> Spec:
     return _pair(x, y)
 
 
-@op(rounding=EXACT, samples=_PAIRS, broadcasts=True, kink=SHARED)
+@op(rounding=EXACT, samples=_PAIRS, broadcasts=True, kink=SHARED, regions=_LARGER)
 def maximum(x: Operand, y: Operand) -> Spec:
     """The larger of x and y; where they tie, each gets half of the cotangent."""
     return _pair(x, y)
 
 
-@op(rounding=EXACT, samples=_PAIRS, broadcasts=True, kink=SHARED)
+@op(rounding=EXACT, samples=_PAIRS, broadcasts=True, kink=SHARED, regions=_LARGER)
 def minimum(x: Operand, y: Operand) -> Spec:
     """The smaller of x and y; where they tie, each gets half of the cotangent."""
     return _pair(x, y)
@@ -83,6 +86,7 @@ def minimum(x: Operand, y: Operand) -> Spec:
         sample(boolean(3), real(4, 3), real(1)),
     ],
     broadcasts=True,
+    regions=Regions(at=lambda: (0.5,), of=lambda condition, x, y: condition, names=("on false", "on true")),
 )
 def where(condition: Operand, x: Operand, y: Operand) -> Spec:
     """x where the boolean `condition` holds, else y."""
@@ -121,13 +125,13 @@ def log1p(x: Operand) -> Spec:
     return _float(x)
 
 
-@op(rounding=ROUNDED, samples=_REAL)
+@op(rounding=ROUNDED, samples=_REAL, regions=tails(-3.0))
 def expm1(x: Operand) -> Spec:
     """exp(x) - 1, accurate near 0."""
     return _float(x)
 
 
-@op(rounding=ROUNDED, samples=_WIDE)
+@op(rounding=ROUNDED, samples=_WIDE, regions=_TAILS)
 def erf(x: Operand) -> Spec:
     """The error function: 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x."""
     return _float(x)
@@ -151,13 +155,13 @@ def cos(x: Operand) -> Spec:
     return _float(x)
 
 
-@op(rounding=ROUNDED, samples=_WIDE)
+@op(rounding=ROUNDED, samples=_WIDE, regions=_TAILS)
 def tanh(x: Operand) -> Spec:
     """Hyperbolic tangent."""
     return _float(x)
 
 
-@op(rounding=ROUNDED, samples=_WIDE)
+@op(rounding=ROUNDED, samples=_WIDE, regions=_TAILS)
 def sigmoid(x: Operand) -> Spec:
     """1 / (1 + exp(-x))."""
     return _float(x)
@@ -187,6 +191,7 @@ def _elu(x: Value, *, alpha: float) -> Value:
     samples=[*_REAL, sample(real(3, 5), alpha=0.7)],
     definition=_elu,
     kink=bends(lambda alpha: [Bend(0.0, left=alpha, right=1.0, own=alpha)]),
+    regions=tails(-3.0),
 )
 def elu(x: Operand, *, alpha: float = 1.0) -> Spec:
     """x where x > 0, else alpha * (exp(x) - 1)."""
@@ -202,6 +207,7 @@ def _gelu(x: Value, *, approximate: str) -> Value:
 @op(
     samples=[*_WIDE, sample(real(2, 3, scale=3.0), approximate="tanh"), sample(real(7), approximate="tanh")],
     definition=_gelu,
+    regions=_TAILS,
 )
 def gelu(x: Operand, *, approximate: str = "none") -> Spec:
     """x * Phi(x): exact through erf (approximate="none"), or its tanh form (approximate="tanh").
@@ -212,13 +218,13 @@ def gelu(x: Operand, *, approximate: str = "none") -> Spec:
     return _float(x)
 
 
-@op(rounding=ROUNDED, samples=_WIDE)
+@op(rounding=ROUNDED, samples=_WIDE, regions=_TAILS)
 def silu(x: Operand) -> Spec:
     """x * sigmoid(x), also called swish."""
     return _float(x)
 
 
-@op(rounding=ROUNDED, samples=_WIDE)
+@op(rounding=ROUNDED, samples=_WIDE, regions=_TAILS)
 def softplus(x: Operand) -> Spec:
     """log(1 + exp(x))."""
     return _float(x)

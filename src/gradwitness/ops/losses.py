@@ -10,7 +10,7 @@ from gradwitness.ops.samples import positive, real, sample
 from gradwitness.ops.shapes import expect, expect_dtype
 from gradwitness.ops.softmax import log_softmax
 from gradwitness.ops.value import FLOAT, INT, Operand, Spec, Value
-from gradwitness.ops.vocabulary import SMOOTH, op
+from gradwitness.ops.vocabulary import SMOOTH, Regions, op, tails
 
 IGNORED = -100  # torch's default ignore_index
 
@@ -64,6 +64,11 @@ def _huber(prediction: Value, target: Value, *, delta: float, reduction: str) ->
         sample(real(2, 1, 3), real(2, 1, 3), delta=0.4, reduction="mean"),
     ],
     definition=_huber,
+    regions=Regions(
+        at=lambda delta, reduction: (-delta, delta),
+        of=lambda prediction, target, delta, reduction: prediction - target,
+        what="with an error",
+    ),
 )
 def huber(prediction: Operand, target: Operand, *, delta: float, reduction: str) -> Spec:
     """Half the squared error within delta, delta * (|error| - delta / 2) beyond (Huber 1964)."""
@@ -92,6 +97,11 @@ def _cross_entropy(logits: Value, labels: Value, *, reduction: str, label_smooth
         sample(real(8, 3), integers(8, high=3), reduction="mean", label_smoothing=0.2, ignore_index=1),
     ],
     definition=_cross_entropy,
+    regions=Regions(
+        at=lambda ignore_index, **others: () if ignore_index == IGNORED else (0.5,),  # who names one has such labels
+        of=lambda logits, labels, *, ignore_index, **others: labels == ignore_index,
+        names=("with a label that counts", "with an ignored label"),
+    ),
 )
 def cross_entropy(
     logits: Operand,
@@ -129,6 +139,7 @@ def _binary_cross_entropy_with_logits(logits: Value, targets: Value, *, reductio
     ],
     definition=_binary_cross_entropy_with_logits,
     kink=SMOOTH,
+    regions=tails(-3.0, 3.0),
 )
 def binary_cross_entropy_with_logits(logits: Operand, targets: Operand, *, reduction: str) -> Spec:
     """-(t log sigmoid(z) + (1 - t) log(1 - sigmoid(z))) without overflow, averaged or summed."""

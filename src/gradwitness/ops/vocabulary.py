@@ -36,10 +36,12 @@ __all__ = [
     "Bend",
     "Kink",
     "Op",
+    "Regions",
     "Rounding",
     "bends",
     "find_op",
     "op",
+    "tails",
 ]
 
 
@@ -98,6 +100,29 @@ def bends(where: Callable[..., Sequence[Bend]]) -> Kink:
     return Kink("bend", lambda attributes: where(**attributes))
 
 
+@dataclass(frozen=True)
+class Regions:
+    """Where an op is another function, or one of another character: a quantity of each unit, and what divides it.
+
+    at: the points that divide it, for the op's attributes; the bends of its kink do so as well. of: the quantity, of
+    operands and attributes: a number or a boolean for each unit, or None where nothing is divided; by default the
+    first operand. names: the regions in words, from the lowest; by default "below -3", "between -3 and 3" and
+    "above 3", with `what` before it.
+
+    A fused op with Regions is looked at as a whole, any other through its definition.
+    """
+
+    at: Callable[..., Sequence[float]] = lambda **attributes: ()
+    of: Callable[..., Any] = lambda x, *others, **attributes: x
+    names: tuple[str, ...] = ()
+    what: str = ""
+
+
+def tails(*points: float) -> Regions:
+    """The Regions of an op whose character changes at these points: beyond them it saturates, or is nearly linear."""
+    return Regions(lambda **attributes: points)
+
+
 SHARED = Kink("tie")
 FIRST = Kink("tie", shares=False)
 BALL = Kink("ball")
@@ -109,7 +134,7 @@ class Op:
     """One op of the vocabulary: how it is called, what shape it gives, what rounding does to it, where it has kinks.
 
     A fused op carries its `definition` in elementary ops; `canonical` rewrites attributes into the
-    one form that adapters see (axes as a tuple of non-negative ints, say).
+    one form that adapters see (axes as a tuple of non-negative ints, say). An op without `regions` has one.
     """
 
     name: str
@@ -120,6 +145,7 @@ class Op:
     broadcasts: bool = False
     definition: Callable[..., Any] | None = field(default=None, compare=False)
     kink: Kink | None = field(default=None, compare=False)
+    regions: Regions | None = field(default=None, compare=False)
 
     @functools.cached_property
     def signature(self) -> inspect.Signature:
@@ -142,6 +168,12 @@ class Op:
 
     def name_of_operand(self, position: int) -> str:
         return f"arrays[{position}]" if self.variadic else self.operand_names[position]
+
+    def dividing_points(self, attributes: Mapping[str, Any]) -> tuple[float, ...]:
+        """The points between its regions, ascending; none where it has one."""
+        bends = () if self.kink is None else self.kink.bends(attributes)
+        declared = () if self.regions is None else self.regions.at(**attributes)
+        return tuple(sorted({*(bend.at for bend in bends), *declared}))
 
     @property
     def summary(self) -> str:
@@ -206,10 +238,17 @@ def op(
     broadcasts: bool = False,
     definition: Callable[..., Any] | None = None,
     kink: Kink | None = None,
+    regions: Regions | None = None,
 ) -> _Declaration:
-    """Declare an op: elementary with its `rounding`, or fused with its `definition`; `kink`: where it has any."""
+    """Declare an op: elementary with its `rounding`, or fused with its `definition`.
+
+    kink: where it has no single derivative. regions: where it is another function; one with bends has those
+    between them in any case.
+    """
     if (rounding is None) == (definition is None):
         raise GradwitnessError("an op has either a rounding (elementary) or a definition (fused)")
+    if regions is None and kink is not None and kink.kind == "bend":
+        regions = Regions()
     return _Declaration(
         rounding=rounding,
         samples=tuple(samples),
@@ -217,6 +256,7 @@ def op(
         broadcasts=broadcasts,
         definition=definition,
         kink=kink,
+        regions=regions,
     )
 
 

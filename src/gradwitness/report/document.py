@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from gradwitness.evidence.exercise import Exercise
 from gradwitness.report.row import Row
 
 __all__ = ["SCHEMA", "schema", "to_json", "write_whole"]
@@ -18,13 +19,16 @@ __all__ = ["SCHEMA", "schema", "to_json", "write_whole"]
 SCHEMA = 1
 
 
-def to_json(ok: bool, environment: Mapping[str, Any], rows: Sequence[Row]) -> str:
+def to_json(
+    ok: bool, environment: Mapping[str, Any], rows: Sequence[Row], exercise: Mapping[str, Sequence[Exercise]]
+) -> str:
     """A report; keys as in schema.json. NaN and infinity, which JSON lacks, are the strings "nan", "inf" and "-inf"."""
     document = {
         "schema": SCHEMA,
         "ok": ok,
         "environment": environment,
         "rows": [asdict(row) for row in rows],
+        "exercise": {network: [asdict(one) for one in calls] for network, calls in exercise.items()},
     }
     return json.dumps(_jsonable(document), indent=1, allow_nan=False)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from gradwitness.evidence.exercise import Exercise
 from gradwitness.report.document import to_json
 from gradwitness.report.row import Row, describe
 from gradwitness.report.table import short_report, table
@@ -19,13 +20,15 @@ class Report:
     """All rows of a run, and the environment in which they were found. Falsy if something does not agree.
 
     allow: verdicts that pass as well. require: backends that must have run and agreed, so that
-    `unsupported` is a failure for them.
+    `unsupported` is a failure for them. exercise: by network, the calls of ops that have several regions, and which
+    of these the point exercised; not of black boxes.
     """
 
     rows: tuple[Row, ...]
     environment: Mapping[str, Any]
     allow: tuple[str, ...] = ()
     require: tuple[str, ...] = ()
+    exercise: Mapping[str, tuple[Exercise, ...]] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -63,8 +66,8 @@ class Report:
 
     def table(self, *, verbose: bool = False, color: bool = False) -> str:
         """A row per network, backend and dtype; with `verbose` one per gradient."""
-        return table(self.rows, verbose=verbose, color=color)
+        return table(self.rows, self.exercise, verbose=verbose, color=color)
 
     def json(self) -> str:
         """The whole report as JSON, as `report/schema.json` describes it."""
-        return to_json(self.ok, self.environment, self.rows)
+        return to_json(self.ok, self.environment, self.rows, self.exercise)

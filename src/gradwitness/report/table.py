@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
+from gradwitness.evidence.exercise import Exercise
+from gradwitness.report.exercise import unexercised, unexercised_in_full, untested
 from gradwitness.report.row import Row, describe
 from gradwitness.verdict import ACCEPTED, Verdict
 
@@ -31,7 +33,7 @@ _SEVERITY = list(Verdict)
 _COLORS = {True: "\033[32m", False: "\033[31m"}
 
 
-def table(rows: Sequence[Row], *, verbose: bool, color: bool) -> str:
+def table(rows: Sequence[Row], exercise: Mapping[str, Sequence[Exercise]], *, verbose: bool, color: bool) -> str:
     """A row per network x backend x dtype, its worst tensor shown; below it what there is to say."""
     from tabulate import tabulate
 
@@ -44,6 +46,7 @@ def table(rows: Sequence[Row], *, verbose: bool, color: bool) -> str:
     measured = {(row.dtype, row.against): None for row in rows if row.against}
     details += [f"{dtype}: error is the distance from the gradient of {label}" for dtype, label in measured]
     details += [f"{place}: no reference in 256 bits: {reason}" for place, reason in _refusals(rows).items()]
+    details += [*untested(exercise), *(unexercised_in_full if verbose else unexercised)(exercise)]
     if details:
         lines += ["", *_deduplicated(details)]
     return "\n".join([*lines, "", summary(rows)])

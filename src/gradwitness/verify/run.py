@@ -7,6 +7,7 @@ from typing import Any
 
 from gradwitness import registry
 from gradwitness.errors import GradwitnessError, UnknownName
+from gradwitness.evidence.exercise import Exercise, exercise
 from gradwitness.problem import Candidate, Loss, Problem
 from gradwitness.protocol import expect_options
 from gradwitness.report import Report, Row
@@ -63,7 +64,8 @@ def verify(
     settings = Settings(chosen, _names(devices), precision, seed, reference, reference_seconds)
     used = tuple(dict.fromkeys(candidate.backend for candidate in candidates.values()))
     expect_devices(settings.devices, used)
-    return Report(tuple(verify_problem(problem, candidates, settings)), environment(used, settings))
+    rows = tuple(verify_problem(problem, candidates, settings))
+    return Report(rows, environment(used, settings), exercise=_exercise(problem))
 
 
 def _problem(loss: Any, params: Any, batch: Any, wrt: str | Sequence[str] | None, name: str) -> Problem:
@@ -128,10 +130,12 @@ def verify_problems(
     """Each problem through its backends. One candidate's failure never costs the others' results."""
     rows: list[Row] = []
     used: dict[str, None] = {}
+    exercised: dict[str, tuple[Exercise, ...]] = {}
     for problem, names in cases:
         used |= dict.fromkeys(names)
         rows += verify_problem(problem, {name: Candidate(name) for name in names}, settings, progress=progress)
-    return Report(tuple(rows), environment(used, settings))
+        exercised |= _exercise(problem)
+    return Report(tuple(rows), environment(used, settings), exercise=exercised)
 
 
 def verify_problem(
@@ -144,6 +148,17 @@ def verify_problem(
     """Every candidate in every dtype and on every device: a row per gradient."""
     judge = _of_traced if problem.loss is not None else _of_black_boxes
     return [row for dtype in settings.dtypes for row in judge(problem, candidates, dtype, settings, progress)]
+
+
+def _exercise(problem: Problem) -> dict[str, tuple[Exercise, ...]]:
+    """By the problem's name, what its point exercises of its ops; of a black box nothing is known."""
+    if problem.loss is None:
+        return {}
+    try:
+        found = exercise(registry.interpreter(), problem)
+    except Exception:  # noqa: BLE001  # what cannot run is an error in every row already
+        return {}
+    return {problem.name: found} if found else {}
 
 
 def _of_traced(
