@@ -99,7 +99,7 @@ def _verdicts(context: click.Context, parameter: click.Parameter, value: str | N
     default=30.0,
     show_default=True,
     metavar="S",
-    help="What 256 bits may take for each network and dtype; beyond it they see fewer examples.",
+    help="What 256 bits may take for each network and dtype; beyond it they see fewer examples, or single directions.",
 )
 @click.option("--allow", callback=_verdicts, metavar="VERDICT,...", help="Verdicts that pass as well.")
 @click.option("--require", callback=_split, metavar="A,B", help="Backends that must run and agree.")

@@ -2,59 +2,128 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from gradwitness.errors import TraceError
+from gradwitness.evidence.directional import directional_derivatives
+from gradwitness.evidence.finite_difference import Probe
 from gradwitness.evidence.reference import DIRECTIONS, Reference, reference
 from gradwitness.graph import Node
 from gradwitness.ops import find_op
 from gradwitness.problem import Problem
 from gradwitness.protocol import Interpreter
 
-__all__ = ["affordable_reference", "reference_seconds"]
+__all__ = ["Affordable", "Effort", "affordable_reference", "effort", "reference_seconds"]
 
-PER_NUMBER = 4e-7  # seconds for an elementwise result, on one core of 2024
+PER_NUMBER = 4e-7  # seconds for an elementwise result, or an element of a leaf, on one core of 2024
 PER_PRODUCT = 7e-8  # and for each product in a contraction, or term of a sum
 BACKWARD = 2.0  # of a forward pass
-PASSES = 2 * DIRECTIONS  # after moving each leaf
+SIDES = 2  # to which a leaf is moved along each direction
+
+
+@dataclass(frozen=True)
+class Affordable:
+    """What 256 bits say within the time given.
+
+    reference: the gradient; None if it takes too long, or there is none. refused: why a leaf has no gradient in 256
+    bits. refuted: the leaves whose rules are wrong, or that lie at a kink. probes: by leaf, the derivatives along
+    directions that there was time for where there is no gradient.
+    """
+
+    reference: Reference | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
+    refuted: frozenset[str] = frozenset()
+    probes: Mapping[str, Sequence[Probe]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """About how many seconds 256 bits take, within a factor of three or so.
+
+    forward: at the point. moved: again after moving a leaf, by path: what depends on the leaf alone.
+    """
+
+    forward: float
+    moved: Mapping[str, float]
+
+    @property
+    def reference(self) -> float:
+        """Of a gradient, validated."""
+        return (1 + BACKWARD) * self.forward + SIDES * DIRECTIONS * sum(self.moved.values())
+
+    def directions(self, seconds: float) -> dict[str, int]:
+        """Along how many directions there is time to move each leaf. Those that take less time come first, and none
+        has a second direction before each has had its turn."""
+        left, counts = seconds - self.forward, dict.fromkeys(self.moved, 0)
+        for path in sorted(self.moved, key=self.moved.__getitem__) * DIRECTIONS:
+            if SIDES * self.moved[path] <= left:
+                counts[path] += 1
+                left -= SIDES * self.moved[path]
+        return counts
 
 
 def affordable_reference(
     interpreter: Interpreter, problem: Problem, *, seconds: float, seed: Sequence[int]
-) -> tuple[Reference | None, dict[str, str], frozenset[str]]:
-    """The gradient in 256 bits if it takes no longer than that, by an estimate; why there is none; what is refuted.
+) -> Affordable:
+    """The gradient in 256 bits if it takes no longer than that, by an estimate.
 
     Beyond that the rules alone are validated, on so many examples as the time allows: then there is no gradient, but
-    a rule that is wrong is refuted all the same.
+    a rule that is wrong is refuted all the same. Where examples cannot be left out, there are derivatives along so many
+    directions as the time allows.
     """
     try:
-        needed = reference_seconds(interpreter, problem)
-        if needed <= seconds:
+        needed = effort(interpreter, problem)
+        if needed.reference <= seconds:
             found = reference(interpreter, problem, seed=seed)
-            return found, found.refused, frozenset(found.refused)
-        return None, *_on_fewer_examples(interpreter, problem, needed, seconds, seed)
+            return Affordable(found, found.refused, frozenset(found.refused))
+        over = f"it would take about {needed.reference:.0f} s (reference_seconds={seconds:g})"
+        return _on_fewer_examples(interpreter, problem, needed, seconds, seed, over) or _along_directions(
+            interpreter, problem, needed, seconds, seed, over
+        )
     except Exception as error:  # noqa: BLE001  # without it the run goes on, whatever it is that 256 bits lack
-        return None, dict.fromkeys(problem.differentiated, f"256 bits cannot say: {error}"), frozenset()
+        return Affordable(refused=dict.fromkeys(problem.differentiated, f"256 bits cannot say: {error}"))
 
 
 def _on_fewer_examples(
-    interpreter: Interpreter, problem: Problem, needed: float, seconds: float, seed: Sequence[int]
-) -> tuple[dict[str, str], frozenset[str]]:
-    over = f"it would take about {needed:.0f} s (reference_seconds={seconds:g}); differences confirm one in float64"
+    interpreter: Interpreter, problem: Problem, needed: Effort, seconds: float, seed: Sequence[int], over: str
+) -> Affordable | None:
+    """None if the loss allows no fewer, or even one takes too long."""
     kept = problem.examples
     while kept > 1:
-        kept = min(int(kept * seconds / needed), kept // 2) or 1
+        kept = min(int(kept * seconds / needed.reference), kept // 2) or 1
         fewer = _of_examples(problem, kept)
         if fewer is None:
-            break
+            return None
         if reference_seconds(interpreter, fewer) <= seconds:
-            found = reference(interpreter, fewer, seed=seed)
-            also = f", and 256 bits its rules, on {kept} of {problem.examples} examples"
-            return dict.fromkeys(problem.differentiated, over + also) | found.refused, frozenset(found.refused)
-    return dict.fromkeys(problem.differentiated, over), frozenset()
+            refused = reference(interpreter, fewer, seed=seed).refused
+            also = f"and 256 bits its rules, on {kept} of {problem.examples} examples"
+            said = f"{over}; differences confirm one in float64, {also}"
+            return Affordable(None, dict.fromkeys(problem.differentiated, said) | refused, frozenset(refused))
+    return None
+
+
+def _along_directions(
+    interpreter: Interpreter, problem: Problem, needed: Effort, seconds: float, seed: Sequence[int], over: str
+) -> Affordable:
+    counts = needed.directions(seconds)
+    probes = directional_derivatives(interpreter, problem, counts, seed=seed) if any(counts.values()) else {}
+    said = {path: f"{over}{_said(count, len(probes.get(path, ())))}" for path, count in counts.items()}
+    return Affordable(refused=said, probes=probes)
+
+
+def _said(tried: int, found: int) -> str:
+    """What derivatives along so many directions are for."""
+    if not tried:
+        return ", and there is no time for its 256-bit derivatives; differences confirm one in float64"
+    if not found:
+        return "; 256-bit derivatives say nothing at a kink; differences confirm one in float64"
+    directions = f"{found} direction{'s' if found > 1 else ''}"
+    at_kinks = f", and say nothing at a kink along {tried - found} more" if found < tried else ""
+    return f"; 256-bit derivatives along {directions} check one in float64{at_kinks}"
 
 
 def _of_examples(problem: Problem, kept: int) -> Problem | None:
@@ -67,23 +136,25 @@ def _of_examples(problem: Problem, kept: int) -> Problem | None:
 
 
 def reference_seconds(interpreter: Interpreter, problem: Problem) -> float:
-    """About how many seconds the gradient takes in 256 bits: forward, backward, and forward after moving each leaf.
+    """About how many seconds the gradient takes in 256 bits: forward, backward, and forward after moving each leaf."""
+    return effort(interpreter, problem).reference
 
-    Right within a factor of three or so. Only what depends on a leaf is computed again after moving it.
-    """
+
+def effort(interpreter: Interpreter, problem: Problem) -> Effort:
+    """What 256 bits would take, by the numbers and products of a forward pass in float64."""
     graph = problem.graph.decomposed()
-    by_node: dict[int, float] = {}
+    by_node = {leaf.id: PER_NUMBER * np.prod(leaf.spec.shape) for leaf in graph.leaves.values()}
 
     def count(node: Node, step: Any) -> Any:
         by_node[node.id] = PER_NUMBER * np.size(step.output) + PER_PRODUCT * _products(node, step)
         return step.output
 
     interpreter.forward(graph, problem.leaves, on_value=count)
-    total = (1 + BACKWARD) * sum(by_node.values())
-    for path in problem.differentiated:
-        moved = graph.descendants((path,))
-        total += PASSES * sum(seconds for node, seconds in by_node.items() if node in moved)
-    return float(total)
+    moved = {
+        path: float(sum(by_node[node] for node in graph.descendants((path,)) & by_node.keys()))
+        for path in problem.differentiated
+    }
+    return Effort(float(sum(by_node.values())), moved)
 
 
 def _products(node: Node, step: Any) -> float:

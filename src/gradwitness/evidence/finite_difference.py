@@ -77,7 +77,8 @@ class Differences:
 
     def with_probes(self, probes: Sequence[Probe]) -> Differences:
         """These and further ones."""
-        return replace(self, probes=(*self.probes, *probes), coordinates=self.coordinates + len(probes))
+        coordinates = self.coordinates + sum(probe.index is not None for probe in probes)
+        return replace(self, probes=(*self.probes, *probes), coordinates=coordinates)
 
     def worst(self, gradient: Array, slack: Callable[[Probe], float]) -> tuple[float, float]:
         """(error, bound) of the probe at which the gradient exceeds bound + slack the most."""

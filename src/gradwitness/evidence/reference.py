@@ -20,7 +20,7 @@ from gradwitness.evidence.norms import typical
 from gradwitness.problem import Problem
 from gradwitness.protocol import ExtendedInterpreter, Interpreter
 
-__all__ = ["Exact", "Reference", "exactly", "reference"]
+__all__ = ["AGREEMENT", "BITS", "DIRECTIONS", "REFINED", "Exact", "Pass", "Reference", "exactly", "reference"]
 
 Array = np.ndarray[Any, Any]
 BITS = 256
@@ -66,20 +66,43 @@ def reference(interpreter: Interpreter, problem: Problem, *, seed: Sequence[int]
     """
     rng = np.random.default_rng([*seed])
     with interpreter.extended(BITS) as wide:
-        return _reference(_Pass(wide, problem), problem, rng)
+        return _reference(Pass(wide, problem), problem, rng)
 
 
-def _reference(here: _Pass, problem: Problem, rng: np.random.Generator) -> Reference:
-    if not here.loss.is_finite() or not math.isfinite(float(here.loss)):
-        raise ArithmeticError(f"the loss is {float(here.loss)}")
+def _reference(here: Pass, problem: Problem, rng: np.random.Generator) -> Reference:
     found = here.wide.backward(here.tape, problem.differentiated)
-    checks = {path: here.checks(path, gradient, rng) for path, gradient in found.items()}
+    checks = {path: _checks(here, path, gradient, rng) for path, gradient in found.items()}
     derivatives = [abs(check.numeric).mid() for of_leaf in checks.values() for check in of_leaf]
     scale = max([abs(here.loss).mid(), *derivatives])
     refused = {path: reason for path, of_leaf in checks.items() if (reason := _refusal(of_leaf, scale))}
     zeros = {path: np.zeros(x.shape) for path, x in problem.primals.items()}
     gradients = {path: exactly(numbers) for path, numbers in (zeros | found).items()}
     return Reference(float(here.loss), gradients, refused)
+
+
+class Pass:
+    """The forward pass at the point, and what comes of moving one leaf; `loss` is a ball.
+
+    Raises ArithmeticError where a branch cannot be decided, or the loss is not finite.
+    """
+
+    def __init__(self, wide: ExtendedInterpreter, problem: Problem) -> None:
+        self.wide, self.graph, self.primals = wide, problem.graph, problem.primals
+        self.leaves = {path: wide.numbers(x) for path, x in problem.leaves.items()}
+        self.tape = wide.forward(self.graph, self.leaves)
+        self.loss = wide.loss(self.tape)
+        if not self.loss.is_finite() or not math.isfinite(float(self.loss)):
+            raise ArithmeticError(f"the loss is {float(self.loss)}")
+
+    def step(self, path: str, *, finer: int = 0) -> Any:
+        """How far a leaf is moved, as a ball: 2**STEP of its typical value, and 2**-finer of that."""
+        power = STEP + math.frexp(typical(self.primals[path]))[1] - finer
+        return self.wide.numbers(np.array(2.0)).item() ** power
+
+    def moved(self, path: str, by: Any) -> Any:
+        """The loss, a ball, after adding balls of the leaf's shape."""
+        moved = {**self.leaves, path: self.leaves[path] + by}
+        return self.wide.loss(self.wide.forward(self.graph, moved, reuse=self.tape, changed=[path]))
 
 
 @dataclass(frozen=True)
@@ -99,30 +122,17 @@ class _Check:
         return abs(self.analytic - self.numeric)
 
 
-class _Pass:
-    """The forward pass at the point, and what comes of moving one leaf."""
+def _checks(here: Pass, path: str, gradient: Any, rng: np.random.Generator) -> list[_Check]:
+    directions = rng.standard_normal((DIRECTIONS, *here.primals[path].shape))
+    return [_check(here, path, gradient, here.wide.numbers(v)) for v in directions]
 
-    def __init__(self, wide: ExtendedInterpreter, problem: Problem) -> None:
-        self.wide, self.graph, self.primals = wide, problem.graph, problem.primals
-        self.leaves = {path: wide.numbers(x) for path, x in problem.leaves.items()}
-        self.tape = wide.forward(self.graph, self.leaves)
-        self.loss = wide.loss(self.tape)
 
-    def checks(self, path: str, gradient: Any, rng: np.random.Generator) -> list[_Check]:
-        x = self.primals[path]
-        power = STEP + math.frexp(typical(x))[1]
-        return [self._check(path, gradient, v, power) for v in rng.standard_normal((DIRECTIONS, *x.shape))]
-
-    def _check(self, path: str, gradient: Any, direction: Array, power: int) -> _Check:
-        v, step = self.wide.numbers(direction), self.wide.numbers(np.array(2.0)).item() ** power
-        up, down = self._moved(path, v * step), self._moved(path, v * -step)
-        numeric, jump = (up - down) / (2 * step), (up - 2 * self.loss + down) / step
-        finer = partial(self._check, path, gradient, direction, power - REFINED)
-        return _Check((gradient * v).sum().item(), numeric, jump, finer)
-
-    def _moved(self, path: str, by: Any) -> Any:
-        moved = {**self.leaves, path: self.leaves[path] + by}
-        return self.wide.loss(self.wide.forward(self.graph, moved, reuse=self.tape, changed=[path]))
+def _check(here: Pass, path: str, gradient: Any, v: Any, *, finer: int = 0) -> _Check:
+    step = here.step(path, finer=finer)
+    up, down = here.moved(path, v * step), here.moved(path, v * -step)
+    numeric, jump = (up - down) / (2 * step), (up - 2 * here.loss + down) / step
+    nearer = partial(_check, here, path, gradient, v, finer=finer + REFINED)
+    return _Check((gradient * v).sum().item(), numeric, jump, nearer)
 
 
 def _refusal(checks: Sequence[_Check], scale: Any) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from gradwitness.arithmetic import Arithmetic
 from gradwitness.dtypes import find_dtype
 from gradwitness.evidence.beside import beside_kinks
-from gradwitness.evidence.effort import affordable_reference, reference_seconds
+from gradwitness.evidence.effort import Affordable, affordable_reference, reference_seconds
 from gradwitness.evidence.finite_difference import BRIEF, Differences, Differencing
 from gradwitness.evidence.local_slopes import LocalSlopes, local_slopes
 from gradwitness.evidence.neighbours import draw_neighbours
@@ -78,11 +78,12 @@ def testimony(
     tape = interpreter.forward(graph, problem.leaves)
     loss, found = interpreter.loss(tape), interpreter.backward(tape, wrt)
     gradients = {path: exactly(found.get(path, np.zeros(problem.leaves[path].shape))) for path in wrt}
-    exact, refused, refuted = None, dict[str, str](), frozenset[str]()
+    extended = Affordable()
     if seconds:
-        exact, refused, refuted = affordable_reference(interpreter, problem, seconds=seconds, seed=(seed, 5))
+        extended = affordable_reference(interpreter, problem, seconds=seconds, seed=(seed, 5))
+    exact = extended.reference
     if exact is not None:
-        gradients |= {path: g for path, g in exact.gradients.items() if path not in refused}
+        gradients |= {path: g for path, g in exact.gradients.items() if path not in extended.refused}
 
     def is_usable(neighbour: Mapping[str, Array]) -> bool:
         leaves = {**problem.leaves, **neighbour}
@@ -109,6 +110,9 @@ def testimony(
     noise = max(floor.norm * narrowing, abs(loss) * find_dtype("float64").unit_roundoff)
     differencing = Differencing(loss_of, problem.primals, loss, noise)
     affordable = bool(kinked and seconds) and reference_seconds(interpreter, problem) <= seconds
+    differences = differencing.by_every_leaf(BRIEF, seed=(seed, 2))
+    for path in extended.probes.keys() - kinked.keys():  # beside a kink they see one side, whichever rounding took
+        differences[path] = differences[path].with_probes(extended.probes[path])
     doubts = beside_kinks(interpreter, problem, differencing, tuple(kinked), seed=(seed, 7), extended=affordable)
     return Testimony(
         problem,
@@ -117,10 +121,10 @@ def testimony(
         neighbours,
         gradients | bases,
         exact is not None,
-        {path: reason for path, reason in refused.items() if doubts.get(path, reason)},
-        refuted,
+        {path: reason for path, reason in extended.refused.items() if doubts.get(path, reason)},
+        extended.refuted,
         arithmetic,
-        differencing.by_every_leaf(BRIEF, seed=(seed, 2)),
+        differences,
         frozenset(path for path in wrt if path in found),
         floors_of,
         slopes,

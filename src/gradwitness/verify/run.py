@@ -42,9 +42,10 @@ def verify(
     loss: `loss(params, batch)` over `gradwitness.ops`, or a Problem: it runs on every backend
     installed, or on `backends`, and is held against the hand-derived gradient: in 256 bits, or
     with reference="differences" in float64, confirmed by finite differences; so it is too where 256 bits would
-    take more than `reference_seconds`, but for the rules, which are validated on fewer examples. Or candidates by
-    label, each with a loss in its framework's own arrays and perhaps a gradient written by hand: a Candidate,
-    or, under a backend's name, the bare loss; one Candidate may stand alone. These are judged by
+    take more than `reference_seconds`: then they validate the rules on fewer examples, or, where none can be left
+    out, check the float64 gradient along single directions. Or candidates by label, each with a loss in its
+    framework's own arrays and perhaps a gradient written by hand: a Candidate, or, under a backend's name, the
+    bare loss; one Candidate may stand alone. These are judged by
     numerical derivatives of their own losses, and held against each other.
 
     params, batch: nested dicts, lists or tuples of arrays. dtypes: by default those of the leaves to

@@ -19,7 +19,8 @@ class Settings:
 
     reference: what a traced loss's gradients are held against: the gradient in 256 bits ("extended"), or the
     hand-derived one in float64, confirmed by finite differences ("differences"), which is faster. reference_seconds:
-    what the former may take, by an estimate; beyond it the rules are validated in 256 bits on a part of the examples.
+    what the former may take, by an estimate; beyond it 256 bits validate the rules on a part of the examples, or check
+    the gradient in float64 along single directions.
     """
 
     dtypes: tuple[str, ...] = ("float64", "float32")
