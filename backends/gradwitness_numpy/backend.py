@@ -80,7 +80,12 @@ class NumpyBackend:
     ) -> Tape:
         with np.errstate(**_QUIET):
             return forward(
-                graph, rules(np.float64), {**graph.constants, **leaves}, on_value=on_value, reuse=reuse, changed=changed
+                graph,
+                rules(graph, np.float64),
+                {**graph.constants, **leaves},
+                on_value=on_value,
+                reuse=reuse,
+                changed=changed,
             )
 
     def loss(self, tape: Tape) -> float:
@@ -123,7 +128,7 @@ class PreparedNumpy:
 
     def forward(self, placed: Mapping[str, Array]) -> Tape:
         with np.errstate(**_QUIET):
-            return forward(self.graph, rules(self.dtype), {**self.fixed, **placed})
+            return forward(self.graph, rules(self.graph, self.dtype), {**self.fixed, **placed})
 
     def backward(self, tape: Tape) -> dict[str, Array]:
         with np.errstate(**_QUIET):

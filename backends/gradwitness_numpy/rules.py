@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from gradwitness.graph import Graph
 from gradwitness_numpy import (
     arrays,
     attention,
@@ -39,6 +40,8 @@ _FAMILIES = (
 RULES: dict[str, Rule] = {name: rule for family in _FAMILIES for name, rule in family.RULES.items()}
 
 
-def rules(dtype: Any) -> Mapping[str, Rule]:
-    """The table for graphs that run in `dtype`, which one_hot cannot tell from its labels."""
+def rules(graph: Graph, dtype: Any) -> Mapping[str, Rule]:
+    """The table for a graph that runs in `dtype`, which one_hot cannot tell from its labels."""
+    if "one_hot" not in graph.op_names:
+        return RULES
     return RULES | {"one_hot": replace(RULES["one_hot"], forward=partial(RULES["one_hot"].forward, dtype=dtype))}

@@ -80,6 +80,7 @@ def versions(name: str) -> dict[str, str]:
     return {m: _version(m) for m in backend(name).capabilities.requires if util.find_spec(m) is not None}
 
 
+@cache
 def _version(module: str) -> str:
     try:
         return metadata.version(module)

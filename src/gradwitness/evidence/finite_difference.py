@@ -47,7 +47,7 @@ class Probing:
 
 
 THOROUGH = Probing(every=32, coordinates=12, directions=3)
-BRIEF = Probing(every=32, coordinates=1, directions=2)  # where they confirm what other evidence speaks for
+BRIEF = Probing(every=16, coordinates=1, directions=2)  # where they confirm what other evidence speaks for
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What verifying costs, beside what others take and beside a forward pass."""
