@@ -86,12 +86,12 @@ def test_directions_are_no_coordinates() -> None:
     ("seconds", "counts"),
     [
         (9.0, {"deep": 0, "last": 0, "apart": 0}),  # less than the forward pass
-        (11.0, {"deep": 0, "last": 0, "apart": 3}),
-        (12.0, {"deep": 0, "last": 1, "apart": 3}),
-        (21.0, {"deep": 0, "last": 3, "apart": 3}),
-        (22.0, {"deep": 1, "last": 1, "apart": 3}),
-        (27.0, {"deep": 1, "last": 3, "apart": 3}),
-        (99.0, {"deep": 3, "last": 3, "apart": 3}),
+        (11.0, {"deep": 0, "last": 0, "apart": 2}),
+        (12.0, {"deep": 0, "last": 1, "apart": 2}),
+        (21.0, {"deep": 0, "last": 2, "apart": 2}),
+        (22.0, {"deep": 1, "last": 1, "apart": 2}),
+        (27.0, {"deep": 1, "last": 2, "apart": 2}),
+        (99.0, {"deep": 2, "last": 2, "apart": 2}),
     ],
 )
 def test_each_leaf_gets_a_direction_before_any_gets_a_second(seconds: float, counts: dict[str, int]) -> None:
