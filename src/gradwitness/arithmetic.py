@@ -8,7 +8,11 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Arithmetic", "Sums"]
+from gradwitness.dtypes import find_dtype
+
+__all__ = ["AMPLIFICATION", "Arithmetic", "RoundingErrors", "Sums"]
+
+AMPLIFICATION = 2.0**20  # at u itself float64 would round the perturbation away
 
 
 @dataclass(frozen=True)
@@ -38,3 +42,25 @@ class Arithmetic:
 
     def sums_of(self, op: str) -> Sums | None:
         return dict(self.sums).get(op)
+
+
+@dataclass(frozen=True)
+class RoundingErrors:
+    """The rounding errors of one dtype, as they are put on results in float64.
+
+    A result y has an error with the standard deviation roundoff c(k) sqrt(y^2 + m) + tiny, with m the moment of what is
+    summed in it and c(k) how sums grow (`Sums`); an exact zero has none. roundoff is `amplification` times the dtype's
+    own, as float64 would lose errors of its own size: what comes of them is divided by it.
+    """
+
+    roundoff: float
+    tiny: float
+    amplification: float
+    arithmetic: Arithmetic
+
+    @classmethod
+    def of(cls, dtype: str, arithmetic: Arithmetic) -> RoundingErrors:
+        found = find_dtype(dtype)
+        amplification = AMPLIFICATION if dtype == "float64" else 1.0
+        tiny = found.smallest_normal if arithmetic.flushes else found.smallest_subnormal
+        return cls(found.unit_roundoff * amplification, tiny, amplification, arithmetic)

@@ -6,14 +6,14 @@ is separate everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from gradwitness.arithmetic import Arithmetic, Sums
+from gradwitness.arithmetic import Arithmetic, RoundingErrors, Sums
 from gradwitness.errors import UnknownName, UnsupportedError
 from gradwitness.graph import Graph
 from gradwitness.problem import Candidate, Problem
@@ -24,6 +24,7 @@ __all__ = [
     "Capabilities",
     "ExtendedInterpreter",
     "Interpreter",
+    "Perturbing",
     "Prepared",
     "Primals",
     "expect_options",
@@ -88,6 +89,21 @@ class Prepared(Protocol):
     def forward_backward(self, placed: Any) -> Any: ...
     def wait(self, x: Any) -> None: ...
     def fetch(self, gradient: Any) -> dict[str, Array | None]: ...
+
+
+@runtime_checkable
+class Perturbing(Protocol):
+    """A Prepared, in float64, that can run with the result of every operation perturbed: forward and backward, through
+    the framework's own functions and the user's alike, fused ones taken apart.
+
+    Gives so many runs, each (loss, gradients by path), the gradients None where there is none, and empty if they are
+    not asked for. Raises UnsupportedError, naming it, for what cannot be looked into (an opaque
+    kernel, a result in less than float64).
+    """
+
+    def perturbed(
+        self, params: Primals, errors: RoundingErrors, *, runs: int, seed: Sequence[int], gradients: bool = True
+    ) -> Iterator[tuple[float, dict[str, Array | None]]]: ...
 
 
 @runtime_checkable

@@ -10,35 +10,48 @@ from typing import Any
 
 import numpy as np
 
+from gradwitness.arithmetic import Arithmetic, RoundingErrors
 from gradwitness.dtypes import find_dtype
+from gradwitness.errors import UnsupportedError
 from gradwitness.evidence.computational_noise import computational_noise
 from gradwitness.evidence.finite_difference import THOROUGH, Differences, Differencing
 from gradwitness.evidence.jitter import Jitter
-from gradwitness.evidence.noise_floor import NoiseFloor, TensorFloor, joint
+from gradwitness.evidence.noise_floor import RUNS, NoiseFloor, TensorFloor, joint, tensor_floor
 from gradwitness.evidence.norms import norm, typical
 from gradwitness.problem import Problem
-from gradwitness.protocol import Prepared
+from gradwitness.protocol import Perturbing, Prepared
 
-__all__ = ["OwnEvidence", "own_evidence"]
+__all__ = ["OwnEvidence", "OwnFloors", "own_evidence"]
 
 Array = np.ndarray[Any, Any]
 Leaves = Mapping[str, Array]
+FEW = 8  # perturbed runs, where only the loss is looked at
+
+
+@dataclass(frozen=True)
+class OwnFloors:
+    """What rounding explains of a black box: of the loss at the point and at each neighbour, and of each gradient.
+
+    by_node: every operation inside was perturbed; else the inputs alone were jittered, which explains less.
+    """
+
+    losses: tuple[TensorFloor, ...]
+    tensors: Mapping[str, TensorFloor]
+    by_node: bool
 
 
 @dataclass(frozen=True)
 class OwnEvidence:
     """What a candidate's own loss says about its gradient at one point.
 
-    losses: the floors of the loss at the point and at each neighbour. sensitivity: by leaf, the spread
-    that jittered inputs make in float64; floors: that and the spread in the dtype's own arithmetic.
+    floors: in the dtype on trial. sensitivity: by leaf, the spread that jittered inputs make in float64.
     fine: the gradients in float64, None where the dtype on trial is float64 or there is no other.
     differences: by each leaf, which `differencing` can extend; dtype: that in which they were taken.
     scale: the largest product of gradient and value of any leaf.
     """
 
-    losses: tuple[TensorFloor, ...]
+    floors: OwnFloors
     sensitivity: Mapping[str, TensorFloor]
-    floors: Mapping[str, TensorFloor]
     fine: Mapping[str, Array] | None
     differences: Mapping[str, Differences]
     differencing: Differencing
@@ -53,33 +66,79 @@ def own_evidence(
     dtype: str,
     neighbours: Sequence[Leaves],
     *,
+    arithmetic: Arithmetic,
     seed: int,
 ) -> OwnEvidence:
     """Gather it from the candidate in the dtype on trial, `narrow`, and in float64, `wide`, unless it has none.
 
-    The problem is at a point that `dtype` can hold. In float64 the two are the same.
+    The problem is at a point that `dtype` can hold. In float64 the two are the same. arithmetic: how the backend's
+    sums round in that dtype.
     """
     finest, taken_in = (narrow, dtype) if wide is None else (wide, "float64")
     jitters = [(narrow, Jitter(dtype, True, problem.differentiated, (seed, 1)))]
     jitters += [] if wide is None else [(wide, Jitter(dtype, False, problem.differentiated, (seed, 1)))]
-    floors = [_floor(prepared, jitter, problem) for prepared, jitter in jitters]
-    floating, wanted = _floating(problem), problem.primals
-    nearby = [
-        reduce(joint, (jitter.value_floor(prepared.value, {**floating, **place}) for prepared, jitter in jitters))
-        for place in neighbours
-    ]
+    spreads = [_floor(prepared, jitter, problem) for prepared, jitter in jitters]
+    wanted = problem.primals
+    errors = RoundingErrors.of(dtype, arithmetic)
+    floors = None if wide is None else _by_node(wide, problem, errors, neighbours, seed)
     differencing = _differencing(finest, problem, taken_in, seed)
     gradients = _run(finest, problem, wanted)[1]
     return OwnEvidence(
-        (reduce(joint, (floor.value for floor in floors)), *nearby),
-        floors[-1].tensors,
-        {path: joint(floors[0].tensors[path], floors[-1].tensors[path]) for path in wanted},
+        floors or _by_inputs(jitters, spreads, problem, neighbours),
+        spreads[-1].tensors,
         None if wide is None or dtype == "float64" else gradients,
         differencing.by_every_leaf(THOROUGH, seed=(seed, 2)),
         differencing,
         taken_in,
         max(norm(g) * typical(wanted[path]) for path, g in gradients.items()),
     )
+
+
+def _by_node(
+    wide: Prepared, problem: Problem, errors: RoundingErrors, neighbours: Sequence[Leaves], seed: int
+) -> OwnFloors | None:
+    """None for what cannot be looked into."""
+    if not isinstance(wide, Perturbing):
+        return None
+    try:
+        runs = list(wide.perturbed(problem.primals, errors, runs=RUNS, seed=(seed, 1)))
+        nearby = [
+            [value for value, _ in wide.perturbed(place, errors, runs=FEW, seed=(seed, 3), gradients=False)]
+            for place in neighbours
+        ]
+    except UnsupportedError:
+        return None
+    loss, gradients = _run(wide, problem, problem.primals)
+    losses = [_spread([value for value, _ in runs], loss, errors)]
+    losses += [_spread(values, wide.value(place), errors) for values, place in zip(nearby, neighbours, strict=True)]
+    tensors = {
+        path: _spread([_or_zeros(found[path], g) for _, found in runs], g, errors) for path, g in gradients.items()
+    }
+    return OwnFloors(tuple(losses), tensors, by_node=True)
+
+
+def _spread(values: Sequence[Any], unperturbed: Any, errors: RoundingErrors) -> TensorFloor:
+    return tensor_floor((np.array(values) - unperturbed) / errors.amplification)
+
+
+def _or_zeros(gradient: Array | None, like: Array) -> Array:
+    fits = gradient is not None and gradient.shape == like.shape
+    return np.asarray(gradient, np.float64) if fits else np.zeros(like.shape)
+
+
+def _by_inputs(
+    jitters: Sequence[tuple[Prepared, Jitter]],
+    spreads: Sequence[NoiseFloor],
+    problem: Problem,
+    neighbours: Sequence[Leaves],
+) -> OwnFloors:
+    floating = _floating(problem)
+    nearby = [
+        reduce(joint, (jitter.value_floor(prepared.value, {**floating, **place}) for prepared, jitter in jitters))
+        for place in neighbours
+    ]
+    tensors = {path: joint(spreads[0].tensors[path], spreads[-1].tensors[path]) for path in problem.differentiated}
+    return OwnFloors((reduce(joint, (found.value for found in spreads)), *nearby), tensors, by_node=False)
 
 
 def _floating(problem: Problem) -> dict[str, Array]:
@@ -94,12 +153,7 @@ def _floor(prepared: Prepared, jitter: Jitter, problem: Problem) -> NoiseFloor:
 def _run(prepared: Prepared, problem: Problem, leaves: Leaves) -> tuple[float, dict[str, Array]]:
     """The loss, and the gradients in float64; None, and what is misshapen, as zeros."""
     loss, given = prepared.value_and_gradient(leaves)
-    gradients = {path: np.zeros(x.shape) for path, x in problem.primals.items()}
-    for path, zeros in gradients.items():
-        found = given.get(path)
-        if found is not None and found.shape == zeros.shape:
-            gradients[path] = found.astype(np.float64)
-    return loss, gradients
+    return loss, {path: _or_zeros(given.get(path), x) for path, x in problem.primals.items()}
 
 
 def _differencing(prepared: Prepared, problem: Problem, dtype: str, seed: int) -> Differencing:

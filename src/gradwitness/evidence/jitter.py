@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from gradwitness.arithmetic import AMPLIFICATION
 from gradwitness.dtypes import find_dtype
-from gradwitness.evidence.noise_floor import AMPLIFICATION, NoiseFloor, TensorFloor, tensor_floor
+from gradwitness.evidence.noise_floor import NoiseFloor, TensorFloor, tensor_floor
 from gradwitness.evidence.norms import norm
 
 __all__ = ["Jitter"]

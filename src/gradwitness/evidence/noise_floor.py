@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gradwitness.arithmetic import Arithmetic, Sums
-from gradwitness.dtypes import find_dtype
+from gradwitness.arithmetic import Arithmetic, RoundingErrors, Sums
 from gradwitness.evidence.norms import norm, rms
 from gradwitness.graph import Graph, Node
 from gradwitness.ops import find_op
@@ -23,7 +22,6 @@ from gradwitness.ops.vocabulary import ROUNDED, Rounding
 from gradwitness.protocol import Interpreter
 
 __all__ = [
-    "AMPLIFICATION",
     "NoiseFloor",
     "TensorFloor",
     "joint",
@@ -40,7 +38,6 @@ OnCotangent = Callable[[Node, Any, Any, Sequence[Any]], Sequence[Any]]
 ONE_ROUNDING = Arithmetic()
 RUNS = 16  # independent perturbed runs: the degrees of freedom of every spread
 SHRINKAGE = 4  # a row's mean square counts for as much as this many runs of each of its elements
-AMPLIFICATION = 2.0**20  # at u itself float64 would round the perturbation away
 
 
 @dataclass(frozen=True)
@@ -196,11 +193,8 @@ class _Errors:
     """
 
     def __init__(self, dtype: str, arithmetic: Arithmetic) -> None:
-        found = find_dtype(dtype)
-        self.amplification = AMPLIFICATION if dtype == "float64" else 1.0
-        self.roundoff = found.unit_roundoff * self.amplification
-        self.tiny = found.smallest_normal if arithmetic.flushes else found.smallest_subnormal
-        self.arithmetic = arithmetic
+        self.errors = RoundingErrors.of(dtype, arithmetic)
+        self.amplification = self.errors.amplification
         self.of_values: dict[int, Any] = {}
         self.of_sent: dict[int, Sequence[Any]] = {}
 
@@ -235,7 +229,7 @@ class _Errors:
         return sent
 
     def _sums(self, node: Node, kind: str) -> Sums | None:
-        return self.arithmetic.sums_of("sum" if kind == "sum" else node.op)
+        return self.errors.arithmetic.sums_of("sum" if kind == "sum" else node.op)
 
     def _pulled(self, step: Any, change: Callable[[Any], Any], cotangent: Any) -> Sequence[Any]:
         """The op's own vjp with operands and cotangent squared, or replaced by ones."""
@@ -248,7 +242,7 @@ class _Errors:
         # a moment is negative only by a wrong vjp
         size = np.abs(x) if moment is None else growth * np.sqrt(np.square(x) + np.abs(moment))
         # what is 0 without any rounding (a sum of zeros, a masked value) is 0 in every format
-        deviation = self.roundoff * size + np.where(size > 0, self.tiny, 0.0)
+        deviation = self.errors.roundoff * size + np.where(size > 0, self.errors.tiny, 0.0)
         # an infinity, as of a mask, is exact
         return np.where(np.isinf(x), 0.0, deviation)
 

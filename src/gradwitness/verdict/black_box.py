@@ -25,7 +25,7 @@ from gradwitness.verdict.by_differences import (
     widest,
     worst,
 )
-from gradwitness.verdict.reach import JITTER_REACH, floors, over
+from gradwitness.verdict.reach import JITTER_REACH, Reach, floors, node_reach, over
 from gradwitness.verdict.verdicts import Judgement, Verdict, defect
 
 __all__ = ["BlackBoxEvidence", "compare", "judge_black_box", "stands_against", "with_largest_rounded"]
@@ -40,8 +40,8 @@ class BlackBoxEvidence:
     """What is known about one gradient of a candidate.
 
     fine: its gradient in float64; None where the dtype on trial is float64, or the candidate has no other.
-    sensitivity: the spread that jittered inputs make in float64; floor: that and the spread of runs in
-    the dtype's own arithmetic. differences: of its own loss. size: the typical value of the leaf;
+    sensitivity: the spread that jittered inputs make in float64; floor: what rounding explains in the dtype on trial, by
+    perturbing every operation (`by_node`) or by jittered inputs. differences: of its own loss. size: the typical value of the leaf;
     scale: the largest product of gradient and value of any leaf.
     """
 
@@ -49,6 +49,7 @@ class BlackBoxEvidence:
     fine: Array | None
     sensitivity: TensorFloor
     floor: TensorFloor
+    by_node: bool
     differences: Differences
     size: float
     scale: float
@@ -59,8 +60,20 @@ class BlackBoxEvidence:
         return any(abs(p.value) > p.bound for p in self.differences.probes)
 
     @property
+    def reach(self) -> Reach:
+        """How many of its floors rounding may reach."""
+        return node_reach(self.floor) if self.by_node else JITTER_REACH
+
+    @property
+    def allowed(self) -> TensorFloor:
+        """The floor of the distance between the gradient and that in float64."""
+        if self.fine is None or self.by_node:
+            return self.floor
+        return with_largest_rounded(self.floor, self.fine, self.dtype)
+
+    @property
     def limit(self) -> float:
-        return JITTER_REACH.norm * self.floor.norm + widest(self.differences)
+        return self.reach.norm * self.floor.norm + widest(self.differences)
 
 
 def judge_black_box(gradient: Array | None, evidence: BlackBoxEvidence) -> Judgement:
@@ -73,7 +86,7 @@ def judge_black_box(gradient: Array | None, evidence: BlackBoxEvidence) -> Judge
         return Judgement(Verdict.INCONCLUSIVE, "as its inputs move by a rounding, the gradient leaves its range")
     if not differences.probes:
         return Judgement(Verdict.INCONCLUSIVE, "no finite difference is usable here: nothing confirms anything")
-    fd_error, fd_bound = worst(differences, gradient, floor, JITTER_REACH)
+    fd_error, fd_bound = worst(differences, gradient, floor, evidence.reach)
     figures: dict[str, Any] = {
         "fd_error": fd_error,
         "fd_bound": fd_bound,
@@ -81,7 +94,7 @@ def judge_black_box(gradient: Array | None, evidence: BlackBoxEvidence) -> Judge
         "limit": evidence.limit,
     }
     if evidence.fine is not None:
-        distance = compare(gradient, evidence.fine, with_largest_rounded(floor, evidence.fine, evidence.dtype))
+        distance = compare(gradient, evidence.fine, evidence.allowed, evidence.reach)
         figures |= {"error": distance.error, "ratio": distance.ratio}
     verdict, message = _formula(gradient, evidence) or _rounding(gradient, evidence) or (Verdict.AGREE, "")
     return Judgement(verdict, message, **figures)
@@ -94,14 +107,14 @@ def _formula(gradient: Array, evidence: BlackBoxEvidence) -> tuple[Verdict, str]
     if evidence.fine is not None:
         if is_within(differences, evidence.fine, evidence.sensitivity, JITTER_REACH):
             return _chaos(evidence.fine, evidence)
-        if not is_within(differences, gradient, evidence.floor, JITTER_REACH):
-            return Verdict.DISAGREE, against_differences(differences, gradient, evidence.floor, JITTER_REACH)
+        if not is_within(differences, gradient, evidence.floor, evidence.reach):
+            return Verdict.DISAGREE, against_differences(differences, gradient, evidence.floor, evidence.reach)
         message = against_differences(differences, evidence.fine, evidence.sensitivity, JITTER_REACH)
         return Verdict.DISAGREE, f"in float64 {message}"
-    if is_within(differences, gradient, evidence.floor, JITTER_REACH):
+    if is_within(differences, gradient, evidence.floor, evidence.reach):
         return None
-    message = against_differences(differences, gradient, evidence.floor, JITTER_REACH)
-    if is_within(differences, gradient, evidence.floor, CERTAIN):
+    message = against_differences(differences, gradient, evidence.floor, evidence.reach)
+    if is_within(differences, gradient, evidence.floor, evidence.reach.beyond_doubt):
         return Verdict.INCONCLUSIVE, f"{message}: more than rounding is known to explain, too little to be sure"
     return Verdict.DISAGREE, message
 
@@ -122,12 +135,13 @@ def _rounding(gradient: Array, evidence: BlackBoxEvidence) -> tuple[Verdict, str
     """Whether its rounding is what its dtype explains, and small enough for anything to be said."""
     floor, known = evidence.floor, gradient if evidence.fine is None else evidence.fine
     if evidence.fine is not None:
-        allowed = with_largest_rounded(floor, evidence.fine, evidence.dtype)
-        distance = compare(gradient, evidence.fine, allowed)
+        allowed, reach = evidence.allowed, evidence.reach
+        distance = compare(gradient, evidence.fine, allowed, reach)
         if not distance.ratio <= 1:
             by_norm = float(over(distance.error, allowed.norm))
             message = f"right in float64, but {floors(by_norm)} from there in {evidence.dtype}"
-            if not by_norm <= CERTAIN.norm and distance.error > COARSE * norm(evidence.fine):
+            beyond_doubt = evidence.by_node or distance.error > COARSE * norm(evidence.fine)
+            if not by_norm <= reach.beyond_doubt.norm and beyond_doubt:
                 return Verdict.DISAGREE, f"{message}: more than rounding explains"
             # Digits that every run loses alike (of v in v + 1e4) move no spread: below a hundredth that may be it.
             place = [int(i) for i in np.unravel_index(np.argmax(np.abs(gradient - evidence.fine)), gradient.shape)]
@@ -139,7 +153,7 @@ def _rounding(gradient: Array, evidence: BlackBoxEvidence) -> tuple[Verdict, str
     unit = find_dtype(evidence.dtype).unit_roundoff
     if floor.norm > CHAOS * max(evidence.sensitivity.norm, unit * norm(known)):
         return Verdict.INCONCLUSIVE, "it rounds a thousand times more than its inputs explain: a wrong one could pass"
-    if norm(known) <= JITTER_REACH.norm * floor.norm:
+    if norm(known) <= evidence.reach.norm * floor.norm:
         return Verdict.INCONCLUSIVE, "rounding in this dtype is as large as the gradient: a zero would pass"
     return None
 
@@ -154,7 +168,7 @@ def with_largest_rounded(floor: TensorFloor, gradient: Array, dtype: str) -> Ten
 def _is_zero(known: Array, evidence: BlackBoxEvidence) -> bool:
     """Whether the gradient is zero by structure (a bias before batch norm): nothing but rounding was computed, and
     the differences, which would see one that matters, do not object."""
-    is_noise = norm(known) <= JITTER_REACH.norm * evidence.floor.norm
+    is_noise = norm(known) <= evidence.reach.norm * evidence.floor.norm
     return is_noise and confirm_zero(evidence.differences, evidence.size, evidence.scale)
 
 
@@ -166,11 +180,11 @@ class Distance:
     ratio: float
 
 
-def compare(gradient: Array, other: Array, floor: TensorFloor) -> Distance:
+def compare(gradient: Array, other: Array, floor: TensorFloor, reach: Reach) -> Distance:
     """The ratio is the larger of by norm and by element."""
     error = gradient - other
-    by_norm = float(over(norm(error), floor.norm)) / JITTER_REACH.norm
-    by_element = float(np.max(over(np.abs(error), floor.elements))) / JITTER_REACH.element
+    by_norm = float(over(norm(error), floor.norm)) / reach.norm
+    by_element = float(np.max(over(np.abs(error), floor.elements))) / reach.element
     return Distance(norm(error), max(by_norm, by_element))
 
 

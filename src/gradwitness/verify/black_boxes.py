@@ -37,6 +37,7 @@ from gradwitness.verdict import (
     stands_against,
     with_largest_rounded,
 )
+from gradwitness.verdict.reach import Reach, node_reach
 from gradwitness.verify.purity import impure
 from gradwitness.verify.settings import Settings
 from gradwitness.verify.trial import Trial, attempt, first_lines, judged_row, prepare, textbook, trial
@@ -78,9 +79,9 @@ class _Witness:
     def finest_floor(self, path: str) -> TensorFloor:
         """What rounding explains of the finest gradient; in float64 that is less than in the dtype on trial."""
         narrow = self.evidence.fine is None
-        floor = (self.evidence.floors if narrow else self.evidence.sensitivity)[path]
+        floor = (self.evidence.floors.tensors if narrow else self.evidence.sensitivity)[path]
         gradient = self.finest(path)
-        if gradient is None:
+        if gradient is None or (narrow and self.evidence.floors.by_node):
             return floor
         return with_largest_rounded(floor, gradient, self.blank.dtype if narrow else "float64")
 
@@ -90,7 +91,8 @@ class _Witness:
             self.blank.dtype,
             None if own.fine is None else own.fine[path],
             own.sensitivity[path],
-            own.floors[path],
+            own.floors.tensors[path],
+            own.floors.by_node,
             self.differences[path],
             typical(self.problem.primals[path]),
             own.scale,
@@ -168,14 +170,16 @@ def _evidence(
 ) -> tuple[OwnEvidence, str]:
     """Taken in float64; where the candidate does not run there, in its own dtype, with a note that says why."""
     dtype = blank.dtype
+    arithmetic = registry.backend(candidate.backend).capabilities.arithmetic(dtype)
+    gathered = partial(own_evidence, arithmetic=arithmetic, seed=seed)
     if dtype == "float64":
-        return own_evidence(prepared, prepared, problem, dtype, neighbours, seed=seed), ""
+        return gathered(prepared, prepared, problem, dtype, neighbours), ""
     try:
         wide = prepare(candidate, problem, "float64", blank.device)
-        return own_evidence(prepared, wide, problem, dtype, neighbours, seed=seed), ""
+        return gathered(prepared, wide, problem, dtype, neighbours), ""
     except Exception as error:  # noqa: BLE001  # a kernel of one dtype may raise anything in another
         note = f"differenced in {dtype}, as the loss does not run in float64 ({first_lines(error)})"
-        return own_evidence(prepared, None, problem, dtype, neighbours, seed=seed), note
+        return gathered(prepared, None, problem, dtype, neighbours), note
 
 
 def _judged(witnesses: Sequence[_Witness], problem: Problem, settings: Settings) -> dict[str, list[Row]]:
@@ -194,10 +198,16 @@ def _compared(witness: _Witness, first: _Witness) -> LossJudgement:
     """A loss against another."""
     if witness is first:
         return LossJudgement()
-    pairs = zip(first.evidence.losses, witness.evidence.losses, strict=True)
+    pairs = zip(first.evidence.floors.losses, witness.evidence.floors.losses, strict=True)
     spreads = [joint(a, b) if math.isfinite(b.norm) else a for a, b in pairs]  # a loss of NaN excuses nothing
     first_ones, whose = first.tried.losses, repr(first.label)
-    return judge_loss(witness.tried.losses, first_ones, spreads, reach=lambda floor: JITTER_REACH, whose=whose)
+    return judge_loss(witness.tried.losses, first_ones, spreads, reach=_reach_of(first, witness), whose=whose)
+
+
+def _reach_of(one: _Witness, other: _Witness) -> Callable[[TensorFloor], Reach]:
+    """How many joint floors rounding may reach: as many as for the less well known of the two."""
+    both = all(w.evidence.floors.by_node for w in (one, other))
+    return node_reach if both else lambda floor: JITTER_REACH
 
 
 def _comparable(witnesses: Sequence[_Witness], path: str) -> list[_Witness]:
@@ -216,10 +226,10 @@ def _look_closer(path: str, witnesses: Sequence[_Witness], settings: Settings) -
 
 def _places(one: _Witness, other: _Witness, path: str) -> list[int]:
     """Flat indices at which two gradients differ most, in floors and at all; none where rounding explains it."""
-    a, b, floor = one.finest(path), other.finest(path), _joint_floor(one, other, path)
+    a, b, (floor, reach) = one.finest(path), other.finest(path), _joint_floor(one, other, path)
     assert a is not None
     assert b is not None
-    if compare(a, b, floor).ratio <= 1:
+    if compare(a, b, floor, reach).ratio <= 1:
         return []
     error = np.abs(a - b).reshape(-1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -228,9 +238,11 @@ def _places(one: _Witness, other: _Witness, path: str) -> list[int]:
     return [i for i in dict.fromkeys(worst) if error[i] > 0][:PLACES]
 
 
-def _joint_floor(one: _Witness, other: _Witness, path: str) -> TensorFloor:
-    """What rounding explains of the distance between two gradients, each of which has its own."""
-    return joint(one.finest_floor(path), other.finest_floor(path))
+def _joint_floor(one: _Witness, other: _Witness, path: str) -> tuple[TensorFloor, Reach]:
+    """What rounding explains of the distance between two gradients, each of which has its own, and its reach."""
+    floor = joint(one.finest_floor(path), other.finest_floor(path))
+    narrow = one.evidence.fine is None and other.evidence.fine is None
+    return floor, _reach_of(one, other)(floor) if narrow else JITTER_REACH
 
 
 def _rows_of(path: str, witnesses: Sequence[_Witness]) -> dict[str, Row]:
@@ -251,7 +263,7 @@ def _held_against(witness: _Witness, reference: _Witness, path: str, judgements:
     mine, other = witness.finest(path), reference.finest(path)
     assert mine is not None
     assert other is not None
-    found = compare(mine, other, _joint_floor(witness, reference, path))
+    found = compare(mine, other, *_joint_floor(witness, reference, path))
     if witness.evidence.fine is None:
         judgements[witness.label] = replace(judgements[witness.label], error=found.error, ratio=found.ratio)
     if found.ratio <= 1:
