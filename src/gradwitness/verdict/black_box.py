@@ -40,9 +40,9 @@ class BlackBoxEvidence:
     """What is known about one gradient of a candidate.
 
     fine: its gradient in float64; None where the dtype on trial is float64, or the candidate has no other.
-    sensitivity: the spread that jittered inputs make in float64; floor: what rounding explains in the dtype on trial, by
-    perturbing every operation (`by_node`) or by jittered inputs. differences: of its own loss. size: the typical value of the leaf;
-    scale: the largest product of gradient and value of any leaf.
+    sensitivity: the spread that jittered inputs make in float64; floor: what rounding explains in the dtype on
+    trial, by perturbing every operation (`by_node`) or by jittered inputs. differences: of its own loss. size: the
+    typical value of the leaf; scale: the largest product of gradient and value of any leaf.
     """
 
     dtype: str
