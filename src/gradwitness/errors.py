@@ -5,7 +5,15 @@ Each message says what is wrong, where, what was expected, what came, and how to
 
 from collections.abc import Iterable
 
-__all__ = ["GradwitnessError", "ProblemError", "ShapeError", "TraceError", "UnknownName", "UnsupportedError"]
+__all__ = [
+    "GradwitnessError",
+    "NotOneNumberError",
+    "ProblemError",
+    "ShapeError",
+    "TraceError",
+    "UnknownName",
+    "UnsupportedError",
+]
 
 
 class GradwitnessError(Exception):
@@ -18,6 +26,17 @@ class ShapeError(GradwitnessError):
 
 class TraceError(GradwitnessError):
     """A loss could not be traced into a graph."""
+
+
+class NotOneNumberError(GradwitnessError):
+    """A loss returned an array of this shape in the place of one number."""
+
+    def __init__(self, shape: tuple[int, ...], advice: str = "end it in a mean or a sum") -> None:
+        self.shape = shape
+        super().__init__(
+            f"the loss must return one number, got an array of shape {shape}: {advice}, or give "
+            'verify(cotangent="random"), which weighs its elements at random, or weights of your own'
+        )
 
 
 class ProblemError(GradwitnessError):

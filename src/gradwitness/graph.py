@@ -17,7 +17,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 
 from gradwitness import tree
-from gradwitness.errors import GradwitnessError, ShapeError, TraceError
+from gradwitness.errors import GradwitnessError, NotOneNumberError, ShapeError, TraceError
 from gradwitness.ops.value import BOOL, FLOAT, INT, Spec, Value
 from gradwitness.ops.vocabulary import Op, find_op
 
@@ -154,12 +154,13 @@ class Graph:
         return "\n".join(lines) + "\n"
 
 
-def trace(loss: Callable[[Any, Any], Any], params: Any, batch: Any) -> Graph:
+def trace(loss: Callable[[Any, Any], Any], params: Any, batch: Any, *, cotangent: Array | None = None) -> Graph:
     """Record `loss(params, batch)`, written over `gradwitness.ops`, as a Graph.
 
     params and batch are nested dicts, lists or tuples of arrays; only their shapes and dtypes are
-    used. The loss must return a scalar (one element counts). Raises TraceError, which names the op,
-    the line of the loss, and the shapes.
+    used. The loss must return a scalar (one element counts), or an array of the cotangent's shape: then the sum of its
+    elements times the cotangent's, a leaf "cotangent", is the loss. Raises TraceError, which names the op,
+    the line of the loss, and the shapes; NotOneNumberError for an array where there is no cotangent.
     """
     tracer = Tracer()
     arguments = []
@@ -172,7 +173,16 @@ def trace(loss: Callable[[Any, Any], Any], params: Any, batch: Any) -> Graph:
         raise
     except Exception as error:
         raise TraceError(_explain_failure(error)) from error
+    if cotangent is not None:
+        output = _weighted(tracer, output, cotangent)
     return tracer.graph(output, tracer.constants)
+
+
+def _weighted(tracer: Tracer, output: Any, cotangent: Array) -> Any:
+    if not isinstance(output, Value) or output.spec.shape != cotangent.shape:
+        got = output.spec if isinstance(output, Value) else type(output).__name__
+        raise TraceError(f"the cotangent has shape {cotangent.shape}, the loss returned {got}")
+    return (output * tracer.leaf("cotangent", spec_of(cotangent))).sum()
 
 
 def spec_of(array: Any) -> Spec:
@@ -212,10 +222,10 @@ class Tracer:
                 f"the loss must return a traced value computed by gradwitness.ops, got {type(output).__name__}. "
                 "Compute the loss from params and batch with ops and Python operators, and return it."
             )
-        if output.size != 1 or output.dtype != FLOAT:
-            raise TraceError(
-                f"the loss must return one floating number, got {output.spec}. End it in .mean() or .sum()."
-            )
+        if output.dtype != FLOAT:
+            raise TraceError(f"the loss must return one floating number, got {output.spec}")
+        if output.size != 1:
+            raise NotOneNumberError(output.spec.shape, "end it in .mean() or .sum()")
         needed = {output.node.id}
         for node in reversed(self.nodes):
             if node.id in needed:

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from gradwitness import tree
-from gradwitness.errors import GradwitnessError, UnsupportedError
+from gradwitness.errors import GradwitnessError, NotOneNumberError, UnsupportedError
 from gradwitness.graph import Graph
-from gradwitness.problem import Candidate, Problem
+from gradwitness.problem import COTANGENT, Candidate, Problem
 
 __all__ = ["Implementation", "expect_one_number", "implement", "lower"]
 
@@ -60,11 +60,34 @@ def implement(
         loss, inputs = ready(lower(graph)), problem.inputs(graph)
         reaching = tuple(path for path in problem.differentiated if path in graph.leaves)
     else:
-        loss, reaching = _native(candidate, problem, ready), problem.differentiated
+        loss, reaching = _contracted(_native(candidate, problem, ready), problem), problem.differentiated
         inputs = {path: leaf for path, leaf in problem.leaves.items() if path not in reaching}
     if not candidate.is_written_by_hand:
         return Implementation(loss, inputs, reaching)
     return Implementation(loss, inputs, reaching, *_by_hand(candidate, problem, loss))
+
+
+def _contracted(loss: LossOfLeaves, problem: Problem) -> LossOfLeaves:
+    """The loss as one number: the sum of its elements, each times that of the problem's cotangent, if it has one."""
+    if problem.cotangent is None:
+        return loss
+    shape = problem.leaves[COTANGENT].shape
+
+    def contracted(leaves: Leaves) -> Any:
+        value = loss(leaves)
+        if tuple(getattr(value, "shape", ())) != shape:
+            raise GradwitnessError(
+                f"the cotangent has shape {shape}, the loss returned {_described(value)}: every candidate must return "
+                "an array of that shape"
+            )
+        return (value * leaves[COTANGENT]).sum()
+
+    return contracted
+
+
+def _described(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    return f"a {type(value).__name__}" if shape is None else f"an array of shape {tuple(shape)}"
 
 
 def _native(candidate: Candidate, problem: Problem, ready: Callable[..., Callable[..., Any]]) -> LossOfLeaves:
@@ -77,7 +100,7 @@ def _native(candidate: Candidate, problem: Problem, ready: Callable[..., Callabl
         raise GradwitnessError(
             f"a candidate on {candidate.backend} has no loss: give Candidate({candidate.backend!r}, loss)"
         )
-    return lambda leaves: _pair(both(*problem.arguments(leaves)))[0]
+    return lambda leaves: _pair(both(*problem.pullback_arguments(leaves)))[0]
 
 
 def _by_hand(
@@ -88,14 +111,17 @@ def _by_hand(
 
     def together(leaves: Leaves) -> tuple[Any, dict[str, Any]]:
         if both is None:
-            return loss(leaves), gradient(leaves)
-        value, found = _pair(both(*problem.arguments(leaves)))
-        return value, _by_path(found, problem, "value_and_gradient")
+            value = loss(leaves)
+            expect_one_number(tuple(getattr(value, "shape", ())))
+            return value, gradient(leaves)
+        value, found = _pair(both(*problem.pullback_arguments(leaves)))
+        contracted = _contracted(lambda _: value, problem)(leaves)
+        return contracted, _by_path(found, problem, "value_and_gradient")
 
     def gradient(leaves: Leaves) -> dict[str, Any]:
         if alone is None:
             return together(leaves)[1]
-        return _by_path(alone(*problem.arguments(leaves)), problem, "gradient")
+        return _by_path(alone(*problem.pullback_arguments(leaves)), problem, "gradient")
 
     return together, gradient
 
@@ -122,11 +148,9 @@ def _by_path(gradient: Any, problem: Problem, name: str) -> dict[str, Any]:
 
 
 def expect_one_number(shape: tuple[int, ...]) -> None:
-    """Raise GradwitnessError unless a loss of this shape is one number."""
+    """Raise NotOneNumberError unless a loss of this shape is one number."""
     if math.prod(shape) != 1:
-        raise GradwitnessError(
-            f"the loss must return one number, got an array of shape {tuple(shape)}: end it in a mean or a sum"
-        )
+        raise NotOneNumberError(tuple(shape))
 
 
 def lower(graph: Graph, functions: Mapping[str, Callable[..., Any]]) -> Callable[[Mapping[str, Any]], Any]:

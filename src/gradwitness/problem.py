@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
@@ -15,10 +16,11 @@ from gradwitness.dtypes import DTYPES, round_to
 from gradwitness.errors import ProblemError
 from gradwitness.graph import Graph, trace
 
-__all__ = ["Candidate", "Problem"]
+__all__ = ["COTANGENT", "Candidate", "Problem"]
 
 Array = np.ndarray[Any, Any]
 Loss = Callable[[Any, Any], Any]
+COTANGENT = "cotangent"  # the path of the weights of an array-valued loss
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Candidate:
 
     loss: `loss(params, batch)` in the framework's own arrays, a Graph, which the backend lowers, or
     None for the problem's own graph. gradient: `gradient(params, batch)`, which returns a tree shaped
-    like params, in the framework's arrays or NumPy's; without it the framework differentiates the loss.
+    like params, in the framework's arrays or NumPy's; without it the framework differentiates the loss. Of a loss that
+    returns an array, it takes the cotangent as well: `gradient(params, batch, cotangent)`.
     value_and_gradient: the same together with the loss, in one call; it may stand alone. options:
     what the backend takes (`Capabilities.options`), such as {"jit": False} for jax.
     """
@@ -35,8 +38,8 @@ class Candidate:
     backend: str
     loss: Graph | Loss | None = None
     _: KW_ONLY
-    gradient: Loss | None = None
-    value_and_gradient: Loss | None = None
+    gradient: Callable[..., Any] | None = None
+    value_and_gradient: Callable[..., Any] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -51,8 +54,10 @@ class Problem:
 
     loss: None where each candidate brings a loss of its own. params, batch: nested dicts, lists or
     tuples of arrays. Floating leaves of params are differentiated, or the leaves of params or batch
-    that `wrt` names by path. Floats are held as float64, integers as int64. Raises ProblemError, with
-    the path, for what cannot be differentiated.
+    that `wrt` names by path. Floats are held as float64, integers as int64. cotangent: the weights of the elements
+    of a loss that returns an array, of its shape: a leaf with the path "cotangent". intended: the differentiated leaves
+    whose gradient is meant to differ from the derivative, each with the reason ("straight-through"); a key may be
+    a pattern, as "encoder.*". Raises ProblemError, with the path, for what cannot be differentiated.
     """
 
     name: str
@@ -60,6 +65,8 @@ class Problem:
     params: Any
     batch: Any
     wrt: tuple[str, ...] | None = None
+    cotangent: Any = None
+    intended: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -75,12 +82,26 @@ class Problem:
                     'rename one, or name what is in a list, {"w": w} in the place of [w]'
                 )
             both[path] = array
+        if self.cotangent is not None and not isinstance(self.cotangent, str):
+            if COTANGENT in both:
+                raise ProblemError(f"a leaf has the path {COTANGENT!r}, which the cotangent takes: rename it")
+            both[COTANGENT] = _as_array(self.cotangent, COTANGENT)
         return both
 
     @cached_property
     def differentiated(self) -> tuple[str, ...]:
         """Paths of the leaves whose gradient is asked for."""
         return self.wrt or tuple(_arrays(self.params, "params"))
+
+    @cached_property
+    def intentions(self) -> dict[str, str]:
+        """`intended` by path."""
+        return {
+            path: reason
+            for pattern, reason in self.intended.items()
+            for path in self.differentiated
+            if fnmatchcase(path, pattern)
+        }
 
     @cached_property
     def own_dtypes(self) -> tuple[str, ...]:
@@ -94,7 +115,7 @@ class Problem:
         """The loss, traced. Raises TraceError if it cannot be, ProblemError if there is none."""
         if self.loss is None:
             raise ProblemError(f"{self.name!r} has no loss over gradwitness.ops: each candidate brings its own")
-        return trace(self.loss, self.params, self.batch)
+        return trace(self.loss, self.params, self.batch, cotangent=self.leaves.get(COTANGENT))
 
     @cached_property
     def primals(self) -> dict[str, Array]:
@@ -104,6 +125,11 @@ class Problem:
     def arguments(self, leaves: Mapping[str, Any]) -> tuple[Any, Any]:
         """(params, batch), as a loss takes them, that hold these leaves."""
         return tree.rebuild(self.params, leaves, "params"), tree.rebuild(self.batch, leaves, "batch")
+
+    def pullback_arguments(self, leaves: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What a gradient written by hand takes: (params, batch), and the cotangent if there is one."""
+        weights = () if self.cotangent is None else (leaves[COTANGENT],)
+        return (*self.arguments(leaves), *weights)
 
     def inputs(self, graph: Graph) -> dict[str, Array]:
         """The leaves that `graph` reads and that are not differentiated, its constants included, by path.
@@ -138,9 +164,9 @@ class Problem:
 
     def with_examples(self, kept: int) -> Problem:
         """The same problem with its first examples alone. What is differentiated stays."""
-        fewer = {p: self.leaves[p][:kept] for p in self._batched if len(self.leaves[p]) == self.examples}
-        params, batch = self.arguments({**self.leaves, **fewer})
-        return replace(self, params=params, batch=batch)
+        paths = self._batched if self.cotangent is None else [*self._batched, COTANGENT]
+        fewer = {p: self.leaves[p][:kept] for p in paths if len(self.leaves[p]) == self.examples}
+        return self._with({**self.leaves, **fewer})
 
     @property
     def _batched(self) -> list[str]:
@@ -149,11 +175,14 @@ class Problem:
 
     def at(self, leaves: Mapping[str, Array]) -> Problem:
         """The same problem with some leaves replaced, by path."""
-        params, batch = self.arguments({**self.leaves, **leaves})
-        moved = replace(self, params=params, batch=batch)
+        moved = self._with({**self.leaves, **leaves})
         if self.loss is not None:
             moved.__dict__["graph"] = self.graph  # shapes are unchanged: no need to trace again
         return moved
+
+    def _with(self, leaves: Mapping[str, Array]) -> Problem:
+        params, batch = self.arguments(leaves)
+        return replace(self, params=params, batch=batch, cotangent=leaves.get(COTANGENT))
 
 
 def _arrays(structure: Any, root: str) -> dict[str, Array]:
@@ -213,5 +242,19 @@ def _check(problem: Problem) -> None:
     for path, array in leaves.items():
         if array.size == 0:
             raise ProblemError(f"{path}: no elements (shape {array.shape}); give at least one example")
+    _check_intended(problem)
     if not problem.differentiated:
         raise ProblemError("params has no leaves: there is nothing to differentiate")
+
+
+def _check_intended(problem: Problem) -> None:
+    for pattern in problem.intended:
+        if not any(fnmatchcase(path, pattern) for path in problem.differentiated):
+            raise ProblemError(
+                f"intended names {pattern!r}, which no differentiated leaf matches: {', '.join(problem.differentiated)}"
+            )
+    if problem.intended and problem.loss is not None:
+        raise ProblemError(
+            "intended is for losses in a framework's own arrays; one over gradwitness.ops says by stop_gradient "
+            "which way no derivative goes"
+        )

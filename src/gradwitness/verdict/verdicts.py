@@ -18,6 +18,7 @@ class Verdict(StrEnum):
 
     AGREE = "agree"
     CONVENTION = "convention"
+    INTENDED = "intended"
     UNSUPPORTED = "unsupported"
     INCONCLUSIVE = "inconclusive"
     NONFINITE = "nonfinite"
@@ -28,7 +29,7 @@ class Verdict(StrEnum):
     ERROR = "error"
 
 
-ACCEPTED = frozenset({Verdict.AGREE, Verdict.CONVENTION, Verdict.UNSUPPORTED})
+ACCEPTED = frozenset({Verdict.AGREE, Verdict.CONVENTION, Verdict.INTENDED, Verdict.UNSUPPORTED})
 
 
 @dataclass(frozen=True)

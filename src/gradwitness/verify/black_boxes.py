@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -18,29 +18,24 @@ import numpy as np
 
 from gradwitness import registry
 from gradwitness.evidence.black_box import OwnEvidence, own_evidence
-from gradwitness.evidence.finite_difference import Differences
 from gradwitness.evidence.neighbours import draw_neighbours
-from gradwitness.evidence.noise_floor import TensorFloor, joint
-from gradwitness.evidence.norms import typical
+from gradwitness.evidence.noise_floor import joint
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Prepared
 from gradwitness.report import Row
 from gradwitness.verdict import (
-    JITTER_REACH,
-    BlackBoxEvidence,
     Judgement,
     LossJudgement,
     Verdict,
     compare,
-    judge_black_box,
     judge_loss,
     stands_against,
-    with_largest_rounded,
 )
-from gradwitness.verdict.reach import Reach, node_reach
+from gradwitness.verify.intended import as_intended
 from gradwitness.verify.purity import impure
 from gradwitness.verify.settings import Settings
-from gradwitness.verify.trial import Trial, attempt, first_lines, judged_row, prepare, textbook, trial
+from gradwitness.verify.trial import attempt, first_lines, judged_row, prepare, textbook, trial
+from gradwitness.verify.witness import Witness, comparable, joint_floor, reach_of
 
 __all__ = ["black_boxes"]
 
@@ -49,66 +44,6 @@ Primals = Mapping[str, Array]
 Progress = Callable[[str], None]
 PLACES = 3  # at which two gradients that differ are differenced again
 ITSELF = "itself in float64"
-
-
-@dataclass
-class _Witness:
-    """One candidate that ran. notes: what there is to say of how; differences grow as doubts arise."""
-
-    label: str
-    blank: Row
-    problem: Problem
-    tried: Trial
-    evidence: OwnEvidence
-    differences: dict[str, Differences]
-    notes: list[str]
-    loss: LossJudgement = field(default_factory=LossJudgement)
-
-    @property
-    def is_steady(self) -> bool:
-        """Whether the same call gives the same answer."""
-        return not any(self.tried.unsteady.values())
-
-    def finest(self, path: str) -> Array | None:
-        """The gradient in float64 if there is one, else in the dtype on trial; None where it is no finite gradient."""
-        found, shape = self.tried.gradients.get(path), self.problem.primals[path].shape
-        if found is None or found.shape != shape or not np.all(np.isfinite(found)):
-            return None
-        return found.astype(np.float64) if self.evidence.fine is None else self.evidence.fine[path]
-
-    def finest_floor(self, path: str) -> TensorFloor:
-        """What rounding explains of the finest gradient; in float64 that is less than in the dtype on trial."""
-        narrow = self.evidence.fine is None
-        floor = (self.evidence.floors.tensors if narrow else self.evidence.sensitivity)[path]
-        gradient = self.finest(path)
-        if gradient is None or (narrow and self.evidence.floors.by_node):
-            return floor
-        return with_largest_rounded(floor, gradient, self.blank.dtype if narrow else "float64")
-
-    def evidence_on(self, path: str) -> BlackBoxEvidence:
-        own = self.evidence
-        return BlackBoxEvidence(
-            self.blank.dtype,
-            None if own.fine is None else own.fine[path],
-            own.sensitivity[path],
-            own.floors.tensors[path],
-            own.floors.by_node,
-            self.differences[path],
-            typical(self.problem.primals[path]),
-            own.scale,
-        )
-
-    def judgement(self, path: str) -> Judgement:
-        """By what the candidate itself gives."""
-        return judge_black_box(self.tried.gradients.get(path), self.evidence_on(path))
-
-    def look_closer(self, path: str, indices: Sequence[int], settings: Settings) -> None:
-        """Take differences by further coordinates."""
-        known = {probe.index for probe in self.differences[path].probes}
-        new = [i for i in indices if i not in known]
-        with registry.backend(self.blank.backend).precision(settings.precision):
-            probes = self.evidence.differencing.by_coordinates(path, new)
-        self.differences[path] = self.differences[path].with_probes(probes)
 
 
 def black_boxes(
@@ -121,7 +56,7 @@ def black_boxes(
 ) -> list[Row]:
     """A row for each gradient of each candidate, in the dtype and on the device that its blank row names."""
     rows: dict[str, list[Row]] = {}
-    witnesses: list[_Witness] = []
+    witnesses: list[Witness] = []
     neighbours: tuple[Primals, ...] | None = None
     for label, candidate in candidates.items():
         blank = blanks[label]
@@ -138,7 +73,7 @@ def black_boxes(
 
 def _witness(
     blank: Row, candidate: Candidate, problem: Problem, neighbours: tuple[Primals, ...] | None, settings: Settings
-) -> tuple[_Witness, tuple[Primals, ...]]:
+) -> tuple[Witness, tuple[Primals, ...]]:
     """The candidate run and its evidence gathered; the neighbours are drawn by the first that gets so far."""
     with registry.installed(candidate.backend).precision(settings.precision):
         problem = problem.rounded(blank.dtype)
@@ -154,7 +89,7 @@ def _witness(
             tried = replace(tried, unsteady=found)
         evidence, note = _evidence(blank, candidate, problem, prepared, neighbours, settings.seed)
     notes = [note] if note else []
-    return _Witness(blank.candidate, blank, problem, tried, evidence, dict(evidence.differences), notes), neighbours
+    return Witness(blank.candidate, blank, problem, tried, evidence, dict(evidence.differences), notes), neighbours
 
 
 def _is_finite_at(prepared: Prepared, primals: Primals) -> bool:
@@ -182,41 +117,31 @@ def _evidence(
         return gathered(prepared, None, problem, dtype, neighbours), note
 
 
-def _judged(witnesses: Sequence[_Witness], problem: Problem, settings: Settings) -> dict[str, list[Row]]:
+def _judged(witnesses: Sequence[Witness], problem: Problem, settings: Settings) -> dict[str, list[Row]]:
     rows: dict[str, list[Row]] = {witness.label: [] for witness in witnesses}
     first = next((w for w in witnesses if w.is_steady and all(map(math.isfinite, w.tried.losses))), None)
     for witness in witnesses:
         witness.loss = _compared(witness, first or witness)
     for path in problem.differentiated:
         _look_closer(path, witnesses, settings)
-        for label, row in _rows_of(path, witnesses).items():
+        for label, row in _rows_of(path, witnesses, problem.intentions.get(path)).items():
             rows[label].append(row)
     return rows
 
 
-def _compared(witness: _Witness, first: _Witness) -> LossJudgement:
+def _compared(witness: Witness, first: Witness) -> LossJudgement:
     """A loss against another."""
     if witness is first:
         return LossJudgement()
     pairs = zip(first.evidence.floors.losses, witness.evidence.floors.losses, strict=True)
     spreads = [joint(a, b) if math.isfinite(b.norm) else a for a, b in pairs]  # a loss of NaN excuses nothing
     first_ones, whose = first.tried.losses, repr(first.label)
-    return judge_loss(witness.tried.losses, first_ones, spreads, reach=_reach_of(first, witness), whose=whose)
+    return judge_loss(witness.tried.losses, first_ones, spreads, reach=reach_of(first, witness), whose=whose)
 
 
-def _reach_of(one: _Witness, other: _Witness) -> Callable[[TensorFloor], Reach]:
-    """How many joint floors rounding may reach: as many as for the less well known of the two."""
-    both = all(w.evidence.floors.by_node for w in (one, other))
-    return node_reach if both else lambda floor: JITTER_REACH
-
-
-def _comparable(witnesses: Sequence[_Witness], path: str) -> list[_Witness]:
-    return [w for w in witnesses if w.is_steady and not w.loss.verdict and w.finest(path) is not None]
-
-
-def _look_closer(path: str, witnesses: Sequence[_Witness], settings: Settings) -> None:
+def _look_closer(path: str, witnesses: Sequence[Witness], settings: Settings) -> None:
     """Where two differ, both are differenced; a loss that fails there keeps the differences that it has."""
-    for one, other in combinations(_comparable(witnesses, path), 2):
+    for one, other in combinations(comparable(witnesses, path), 2):
         places = _places(one, other, path)
         for witness in (one, other) if places else ():
             found = attempt(witness.blank, partial(witness.look_closer, path, places, settings))
@@ -224,9 +149,9 @@ def _look_closer(path: str, witnesses: Sequence[_Witness], settings: Settings) -
                 witness.notes.append(f"differences at further places failed ({found.message})")
 
 
-def _places(one: _Witness, other: _Witness, path: str) -> list[int]:
+def _places(one: Witness, other: Witness, path: str) -> list[int]:
     """Flat indices at which two gradients differ most, in floors and at all; none where rounding explains it."""
-    a, b, (floor, reach) = one.finest(path), other.finest(path), _joint_floor(one, other, path)
+    a, b, (floor, reach) = one.finest(path), other.finest(path), joint_floor(one, other, path)
     assert a is not None
     assert b is not None
     if compare(a, b, floor, reach).ratio <= 1:
@@ -238,32 +163,27 @@ def _places(one: _Witness, other: _Witness, path: str) -> list[int]:
     return [i for i in dict.fromkeys(worst) if error[i] > 0][:PLACES]
 
 
-def _joint_floor(one: _Witness, other: _Witness, path: str) -> tuple[TensorFloor, Reach]:
-    """What rounding explains of the distance between two gradients, each of which has its own, and its reach."""
-    floor = joint(one.finest_floor(path), other.finest_floor(path))
-    narrow = one.evidence.fine is None and other.evidence.fine is None
-    return floor, _reach_of(one, other)(floor) if narrow else JITTER_REACH
-
-
-def _rows_of(path: str, witnesses: Sequence[_Witness]) -> dict[str, Row]:
-    """The row of each candidate for one gradient."""
+def _rows_of(path: str, witnesses: Sequence[Witness], intended: str | None) -> dict[str, Row]:
+    """The row of each candidate for one gradient; intended: why it is meant to differ from the derivative, if it is."""
     judgements = {w.label: w.judgement(path) for w in witnesses}
-    peers = _comparable(witnesses, path)
+    peers = comparable(witnesses, path)
     confirmed = [w for w in peers if judgements[w.label].verdict is Verdict.AGREE]
     standing = [w for w in peers if judgements[w.label].verdict is Verdict.INCONCLUSIVE]
     reference = next(iter([*confirmed, *standing]), None)
     for w in peers:
         if reference is not None and w is not reference:
             _held_against(w, reference, path, judgements)
+    if intended is not None:
+        judgements = as_intended(path, intended, witnesses, judgements)
     return {w.label: _row(w, reference if w in peers else None, path, judgements[w.label]) for w in witnesses}
 
 
-def _held_against(witness: _Witness, reference: _Witness, path: str, judgements: dict[str, Judgement]) -> None:
+def _held_against(witness: Witness, reference: Witness, path: str, judgements: dict[str, Judgement]) -> None:
     """Doubt whoever cannot refute the other by its own differences, where the two differ beyond what rounding does."""
     mine, other = witness.finest(path), reference.finest(path)
     assert mine is not None
     assert other is not None
-    found = compare(mine, other, *_joint_floor(witness, reference, path))
+    found = compare(mine, other, *joint_floor(witness, reference, path))
     if witness.evidence.fine is None:
         judgements[witness.label] = replace(judgements[witness.label], error=found.error, ratio=found.ratio)
     if found.ratio <= 1:
@@ -275,7 +195,7 @@ def _held_against(witness: _Witness, reference: _Witness, path: str, judgements:
             judgements[doubted.label] = judgement.instead(Verdict.INCONCLUSIVE, message)
 
 
-def _row(witness: _Witness, reference: _Witness | None, path: str, judgement: Judgement) -> Row:
+def _row(witness: Witness, reference: Witness | None, path: str, judgement: Judgement) -> Row:
     if witness.tried.unsteady.get(path):
         judgement = judgement.instead(Verdict.NONDETERMINISTIC, witness.tried.unsteady[path])
     elif witness.loss.verdict:

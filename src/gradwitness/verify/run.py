@@ -12,6 +12,7 @@ from gradwitness.problem import Candidate, Loss, Problem
 from gradwitness.protocol import expect_options
 from gradwitness.report import Report, Row
 from gradwitness.verdict import Verdict
+from gradwitness.verify.cotangent import with_random_cotangent
 from gradwitness.verify.environment import environment
 from gradwitness.verify.settings import Settings
 from gradwitness.verify.trial import error_row
@@ -35,6 +36,8 @@ def verify(
     reference: str = "extended",
     reference_seconds: float = 30.0,
     wrt: str | Sequence[str] | None = None,
+    cotangent: Any = None,
+    intended: Mapping[str, str] | None = None,
     name: str = "loss",
 ) -> Report:
     """Judge each gradient of a loss, in every dtype and on every device asked for.
@@ -49,11 +52,17 @@ def verify(
     numerical derivatives of their own losses, and held against each other.
 
     params, batch: nested dicts, lists or tuples of arrays. dtypes: by default those of the leaves to
-    differentiate. wrt: paths of leaves of params or batch, in the place of all params. Raises
-    GradwitnessError for what cannot be traced, differentiated or found.
+    differentiate. wrt: paths of leaves of params or batch, in the place of all params. cotangent: for a loss that
+    returns an array, the weights of its elements: "random" (standard normal), or an array of that shape; a
+    gradient by hand gets it as its third argument. intended: the leaves whose gradient is meant to differ from the
+    derivative, each with the reason, as {"encoder.*": "straight-through"}; among candidates it must be the same.
+
+    Raises GradwitnessError for what cannot be traced, differentiated or found.
     """
     candidates = _candidates(loss, backends)
-    problem = _problem(loss, params, batch, wrt, name)
+    problem = _problem(loss, name, params=params, batch=batch, wrt=wrt, cotangent=cotangent, intended=intended)
+    if isinstance(problem.cotangent, str):
+        problem = with_random_cotangent(problem, (candidates or {}).values(), seed=seed)
     if problem.loss is not None:
         problem.graph  # noqa: B018  # a loss that cannot be traced is an error, not a row for each backend
     if candidates is None:
@@ -69,13 +78,19 @@ def verify(
     return Report(rows, environment(used, settings), exercise=_exercise(problem))
 
 
-def _problem(loss: Any, params: Any, batch: Any, wrt: str | Sequence[str] | None, name: str) -> Problem:
+def _problem(loss: Any, name: str, **given: Any) -> Problem:
+    """given: what else describes a Problem, None for its default."""
+    known = {field: value for field, value in given.items() if value is not None}
     if isinstance(loss, Problem):
-        if params is not None or batch is not None or wrt is not None:
-            raise GradwitnessError(f"a Problem has params, batch and wrt of its own ({loss.name!r}): give it alone")
+        if known:
+            raise GradwitnessError(
+                f"a Problem has {' and '.join(known)} of its own ({loss.name!r}): give it alone, or as it should be"
+            )
         return loss
     traced = None if isinstance(loss, Mapping | Candidate) else loss
-    return Problem(name, traced, params, {} if batch is None else batch, None if wrt is None else _names(wrt))
+    if "wrt" in known:
+        known["wrt"] = _names(known["wrt"])
+    return Problem(name, traced, **({"params": None, "batch": {}} | known))
 
 
 def _candidates(loss: Any, backends: str | Sequence[str] | None) -> Candidates | None:

@@ -1,0 +1,53 @@
+"""Weights for the elements of a loss that returns an array: drawn at random, once its shape is known.
+
+Random ones, and not ones: the elements of a softmax add up to 1 whatever its inputs, so that a backward of zeros would
+pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from gradwitness import registry
+from gradwitness.errors import GradwitnessError, NotOneNumberError
+from gradwitness.problem import COTANGENT, Candidate, Problem
+from gradwitness.verify.trial import prepare
+
+__all__ = ["with_random_cotangent"]
+
+RANDOM = "random"
+
+
+def with_random_cotangent(problem: Problem, candidates: Iterable[Candidate], *, seed: int) -> Problem:
+    """The problem with standard normal weights for what its loss returns; without any if that is one number.
+
+    Raises GradwitnessError for any other word than "random".
+    """
+    if problem.cotangent != RANDOM:
+        raise GradwitnessError(f'{COTANGENT} must be "random" or an array, got {problem.cotangent!r}')
+    problem = replace(problem, cotangent=None)
+    shape = _shape(problem, candidates)
+    weights = None if shape is None else np.random.default_rng([seed, 8]).standard_normal(shape)
+    return replace(problem, cotangent=weights)
+
+
+def _shape(problem: Problem, candidates: Iterable[Candidate]) -> tuple[int, ...] | None:
+    """Of what the loss returns, unless that is one number: asked of the trace, or of the first candidate that runs."""
+    if problem.loss is not None:
+        try:
+            problem.graph  # noqa: B018  # it is the tracing that tells
+        except NotOneNumberError as error:
+            return error.shape
+        return None
+    for candidate in sorted(candidates, key=lambda c: registry.backend(c.backend).capabilities.compiles):
+        try:
+            prepare(candidate, problem, problem.own_dtypes[0], "cpu").value(problem.primals)
+        except NotOneNumberError as error:
+            return error.shape
+        except Exception:  # noqa: BLE001  # it will be an error in its row; another one may tell
+            continue
+        return None
+    return None
