@@ -74,8 +74,9 @@ def package(session: nox.Session) -> None:
     expect_contents(session, wheel)
     session.chdir(session.create_tmp())  # away from the sources
 
-    install(session, str(wheel))
+    install(session, str(wheel), "pytest")
     expect_backends(session)
+    expect_plugin(session)
     session.run("gradwitness", "--help", silent=True)
     session.run("gradwitness", "verify", "article", "--json", "report.json")
     expect_verdicts(session, Path("report.json"), agree={"numpy"})
@@ -145,6 +146,15 @@ def expect_backends(session: nox.Session) -> None:
     loaded = str(session.run("python", "-c", code, silent=True)).split()
     if sorted(loaded) != sorted(BACKENDS):
         session.error(f"loaded backends {loaded}, expected {list(BACKENDS)}")
+
+
+def expect_plugin(session: nox.Session) -> None:
+    """pytest finds the installed plugin by itself."""
+    test = "import gradwitness.networks as n\ndef test_it(verify_gradients): verify_gradients(n.network('article'))\n"
+    Path("test_article.py").write_text(test)
+    said = session.run("pytest", "--gradwitness-json=kept", "test_article.py", silent=True)
+    if "gradwitness: 4 gradients in 1 test: 4 agree" not in str(said) or len(list(Path("kept").iterdir())) != 1:
+        session.error(f"the pytest plugin did not verify and keep what it should; pytest said:\n{said}")
 
 
 def expect_verdicts(session: nox.Session, report: Path, *, agree: set[str]) -> None:

@@ -8,6 +8,8 @@ from hypothesis import settings
 from gradwitness import registry
 from gradwitness.protocol import Interpreter
 
+pytest_plugins = ["pytester"]  # runs pytest on the suite of tests/plugin
+
 # a framework's first call takes seconds, the next a millisecond
 settings.register_profile("gradwitness", deadline=None)
 settings.load_profile("gradwitness")

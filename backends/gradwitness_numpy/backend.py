@@ -18,7 +18,7 @@ from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Capabilities, ExtendedInterpreter, Prepared, expect_supported
 from gradwitness_numpy.by_hand import PreparedByHand
 from gradwitness_numpy.rules import rules
-from gradwitness_numpy.sweep import OnCotangent, OnValue, Tape, backward, forward
+from gradwitness_numpy.sweep import OnCotangent, OnSum, OnValue, Tape, backward, forward
 
 __all__ = ["NumpyBackend", "PreparedNumpy"]
 
@@ -92,11 +92,17 @@ class NumpyBackend:
         return float(np.reshape(tape.loss, ()))
 
     def backward(
-        self, tape: Tape, wrt: Sequence[str], *, cotangent: float = 1.0, on_cotangent: OnCotangent | None = None
+        self,
+        tape: Tape,
+        wrt: Sequence[str],
+        *,
+        cotangent: float = 1.0,
+        on_cotangent: OnCotangent | None = None,
+        on_sum: OnSum | None = None,
     ) -> dict[str, Array]:
         seed = np.full(np.shape(tape.loss), cotangent, getattr(tape.loss, "dtype", np.float64))
         with np.errstate(**_QUIET):
-            return backward(tape, wrt, seed, on_cotangent=on_cotangent)
+            return backward(tape, wrt, seed, on_cotangent=on_cotangent, on_sum=on_sum)
 
     def extended(self, bits: int) -> AbstractContextManager[ExtendedInterpreter]:
         from gradwitness_numpy.extended import extended

@@ -11,10 +11,11 @@ import numpy as np
 from gradwitness.graph import LEAF, LITERAL, OUTPUT, Graph, Node
 from gradwitness_numpy.rule import Array, Rule, Slab, Step
 
-__all__ = ["OnCotangent", "OnValue", "Tape", "backward", "forward"]
+__all__ = ["OnCotangent", "OnSum", "OnValue", "Tape", "backward", "forward"]
 
 OnValue = Callable[[Node, Step], Any]
 OnCotangent = Callable[[Node, Step, Any, Sequence[Any]], Sequence[Any]]
+OnSum = Callable[[Node, Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +72,17 @@ def forward(
 
 
 def backward(
-    tape: Tape, wrt: Sequence[str], cotangent: Array, *, on_cotangent: OnCotangent | None = None
+    tape: Tape,
+    wrt: Sequence[str],
+    cotangent: Array,
+    *,
+    on_cotangent: OnCotangent | None = None,
+    on_sum: OnSum | None = None,
 ) -> dict[str, Array]:
     """The gradients by the leaves `wrt` that reach the loss: one visit per edge, in reverse order.
 
-    A value with several consumers gets the sum of the cotangents that they send. `on_cotangent(node,
-    step, cotangent, sent)` may replace what an op sends to its operands.
+    A value with several consumers gets the sum of the cotangents that they send, which `on_sum(node, sum)` may
+    replace; `on_cotangent(node, step, cotangent, sent)` may replace what an op sends to its operands.
     """
     active = tape.graph.active(tuple(wrt))
     pending = _Pending()
@@ -86,6 +92,8 @@ def backward(
         if node.id not in active or node.id not in pending:
             continue
         g = pending.take(node)
+        if on_sum is not None and node.id in pending.summed:
+            g = on_sum(node, g)
         if node.op == LEAF:
             gradients[node.attributes["path"]] = g
         elif node.op == OUTPUT:
@@ -108,6 +116,7 @@ class _Pending:
     def __init__(self) -> None:
         self.sums: dict[int, Any] = {}
         self.owned: set[int] = set()
+        self.summed: set[int] = set()
 
     def __contains__(self, node_id: int) -> bool:
         return node_id in self.sums
@@ -116,6 +125,8 @@ class _Pending:
         return self.sums.pop(node.id)
 
     def send(self, node: Node, cotangent: Any) -> None:
+        if node.id in self.sums:
+            self.summed.add(node.id)
         if node.id not in self.sums:
             self.sums[node.id] = cotangent.dense() if isinstance(cotangent, Slab) else cotangent
             if isinstance(cotangent, Slab):

@@ -164,7 +164,8 @@ class Interpreter(Protocol):
 
     `on_value(node, step) -> value` sees each op's step (operands, attributes, output) and may replace its
     result before it is used; `on_cotangent(node, step, cotangent, sent) -> sent` what the op sends to its
-    operands: arrays, None, or what a method `dense()` makes an array. `step.with_operands(operands)` runs the
+    operands: arrays, None, or what a method `dense()` makes an array; `on_sum(node, cotangent) -> cotangent` the sum of
+    what several consumers of a value have sent to it. `step.with_operands(operands)` runs the
     op again on others, `step.pull(cotangent)` its vjp.
     """
 
@@ -181,7 +182,13 @@ class Interpreter(Protocol):
     ) -> Any: ...
     def loss(self, tape: Any) -> float: ...
     def backward(
-        self, tape: Any, wrt: Sequence[str], *, cotangent: float = 1.0, on_cotangent: Callable[..., Any] | None = None
+        self,
+        tape: Any,
+        wrt: Sequence[str],
+        *,
+        cotangent: float = 1.0,
+        on_cotangent: Callable[..., Any] | None = None,
+        on_sum: Callable[..., Any] | None = None,
     ) -> dict[str, Array]: ...
     def extended(self, bits: int) -> AbstractContextManager[ExtendedInterpreter]:
         """The same rules on numbers of so many bits, for the time of the context."""

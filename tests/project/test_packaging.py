@@ -18,7 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 CONSTRAINTS = (ROOT / "constraints.txt").read_text("utf-8")
 DECLARED = PROJECT["project"]["entry-points"][registry.GROUP]
 PACKAGES = [ROOT / folder for folder in PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]]
-ADAPTERS = [package for package in PACKAGES if package.name != "gradwitness"]
+ADAPTERS = [package for package in PACKAGES if package.parent.name == "backends"]
 FAMILIES = sorted({op.rule.__module__.rsplit(".", 1)[1] for op in OPS.values()})
 
 
@@ -69,6 +69,15 @@ def test_the_version_is_the_installed_one() -> None:
 
 def test_the_installed_entry_points_are_the_declared_ones() -> None:
     assert {point.name: point.value for point in metadata.entry_points(group=registry.GROUP)} == DECLARED
+
+
+def test_the_pytest_plugin_loads_from_its_entry_point() -> None:
+    """By this name it is turned off: `-p no:gradwitness`."""
+    declared = PROJECT["project"]["entry-points"]["pytest11"]
+    assert list(declared) == ["gradwitness"]
+    plugin = metadata.EntryPoint("gradwitness", declared["gradwitness"], "pytest11").load()
+    assert Path(plugin.__file__).parent in PACKAGES
+    assert hasattr(plugin, "verify_gradients")
 
 
 @pytest.mark.parametrize("backend", DECLARED)

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from tests.project.readme import README, agreement, fault, own_agreement, own_fault, table_in
+from tests.plugin.options import PLUGIN
+from tests.project.readme import README, agreement, example, fault, own_agreement, own_fault, table_in
 
 TEXT = README.read_text(encoding="utf-8")
 
@@ -43,6 +44,13 @@ def test_the_second_example_with_a_mean_for_a_sum_says_who_and_where() -> None:
     assert said[0] == "gradwitness: 6 gradients: 5 agree, 1 disagree"
     assert said[1].startswith("loss float64 mine b: disagree: finite differences refute it at [")
     assert len(said) <= 12
+
+
+def test_the_pytest_example_passes(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(f"{example(1)}\n\n{example(2)}")
+    result = pytester.runpytest_subprocess(*PLUGIN)
+    result.assert_outcomes(passed=1)
+    assert "gradwitness: 4 gradients in 1 test: 4 agree" in result.stdout.str()
 
 
 def test_local_links_lead_somewhere() -> None:

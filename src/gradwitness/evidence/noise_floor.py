@@ -101,13 +101,16 @@ def spread(
     errors = _Errors(dtype, arithmetic)
     tape = interpreter.forward(graph, leaves, on_value=errors.on_value)
     loss = interpreter.loss(tape)
-    gradients = interpreter.backward(tape, wrt, on_cotangent=_then(on_cotangent, errors.on_cotangent))
+    gradients = interpreter.backward(
+        tape, wrt, on_cotangent=_then(on_cotangent, errors.on_cotangent), on_sum=errors.on_sum
+    )
     values: list[Array] = []
     deviations: dict[str, list[Array]] = {path: [] for path in gradients}
     for run in errors.runs(runs, seed):
         tape = interpreter.forward(graph, leaves, on_value=run.on_value)
         values.append(np.array(interpreter.loss(tape) - loss) / errors.amplification)
-        for path, g in interpreter.backward(tape, wrt, on_cotangent=_then(on_cotangent, run.on_cotangent)).items():
+        perturbed = _then(on_cotangent, run.on_cotangent)
+        for path, g in interpreter.backward(tape, wrt, on_cotangent=perturbed, on_sum=run.on_sum).items():
             deviations[path].append((g - gradients[path]) / errors.amplification)
     tensors = {path: tensor_floor(np.array(found)) for path, found in deviations.items()}
     return NoiseFloor(tensor_floor(np.array(values)), tensors)
@@ -187,7 +190,7 @@ def tensor_floor(deviations: Array) -> TensorFloor:
 
 class _Errors:
     """The standard deviation of each rounding error in a graph, as `Rounding` names it for each op: taken down while
-    it runs unperturbed, with these two as its hooks.
+    it runs unperturbed, with these three as its hooks.
 
     Perturbed runs take it from there, as errors move it only in second order.
     """
@@ -197,6 +200,7 @@ class _Errors:
         self.amplification = self.errors.amplification
         self.of_values: dict[int, Any] = {}
         self.of_sent: dict[int, Sequence[Any]] = {}
+        self.of_sums: dict[int, Any] = {}
 
     def runs(self, count: int, seed: Sequence[int]) -> Iterator[_Run]:
         """The hooks of so many perturbed runs."""
@@ -227,6 +231,10 @@ class _Errors:
             parts = zip(sent, moments, growths, strict=True)
             self.of_sent[node.id] = [None if s is None else self._deviation(s, m, c) for s, m, c in parts]
         return sent
+
+    def on_sum(self, node: Node, cotangent: Any) -> Any:
+        self.of_sums[node.id] = self._deviation(cotangent)
+        return cotangent
 
     def _sums(self, node: Node, kind: str) -> Sums | None:
         return self.errors.arithmetic.sums_of("sum" if kind == "sum" else node.op)
@@ -259,6 +267,9 @@ class _Run:
     def on_cotangent(self, node: Node, step: Any, cotangent: Any, sent: Sequence[Any]) -> Sequence[Any]:
         errors = self.errors.of_sent.get(node.id)
         return sent if errors is None else [self._perturbed(s, e) for s, e in zip(sent, errors, strict=True)]
+
+    def on_sum(self, node: Node, cotangent: Any) -> Any:
+        return self._perturbed(cotangent, self.errors.of_sums.get(node.id))
 
     def _perturbed(self, x: Any, error: Any) -> Any:
         return x if error is None else x + error * self.rng.standard_normal(np.shape(error))
