@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from gradwitness import __name__ as package
 from gradwitness import registry
 from gradwitness.errors import GradwitnessError, UnknownName
+from gradwitness.targets import is_target, load
 
 if TYPE_CHECKING:
     from gradwitness.problem import Problem
+    from gradwitness.report import Report
+    from gradwitness.verify import Settings
 
 __all__ = ["main"]
 
@@ -72,7 +76,7 @@ def _verdicts(context: click.Context, parameter: click.Parameter, value: str | N
 
 
 @cli.command()
-@click.argument("networks", nargs=-1, metavar="[NETWORK]...")
+@click.argument("networks", nargs=-1, metavar="[NETWORK|FILE.py:NAME|MODULE:NAME]...")
 @click.option("--ops", is_flag=True, help="Add one small problem per op and differentiable argument.")
 @click.option("--backend", "backends", callback=_split, metavar="A,B", help="Only these backends.")
 @click.option("--dtype", "dtypes", callback=_split, metavar="A,B", default="float64,float32", show_default=True)
@@ -124,8 +128,12 @@ def verify(
     """Run NETWORKs (default: all; the name of an op is its small problems) through every backend and judge each
     gradient.
 
+    FILE.py:NAME or MODULE:NAME is one of your own: a gradwitness.Problem, or a function that returns the report of
+    gradwitness.verify, such as functools.partial(gradwitness.verify, ...), which gets the options given here.
+
     Exits with 0 if at least one gradient agreed and every other is accepted, 1 if not, 2 for wrong usage.
     """
+    from gradwitness.report import joined
     from gradwitness.verify import Settings, expect_devices, verify_problems
 
     chosen = _backends(backends, fast)
@@ -136,9 +144,15 @@ def verify(
     settings = Settings(dtypes, devices, precision, seed, reference, reference_seconds)
     expect_devices(devices, chosen)
     _expect_writable("--json", json_file)
-    cases = list(_cases(tuple(dict.fromkeys(networks)) or (FAST_NETWORKS if fast else None), ops, seed, chosen))
+    problems, runs = _targets(networks)
+    known = tuple(name for name in dict.fromkeys(networks) if not is_target(name))
+    zoo = known or ops or not networks
+    cases = list(_cases(known or (FAST_NETWORKS if fast else None), ops, seed, chosen)) if zoo else []
+    cases += [(problem, chosen) for problem in problems]
     with _progress() as show:
-        report = replace(verify_problems(cases, settings, progress=show), allow=allow, require=require)
+        reports = [verify_problems(cases, settings, progress=show)] if cases else []
+        reports += [_reported(name, run(**_given(settings))) for name, run in runs.items()]
+    report = replace(joined(reports), allow=allow, require=require)
     if json_file:
         _write("--json", json_file, report.json() + "\n")
     click.echo(report.table(verbose=verbose, color=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
@@ -152,6 +166,48 @@ def _backends(named: Sequence[str], fast: bool) -> tuple[str, ...]:
         return tuple(named)
     names = registry.backend_names()
     return tuple(n for n in names if not (fast and registry.backend(n).capabilities.compiles))
+
+
+def _targets(names: Sequence[str]) -> tuple[list[Problem], dict[str, Callable[..., Any]]]:
+    """(the problems, the functions by what names them) among what was named."""
+    problems: list[Problem] = []
+    runs: dict[str, Callable[..., Any]] = {}
+    for name in filter(is_target, dict.fromkeys(names)):
+        found = load(name)
+        if callable(found):
+            runs[name] = found
+        else:
+            problems.append(_problem(name, found))
+    return problems, runs
+
+
+def _problem(name: str, found: Any) -> Problem:
+    from gradwitness.problem import Problem
+
+    if not isinstance(found, Problem):
+        raise GradwitnessError(
+            f"{name}: expected a gradwitness.Problem, or a function that returns the report of gradwitness.verify, got "
+            f"{type(found).__name__}"
+        )
+    if found.loss is None:
+        raise GradwitnessError(f"{name}: this Problem has no loss; name a function that verifies its candidates")
+    return found
+
+
+def _given(settings: Settings) -> dict[str, Any]:
+    """What the command line said of how to verify, as keywords of gradwitness.verify; nothing of what it left open."""
+    context = click.get_current_context()
+    options = vars(settings)
+    said = {name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    return {name: value for name, value in options.items() if name in said}
+
+
+def _reported(name: str, report: Any) -> Report:
+    from gradwitness.report import Report
+
+    if not isinstance(report, Report):
+        raise GradwitnessError(f"{name} returned {type(report).__name__}; return what gradwitness.verify returns")
+    return report
 
 
 def _cases(

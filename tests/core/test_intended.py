@@ -30,21 +30,21 @@ class Step(torch.autograd.Function):
         return g[0]
 
 
-def masked(mask: torch.Tensor, p: Any, d: Any) -> torch.Tensor:
+def masked(mask: Any, p: Any, d: Any) -> Any:
     return ((d["x"] * mask * p["w"]).sum(-1) ** 2).mean()
 
 
-def by_function(p: Any, d: Any) -> torch.Tensor:
+def by_function(p: Any, d: Any) -> Any:
     mask = torch.as_tensor(Step.apply(p["encoder"]["mask"]))  # type: ignore[no-untyped-call]
     return masked(mask, p, d)
 
 
-def by_detaching(p: Any, d: Any, slope: float = 1.0) -> torch.Tensor:
+def by_detaching(p: Any, d: Any, slope: float = 1.0) -> Any:
     m = p["encoder"]["mask"]
     return masked((m > 0).to(m) + slope * (m - m.detach()), p, d)
 
 
-def plain(p: Any, d: Any) -> torch.Tensor:
+def plain(p: Any, d: Any) -> Any:
     return masked((p["encoder"]["mask"] > 0).to(p["w"]), p, d)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,18 @@ from gradwitness.report.row import Row, describe
 from gradwitness.report.table import short_report, table
 from gradwitness.verdict import ACCEPTED, Verdict
 
-__all__ = ["Report"]
+__all__ = ["Report", "joined"]
+
+
+def joined(reports: Sequence[Report]) -> Report:
+    """One report of several: their rows, and the environments, which differ in what was used."""
+    environment: dict[str, Any] = {}
+    for report in reports:
+        for key, value in report.environment.items():
+            both = isinstance(value, Mapping) and isinstance(environment.get(key), Mapping)
+            environment[key] = {**environment[key], **value} if both else environment.setdefault(key, value)
+    exercise = {name: calls for report in reports for name, calls in report.exercise.items()}
+    return Report(tuple(row for report in reports for row in report.rows), environment, exercise=exercise)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,70 @@
+"""What a command line names as `path/to/file.py:name` or `package.module:name`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from gradwitness.errors import GradwitnessError
+from gradwitness.problem import Problem
+
+__all__ = ["is_target", "load"]
+
+
+def is_target(name: str) -> bool:
+    """Whether it names an object in a file or module."""
+    return ":" in name
+
+
+def load(target: str) -> Any:
+    """The object. Raises GradwitnessError, saying what there is, if it cannot be found; what the module raises as it
+    is imported, it raises."""
+    place, _, name = target.rpartition(":")
+    if not place or not name:
+        raise GradwitnessError(f"{target!r}: expected path/to/file.py:name or package.module:name")
+    module = _from_file(Path(place)) if place.endswith(".py") else _by_name(place)
+    try:
+        found: Any = getattr(module, name)
+    except AttributeError:
+        there = [key for key, value in vars(module).items() if isinstance(value, Problem)]
+        known = f"; its problems: {', '.join(there)}" if there else ""
+        raise GradwitnessError(f"{target}: {place} has no {name!r}{known}") from None
+    return found
+
+
+def _from_file(path: Path) -> ModuleType:
+    """The module that the file is, with its folder on the path, as for a script."""
+    if not path.is_file():
+        raise GradwitnessError(f"{path}: no such file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with _importable(path.parent):
+        sys.modules[path.stem] = module  # so that what it defines can be pickled, and its dataclasses find it
+        spec.loader.exec_module(module)
+    return module
+
+
+def _by_name(name: str) -> ModuleType:
+    with _importable(Path()):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise
+            raise GradwitnessError(f"{name}: no such module; a file is named with its .py") from None
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    where = str(folder.resolve())
+    if where not in sys.path:
+        sys.path.insert(0, where)
+    yield

@@ -1,0 +1,110 @@
+"""`gradwitness verify file.py:name` and `module:name`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gradwitness.cli import cli
+
+SOURCE = """
+from functools import partial
+
+import numpy as np
+
+import gradwitness as gw
+from gradwitness import ops
+from helper import scale
+
+params, batch = {"w": np.array([0.3, -0.7, 1.1])}, {"x": np.array([1.0, 2.0, 3.0])}
+problem = gw.Problem("mine", lambda p, b: (ops.tanh(p["w"] * b["x"]) * scale).sum(), params, batch)
+bare = gw.Problem("bare", None, params, batch)
+number = 3
+
+
+def loss(p, b):
+    return np.tanh(p["w"] * b["x"]).sum()
+
+
+def gradient(p, b, factor=1.0):
+    return {"w": factor * b["x"] / np.cosh(p["w"] * b["x"]) ** 2}
+
+
+right = partial(gw.verify, gw.Candidate("numpy", loss, gradient=gradient), params, batch, name="right")
+wrong = partial(gw.verify, gw.Candidate("numpy", loss, gradient=partial(gradient, factor=1.1)), params, batch)
+
+
+def nothing(**options):
+    return None
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "own_targets.py").write_text(SOURCE)
+    (tmp_path / "helper.py").write_text("scale = 2.0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["verify", *arguments])
+
+
+@pytest.mark.parametrize("place", ["own_targets.py", "./own_targets.py", "own_targets"])
+def test_a_problem_runs_through_every_backend(folder: Path, place: str) -> None:
+    result = run(f"{place}:problem", "--backend", "numpy,torch")
+    assert result.exit_code == 0, result.output
+    assert "4 gradients: 4 agree" in result.output
+    assert "mine" in result.output
+
+
+def test_a_function_that_verifies_gets_the_options_given(folder: Path) -> None:
+    result = run("own_targets.py:right", "--dtype", "float32", "--seed", "7", "--json", "report.json")
+    assert result.exit_code == 0, result.output
+    report = json.loads((folder / "report.json").read_text())
+    assert {row["dtype"] for row in report["rows"]} == {"float32"}
+    assert report["environment"]["seed"] == 7
+    assert {row["dtype"] for row in json_of("own_targets.py:right")} == {"float64"}, "not the command's own default"
+
+
+def json_of(*arguments: str) -> list[dict[str, str]]:
+    run(*arguments, "--json", "report.json")
+    rows: list[dict[str, str]] = json.loads(Path("report.json").read_text())["rows"]
+    return rows
+
+
+def test_a_wrong_gradient_fails(folder: Path) -> None:
+    result = run("own_targets.py:wrong")
+    assert result.exit_code == 1
+    assert "disagree: finite differences refute it" in result.output
+
+
+def test_several_may_be_named_and_networks_beside(folder: Path) -> None:
+    rows = json_of(
+        "own_targets.py:problem", "own_targets.py:right", "article", "--backend", "numpy", "--dtype", "float64"
+    )
+    assert [row["network"] for row in rows] == ["article"] * 4 + ["mine", "right"]
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("absent.py:problem", "absent.py: no such file"),
+        ("absent.module:problem", "absent.module: no such module; a file is named with its .py"),
+        ("own_targets.py:typo", "own_targets.py has no 'typo'; its problems: problem, bare"),
+        ("own_targets.py:", "expected path/to/file.py:name or package.module:name"),
+        ("own_targets.py:number", "expected a gradwitness.Problem, or a function that returns the report"),
+        ("own_targets.py:bare", "this Problem has no loss"),
+        ("own_targets.py:nothing", "own_targets.py:nothing returned NoneType"),
+    ],
+)
+def test_what_cannot_be_found_is_one_clear_error(folder: Path, target: str, says: str) -> None:
+    result = run(target)
+    assert result.exit_code == 2
+    assert says in result.output
+    assert "Traceback" not in result.output
