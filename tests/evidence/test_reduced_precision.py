@@ -14,13 +14,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import gradwitness as gw
 from gradwitness import ops, registry, tree
-from gradwitness.arithmetic import Operands
+from gradwitness.arithmetic import Operands, Reduction, Sums
 from gradwitness.cli import cli
 from gradwitness.evidence import testimony
+from gradwitness.evidence.noise_floor import TensorFloor
+from gradwitness.evidence.prediction import Prediction
 from gradwitness.networks import network
 from gradwitness.problem import Candidate, Problem
 from gradwitness.report import Report, Row
-from gradwitness.verdict import Verdict
+from gradwitness.verdict import Judgement, Moved, Verdict, recognised
 from gradwitness.verify import Settings, verify_problem
 from tests.evidence.reduced import BFLOAT16, TF32, Accumulating, ShortOperands
 
@@ -209,6 +211,24 @@ def test_a_factor_is_not_taken_for_sums_in_bfloat16(by: float) -> None:
     every = verified(problem, faulty(problem, lambda g: {path: x * by for path, x in g.items()}), settings)
     assert verdicts(one)["layers.1.weight"] is Verdict.DISAGREE
     assert verdicts(every)["layers.1.weight"] is Verdict.DISAGREE
+
+
+def test_sums_in_the_dtype_excuse_only_what_they_would_move() -> None:
+    def moved(error: float, size: float) -> Moved:
+        floor = TensorFloor(size, np.array(size))
+        return Moved(np.array(1e3), np.array(error), TensorFloor(1.0, np.array(1.0)), Prediction(nothing, floor, floor))
+
+    nothing, reduction = np.array(0.0), Reduction("sums", ("bfloat16",), sums=Sums(1 / 2))
+    wrong = {"w": Judgement(Verdict.DISAGREE)}
+
+    def found(*all_moved: Moved) -> Verdict:
+        return recognised(wrong, lambda r: ([*all_moved[1:]], {"w": all_moved[0]}), [reduction], advice="")["w"].verdict
+
+    assert found(moved(15, 30)) is Verdict.REDUCED_PRECISION
+    assert found(moved(15, 30), moved(1, 3)) is Verdict.REDUCED_PRECISION
+    assert found(moved(15, 30), moved(20, 3)) is Verdict.DISAGREE, "another is wrong, and does not grow"
+    assert found(moved(15, 30), moved(1, 30)) is Verdict.DISAGREE, "another would have grown, and has not"
+    assert found(moved(40, 30)) is Verdict.DISAGREE, "farther than such sums were seen to go"
 
 
 @pytest.mark.parametrize("bits", [7, 10, 23])

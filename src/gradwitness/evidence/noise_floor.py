@@ -24,8 +24,6 @@ from gradwitness.protocol import Interpreter
 
 __all__ = [
     "AMPLIFICATION",
-    "ONE_ROUNDING",
-    "RUNS",
     "NoiseFloor",
     "TensorFloor",
     "deviations",
