@@ -20,6 +20,7 @@ class Verdict(StrEnum):
     CONVENTION = "convention"
     UNSUPPORTED = "unsupported"
     INCONCLUSIVE = "inconclusive"
+    REDUCED_PRECISION = "reduced-precision"
     NONFINITE = "nonfinite"
     MISSING = "missing"
     NONDETERMINISTIC = "nondeterministic"
