@@ -18,18 +18,21 @@ from gradwitness.arithmetic import Arithmetic, RoundingErrors, Sums
 from gradwitness.evidence.norms import norm, rms
 from gradwitness.graph import Graph, Node
 from gradwitness.ops import find_op
-from gradwitness.ops.vocabulary import ROUNDED, Rounding
+from gradwitness.ops.vocabulary import EXACT, ROUNDED, Rounding
 from gradwitness.protocol import Interpreter
 
 __all__ = [
     "NoiseFloor",
     "TensorFloor",
+    "deviations",
     "joint",
+    "multiplies_results",
     "noise_floor",
     "operand_spreads",
     "scaled",
     "spread",
     "tensor_floor",
+    "value_deviations",
     "value_floor",
 ]
 
@@ -37,6 +40,7 @@ Array = np.ndarray[Any, Any]
 OnCotangent = Callable[[Node, Any, Any, Sequence[Any]], Sequence[Any]]
 ONE_ROUNDING = Arithmetic()
 RUNS = 16  # independent perturbed runs: the degrees of freedom of every spread
+FACTORS = 2  # of the operands of a contraction; a third, a bias, is added
 SHRINKAGE = 4  # a row's mean square counts for as much as this many runs of each of its elements
 
 
@@ -98,6 +102,25 @@ def spread(
     on_cotangent: OnCotangent = lambda node, step, cotangent, sent: sent,
 ) -> NoiseFloor:
     """The same of a graph as it is: a fused op rounds once. `on_cotangent` may replace what an op sends, unrounded."""
+    values, moved = deviations(
+        interpreter, graph, leaves, wrt, dtype, seed=seed, arithmetic=arithmetic, runs=runs, on_cotangent=on_cotangent
+    )
+    return NoiseFloor(tensor_floor(values), {path: tensor_floor(found) for path, found in moved.items()})
+
+
+def deviations(
+    interpreter: Interpreter,
+    graph: Graph,
+    leaves: Mapping[str, Array],
+    wrt: Sequence[str],
+    dtype: str,
+    *,
+    seed: Sequence[int],
+    arithmetic: Arithmetic = ONE_ROUNDING,
+    runs: int = RUNS,
+    on_cotangent: OnCotangent = lambda node, step, cotangent, sent: sent,
+) -> tuple[Array, dict[str, Array]]:
+    """How far each run moves the loss, of shape (runs,), and the gradients by path, (runs, *shape)."""
     errors = _Errors(dtype, arithmetic)
     tape = interpreter.forward(graph, leaves, on_value=errors.on_value)
     loss = interpreter.loss(tape)
@@ -105,15 +128,14 @@ def spread(
         tape, wrt, on_cotangent=_then(on_cotangent, errors.on_cotangent), on_sum=errors.on_sum
     )
     values: list[Array] = []
-    deviations: dict[str, list[Array]] = {path: [] for path in gradients}
+    moved: dict[str, list[Array]] = {path: [] for path in gradients}
     for run in errors.runs(runs, seed):
         tape = interpreter.forward(graph, leaves, on_value=run.on_value)
         values.append(np.array(interpreter.loss(tape) - loss) / errors.amplification)
         perturbed = _then(on_cotangent, run.on_cotangent)
         for path, g in interpreter.backward(tape, wrt, on_cotangent=perturbed, on_sum=run.on_sum).items():
-            deviations[path].append((g - gradients[path]) / errors.amplification)
-    tensors = {path: tensor_floor(np.array(found)) for path, found in deviations.items()}
-    return NoiseFloor(tensor_floor(np.array(values)), tensors)
+            moved[path].append((g - gradients[path]) / errors.amplification)
+    return np.array(values), {path: np.array(found) for path, found in moved.items()}
 
 
 def _then(first: OnCotangent, second: OnCotangent) -> OnCotangent:
@@ -165,13 +187,30 @@ def value_floor(
     runs: int = RUNS,
 ) -> TensorFloor:
     """The spread of the loss alone: forward passes only."""
-    elementary, errors = graph.decomposed(), _Errors(dtype, arithmetic)
-    loss = interpreter.loss(interpreter.forward(elementary, leaves, on_value=errors.on_value))
+    elementary = graph.decomposed()
+    return tensor_floor(
+        value_deviations(interpreter, elementary, leaves, dtype, seed=seed, arithmetic=arithmetic, runs=runs)
+    )
+
+
+def value_deviations(
+    interpreter: Interpreter,
+    graph: Graph,
+    leaves: Mapping[str, Array],
+    dtype: str,
+    *,
+    seed: Sequence[int],
+    arithmetic: Arithmetic = ONE_ROUNDING,
+    runs: int = RUNS,
+) -> Array:
+    """How far each run moves the loss, of shape (runs,): forward passes only."""
+    errors = _Errors(dtype, arithmetic)
+    loss = interpreter.loss(interpreter.forward(graph, leaves, on_value=errors.on_value))
     values = [
-        interpreter.loss(interpreter.forward(elementary, leaves, on_value=run.on_value)) - loss
+        interpreter.loss(interpreter.forward(graph, leaves, on_value=run.on_value)) - loss
         for run in errors.runs(runs, seed)
     ]
-    return tensor_floor(np.array(values) / errors.amplification)
+    return np.array(values) / errors.amplification
 
 
 def tensor_floor(deviations: Array) -> TensorFloor:
@@ -196,8 +235,9 @@ class _Errors:
     """
 
     def __init__(self, dtype: str, arithmetic: Arithmetic) -> None:
-        self.errors = RoundingErrors.of(dtype, arithmetic)
-        self.amplification = self.errors.amplification
+        found = RoundingErrors.of(dtype, arithmetic)
+        self.roundoff, self.tiny, self.amplification = found.roundoff, found.tiny, found.amplification
+        self.arithmetic = arithmetic
         self.of_values: dict[int, Any] = {}
         self.of_sent: dict[int, Sequence[Any]] = {}
         self.of_sums: dict[int, Any] = {}
@@ -237,7 +277,7 @@ class _Errors:
         return cotangent
 
     def _sums(self, node: Node, kind: str) -> Sums | None:
-        return self.errors.arithmetic.sums_of("sum" if kind == "sum" else node.op)
+        return self.arithmetic.sums_of("sum" if kind == "sum" else node.op)
 
     def _pulled(self, step: Any, change: Callable[[Any], Any], cotangent: Any) -> Sequence[Any]:
         """The op's own vjp with operands and cotangent squared, or replaced by ones."""
@@ -250,26 +290,48 @@ class _Errors:
         # a moment is negative only by a wrong vjp
         size = np.abs(x) if moment is None else growth * np.sqrt(np.square(x) + np.abs(moment))
         # what is 0 without any rounding (a sum of zeros, a masked value) is 0 in every format
-        deviation = self.errors.roundoff * size + np.where(size > 0, self.errors.tiny, 0.0)
+        deviation = self.roundoff * size + np.where(size > 0, self.tiny, 0.0)
         # an infinity, as of a mask, is exact
         return np.where(np.isinf(x), 0.0, deviation)
 
 
 class _Run:
-    """One run's rounding errors: Gaussian."""
+    """One run's rounding errors: Gaussian, beside what becomes of the operands of products, which is carried out."""
 
     def __init__(self, errors: _Errors, rng: np.random.Generator) -> None:
         self.errors, self.rng = errors, rng
 
     def on_value(self, node: Node, step: Any) -> Any:
-        return self._perturbed(step.output, self.errors.of_values.get(node.id))
+        output = self._reduced(node, step).output if self._reduces(_rounding(node).value) else step.output
+        return self._perturbed(output, self.errors.of_values.get(node.id))
 
     def on_cotangent(self, node: Node, step: Any, cotangent: Any, sent: Sequence[Any]) -> Sequence[Any]:
+        if self._reduces(_rounding(node).cotangent):
+            products = self._reduced(node, step).pull(self._rounded(node, cotangent))
+            sent = [*products[:FACTORS], *sent[FACTORS:]]
         errors = self.errors.of_sent.get(node.id)
         return sent if errors is None else [self._perturbed(s, e) for s, e in zip(sent, errors, strict=True)]
 
     def on_sum(self, node: Node, cotangent: Any) -> Any:
         return self._perturbed(cotangent, self.errors.of_sums.get(node.id))
+
+    def _reduces(self, kind: str) -> bool:
+        return kind == "contraction" and self.errors.arithmetic.operands is not None
+
+    def _reduced(self, node: Node, step: Any) -> Any:
+        """The same contraction of rounded factors."""
+        factors = [self._rounded(node, o) for o in step.operands[:FACTORS]]
+        reduced = step.with_operands([*factors, *step.operands[FACTORS:]])
+        reduced.needs = step.needs
+        return reduced
+
+    def _rounded(self, node: Node, x: Any) -> Any:
+        """A factor, or a cotangent; where it was scaled first nobody knows by what, so by anything."""
+        operands = self.errors.arithmetic.operands
+        if operands is None:
+            return x
+        scale = 2.0 ** self.rng.random() if operands.scaled and _multiplies_results(node) else 1.0
+        return operands.rounded(x * scale) / scale
 
     def _perturbed(self, x: Any, error: Any) -> Any:
         return x if error is None else x + error * self.rng.standard_normal(np.shape(error))
@@ -278,6 +340,24 @@ class _Run:
 def _rounding(node: Node) -> Rounding:
     """A fused op that was kept whole counts as rounded once."""
     return find_op(node.op).rounding or ROUNDED
+
+
+def multiplies_results(graph: Graph) -> bool:
+    """Whether some contraction multiplies two results of ops."""
+    return any(_multiplies_results(node) for node in graph.decomposed().nodes if node.is_op)
+
+
+def _multiplies_results(node: Node) -> bool:
+    return _rounding(node).value == "contraction" and not any(_is_given(i) for i in node.inputs[:FACTORS])
+
+
+def _is_given(node: Node | None) -> bool:
+    """Whether this is a leaf, or a copy of one."""
+    if node is None:
+        return False
+    while node.is_op and find_op(node.op).rounding is EXACT and len(node.inputs) == 1 and node.inputs[0] is not None:
+        node = node.inputs[0]
+    return not node.is_op
 
 
 def _moved(x: Array, true: Array) -> Array:

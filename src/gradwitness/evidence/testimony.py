@@ -17,6 +17,7 @@ from gradwitness.evidence.finite_difference import BRIEF, Differences, Differenc
 from gradwitness.evidence.local_slopes import LocalSlopes, local_slopes
 from gradwitness.evidence.neighbours import draw_neighbours
 from gradwitness.evidence.noise_floor import TensorFloor, noise_floor, value_floor
+from gradwitness.evidence.prediction import Predictions, predictions
 from gradwitness.evidence.reference import Exact, exactly
 from gradwitness.problem import Problem
 from gradwitness.protocol import Interpreter
@@ -43,9 +44,10 @@ class Testimony:
     256 bits if `extended`, else in float64. refused: the leaves without a gradient in 256 bits, each with the reason;
     it is one in float64. refuted: those of which differences in 256 bits say that it is wrong, or that this is a
     kink. floors_of: the floors of a candidate whose sums round with this arithmetic (`Capabilities.arithmetic`);
-    arithmetic: that of the gradients in float64. slopes: the units at kinks, if any. kinked: the
-    leaves whose gradient depends on the slopes chosen there, each with what speaks against the rules beside the kink
-    ("" if nothing does); their `gradients` take the vocabulary's own slopes. differencing: takes further differences.
+    predictions_of: what one with reduced precision gives. arithmetic: that of the gradients in float64. slopes: the
+    units at kinks, if any. kinked: the leaves whose gradient depends on the slopes chosen there, each with what speaks
+    against the rules beside the kink ("" if nothing does); their `gradients` take the vocabulary's own slopes.
+    differencing: takes further differences.
     """
 
     problem: Problem
@@ -60,6 +62,7 @@ class Testimony:
     differences: dict[str, Differences]
     reached: frozenset[str]
     floors_of: Callable[[Arithmetic], Floors]
+    predictions_of: Callable[[Arithmetic], Predictions]
     slopes: LocalSlopes
     kinked: Mapping[str, str]
     differencing: Differencing
@@ -96,6 +99,10 @@ def testimony(
     def floors_of(arithmetic: Arithmetic) -> Floors:
         return _floors(interpreter, problem, neighbours, dtype, arithmetic, seed)
 
+    @cache
+    def predictions_of(arithmetic: Arithmetic) -> Predictions:
+        return predictions(interpreter, problem, neighbours, dtype, arithmetic, seed=seed)
+
     def loss_of(path: str, moved: Array) -> float:
         if path not in graph.leaves:
             return loss
@@ -127,6 +134,7 @@ def testimony(
         differences,
         frozenset(path for path in wrt if path in found),
         floors_of,
+        predictions_of,
         slopes,
         doubts,
         differencing,

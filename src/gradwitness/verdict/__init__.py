@@ -7,6 +7,7 @@ from gradwitness.verdict.black_box import (
     stands_against,
     with_largest_rounded,
 )
+from gradwitness.verdict.by_arithmetic import Moved, recognised
 from gradwitness.verdict.by_reference import Standing, TensorEvidence, confirms, judge
 from gradwitness.verdict.losses import LossJudgement, judge_loss
 from gradwitness.verdict.reach import JITTER_REACH, threshold
@@ -19,6 +20,7 @@ __all__ = [
     "BlackBoxEvidence",
     "Judgement",
     "LossJudgement",
+    "Moved",
     "Standing",
     "TensorEvidence",
     "Verdict",
@@ -28,6 +30,7 @@ __all__ = [
     "judge",
     "judge_black_box",
     "judge_loss",
+    "recognised",
     "stands_against",
     "threshold",
     "unsteady",

@@ -21,6 +21,7 @@ class Verdict(StrEnum):
     INTENDED = "intended"
     UNSUPPORTED = "unsupported"
     INCONCLUSIVE = "inconclusive"
+    REDUCED_PRECISION = "reduced-precision"
     NONFINITE = "nonfinite"
     MISSING = "missing"
     NONDETERMINISTIC = "nondeterministic"

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
+
+import numpy as np
 
 from gradwitness import registry
-from gradwitness.arithmetic import Arithmetic
+from gradwitness.arithmetic import REDUCTIONS, Arithmetic, Reduction
+from gradwitness.evidence.noise_floor import multiplies_results
 from gradwitness.evidence.norms import norm, typical
+from gradwitness.evidence.reference import Exact
 from gradwitness.evidence.testimony import Floors, Testimony, testimony
 from gradwitness.problem import Candidate, Problem
 from gradwitness.report import Row
-from gradwitness.verdict import Judgement, Standing, TensorEvidence, Verdict, confirms, judge, judge_loss
+from gradwitness.verdict import (
+    Judgement,
+    Moved,
+    Standing,
+    TensorEvidence,
+    Verdict,
+    confirms,
+    judge,
+    judge_loss,
+    recognised,
+)
 from gradwitness.verdict.at_kink import AtKink
 from gradwitness.verify.settings import Settings
 from gradwitness.verify.trial import Trial, attempt, judged_row, prepare, textbook, trial
 
 __all__ = ["evidence_on", "gather", "traced"]
+
+Array = np.ndarray[Any, Any]
+ADVICE = {  # against reduced precision, by the precision of the run
+    "default": "--precision highest avoids it",
+    "highest": "the backend's own precision is held at highest, so look in the candidate's code",
+}
 
 
 def gather(problem: Problem, dtype: str, settings: Settings) -> Testimony:
@@ -58,13 +79,17 @@ def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settin
         tried = trial(prepared, known.problem.primals, known.neighbours, known.dtype)
     lowered = candidate.loss is None and not candidate.is_written_by_hand
     is_referee = not known.extended and backend.capabilities.interpreter and known.dtype == "float64" and lowered
-    floors = known.floors_of(backend.capabilities.arithmetic(known.dtype))
+    arithmetic = backend.capabilities.arithmetic(known.dtype)
+    floors = known.floors_of(arithmetic)
     about_all = {
         "textbook": textbook(tried.gradients, known.problem, known.differences),
         "referee": is_referee,
         "setup_seconds": prepared.setup_seconds,
     }
-    judgements = _judgements(tried, known, floors, backend.capabilities.arithmetic(known.dtype), is_referee)
+    judgements = _judgements(tried, known, floors, arithmetic, is_referee)
+    if not any(tried.unsteady.values()):
+        under = partial(_moved, tried, known, floors, arithmetic)
+        judgements = recognised(judgements, under, _reductions(known), advice=ADVICE[settings.precision])
     rows = [
         judged_row(blank, path, known.gradients[path].high, j, refused=known.refused.get(path), **about_all)
         for path, j in judgements.items()
@@ -87,6 +112,39 @@ def _judgements(
             judgement = judgement.instead(different.verdict, different.message)
         found[path] = judgement
     return found
+
+
+def _reductions(known: Testimony) -> Iterator[Reduction]:
+    """Those of this dtype; how factors are scaled first matters only where there are some."""
+    for reduction in REDUCTIONS:
+        scaled = reduction.operands is not None and reduction.operands.scaled
+        if known.dtype in reduction.dtypes and (not scaled or multiplies_results(known.problem.graph)):
+            yield reduction
+
+
+def _moved(
+    tried: Trial, known: Testimony, floors: Floors, arithmetic: Arithmetic, reduction: Reduction
+) -> tuple[list[Moved], dict[str, Moved]]:
+    """How far losses and gradients are from the reference, and how far this reduction would have moved them."""
+    predicted = known.predictions_of(reduction.of(arithmetic))
+    losses = [
+        Moved(np.array(true), np.array(loss - true), floor, prediction)
+        for loss, true, floor, prediction in zip(
+            tried.losses, known.losses, floors.losses, predicted.losses, strict=True
+        )
+        if np.isfinite(true) and np.isfinite(floor.norm)
+    ]
+    gradients = {
+        path: Moved(true.high, _error(tried.gradients.get(path), true), floors.tensors[path], predicted.tensors[path])
+        for path, true in known.gradients.items()
+    }
+    return losses, gradients
+
+
+def _error(gradient: Array | None, true: Exact) -> Array:
+    """None counts as zeros; nothing explains another shape."""
+    given = np.zeros(true.high.shape) if gradient is None else gradient.astype(np.float64)
+    return true.error_of(given) if given.shape == true.high.shape else np.full(true.high.shape, np.inf)
 
 
 def evidence_on(path: str, known: Testimony, floors: Floors, arithmetic: Arithmetic) -> TensorEvidence:
