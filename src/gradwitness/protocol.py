@@ -143,8 +143,9 @@ class Extensible:
         self._have(implementations)
 
     def _have(self, implementations: Mapping[str, Any]) -> None:
-        ops = (self.capabilities.ops - self.own_ops.keys()) | implementations.keys()
-        self.capabilities, self.own_ops = replace(self.capabilities, ops=ops), dict(implementations)
+        others = frozenset(name for name in self.capabilities.ops if name not in self.own_ops)
+        self.capabilities = replace(self.capabilities, ops=others.union(implementations))
+        self.own_ops = dict(implementations)
 
 
 def expect_runnable(backend: Backend, candidate: Candidate) -> None:

@@ -87,6 +87,7 @@ def test_all_backends_agree_in_a_traced_loss(rounding: str | None) -> None:
     op = define(rounding=rounding, definition=None if rounding else in_ops)
     report = verify(op, beta=0.7)
     assert report.ok, repr(report)
+    assert type(registry.backend("torch").capabilities.ops) is frozenset
     assert {(row.backend, row.dtype) for row in report.rows} == {(b, d) for b in DIRECT for d in ("float64", "float32")}
     assert all(row.floor and row.ratio is not None and row.ratio < 4 for row in report.rows)
     assert all(row.refused is None for row in report.rows), "there is a reference in 256 bits"
