@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.project.readme import README, agreement, fault, own_agreement, own_fault, table_in
+from tests.project.readme import README, agreement, fault, own_agreement, own_fault, own_op, table_in
 
 TEXT = README.read_text(encoding="utf-8")
 
@@ -43,6 +43,12 @@ def test_the_second_example_with_a_mean_for_a_sum_says_who_and_where() -> None:
     assert said[0] == "gradwitness: 6 gradients: 5 agree, 1 disagree"
     assert said[1].startswith("loss float64 mine b: disagree: finite differences refute it at [")
     assert len(said) <= 12
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("vocabulary_restored")
+def test_the_op_of_ones_own_holds() -> None:
+    assert own_op() == ""
 
 
 def test_local_links_lead_somewhere() -> None:
