@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import settings
 
 from gradwitness import registry
+from gradwitness.ops import OPS
+from gradwitness.own_ops import forget_op
 from gradwitness.protocol import Interpreter
 
 pytest_plugins = ["pytester"]  # runs pytest on the suite of tests/plugin
@@ -19,6 +23,15 @@ settings.load_profile("gradwitness")
 def interpreter() -> Interpreter:
     """The backend that runs graphs node by node."""
     return registry.interpreter()
+
+
+@pytest.fixture
+def vocabulary_restored() -> Iterator[None]:
+    """Ops that a test defines are forgotten after it: the vocabulary is the whole process's."""
+    before = set(OPS)
+    yield
+    for name in set(OPS) - before:
+        forget_op(name)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

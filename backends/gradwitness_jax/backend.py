@@ -13,9 +13,9 @@ from gradwitness.arithmetic import Sums
 from gradwitness.errors import UnsupportedError
 from gradwitness.graph import Graph
 from gradwitness.lowering import implement
-from gradwitness.ops import OPS
+from gradwitness.ops import BUILT_IN
 from gradwitness.problem import Candidate, Problem
-from gradwitness.protocol import Capabilities, Prepared, expect_supported
+from gradwitness.protocol import Capabilities, Extensible, Prepared, expect_options, expect_supported
 from gradwitness_jax.quiet import quiet
 
 __all__ = ["JaxBackend"]
@@ -41,13 +41,13 @@ COMPOSED = (
 )
 
 
-class JaxBackend:
+class JaxBackend(Extensible):
     """jax.nn and jax.lax, or the jnp compositions of flax and optax, under jit."""
 
     name = "jax"
     capabilities = Capabilities(
         dtypes=("float64", "float32", "float16", "bfloat16"),
-        ops=frozenset(OPS),
+        ops=BUILT_IN,
         requires=("jax", "jaxlib"),
         install='pip install "gradwitness[jax]"',
         composed=frozenset(COMPOSED),
@@ -100,14 +100,15 @@ class JaxBackend:
         """`loss(leaves) -> scalar array`. dtype is that of the floats which the graph makes from labels and masks."""
         with quiet():
             from gradwitness_jax.functions import functions
-        return lowering.lower(graph, functions(dtype))
+        return lowering.lower(graph, {**functions(dtype), **self.own_ops})
 
     def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> Prepared:
         """The candidate's own loss, or its graph or the problem's, compiled unless its options say {"jit": False}.
 
-        Raises UnsupportedError for a dtype or device.
+        Raises UnsupportedError for a dtype or device, UnknownName for an option.
         """
         expect_supported(self, dtype, device)
+        expect_options(self, candidate)
         with quiet():
             from gradwitness_jax.prepared import JaxPrepared
 

@@ -13,11 +13,19 @@ from gradwitness.arithmetic import Sums
 from gradwitness.errors import UnsupportedError
 from gradwitness.graph import Graph
 from gradwitness.lowering import implement
-from gradwitness.ops import OPS
+from gradwitness.ops import BUILT_IN
 from gradwitness.problem import Candidate, Problem
-from gradwitness.protocol import Capabilities, ExtendedInterpreter, Prepared, expect_supported
+from gradwitness.protocol import (
+    Capabilities,
+    ExtendedInterpreter,
+    Extensible,
+    Prepared,
+    expect_options,
+    expect_supported,
+)
 from gradwitness_numpy.by_hand import PreparedByHand
-from gradwitness_numpy.rules import rules
+from gradwitness_numpy.rule import Rule, own_rule
+from gradwitness_numpy.rules import one_hot_in, with_rules
 from gradwitness_numpy.sweep import OnCotangent, OnSum, OnValue, Tape, backward, forward
 
 __all__ = ["NumpyBackend", "PreparedNumpy"]
@@ -26,13 +34,13 @@ Array = np.ndarray[Any, Any]
 _QUIET: dict[str, Any] = {"all": "ignore"}  # overflow shows as inf in the result, where the verdict sees it
 
 
-class NumpyBackend:
+class NumpyBackend(Extensible):
     """Hand-derived backprop in float64 or float32."""
 
     name = "numpy"
     capabilities = Capabilities(
         dtypes=("float64", "float32"),
-        ops=frozenset(OPS),
+        ops=BUILT_IN,
         requires=("numpy", "scipy"),
         interpreter=True,
         native=True,
@@ -54,11 +62,16 @@ class NumpyBackend:
     def precision(self, precision: str) -> Iterator[None]:
         yield
 
+    def extend(self, implementations: Mapping[str, Any]) -> None:
+        """Rules, or pairs (forward, vjp) of which `own_rule` makes some."""
+        self._have({name: own_rule(name, given) for name, given in implementations.items()})
+
     def lower(self, graph: Graph) -> Any:
         return lambda leaves: self.loss(self.forward(graph, leaves))
 
     def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> Prepared:
         expect_supported(self, dtype, device)
+        expect_options(self, candidate)
         if candidate.is_written_by_hand:
             return PreparedByHand(implement(candidate, problem, self.lower), np.dtype(dtype))
         graph = problem.graph if candidate.loss is None else candidate.loss
@@ -67,7 +80,7 @@ class NumpyBackend:
                 "NumPy differentiates no loss that is written in its own arrays: give the gradient as well, "
                 'Candidate("numpy", loss, gradient=...), or write the loss over gradwitness.ops'
             )
-        return PreparedNumpy(graph, problem, np.dtype(dtype))
+        return PreparedNumpy(graph, problem, np.dtype(dtype), self.own_ops)
 
     def forward(
         self,
@@ -79,14 +92,9 @@ class NumpyBackend:
         changed: Sequence[str] = (),
     ) -> Tape:
         with np.errstate(**_QUIET):
-            return forward(
-                graph,
-                rules(graph, np.float64),
-                {**graph.constants, **leaves},
-                on_value=on_value,
-                reuse=reuse,
-                changed=changed,
-            )
+            graph, rules = with_rules(graph, one_hot_in(np.float64), self.own_ops)
+            known = {**graph.constants, **leaves}
+            return forward(graph, rules, known, on_value=on_value, reuse=reuse, changed=changed)
 
     def loss(self, tape: Tape) -> float:
         return float(np.reshape(tape.loss, ()))
@@ -107,17 +115,21 @@ class NumpyBackend:
     def extended(self, bits: int) -> AbstractContextManager[ExtendedInterpreter]:
         from gradwitness_numpy.extended import extended
 
-        return extended(bits)
+        return extended(bits, self.own_ops)
 
 
 class PreparedNumpy:
     """A graph with its leaves in the candidate's dtype."""
 
-    def __init__(self, graph: Graph, problem: Problem, dtype: np.dtype[Any]) -> None:
+    def __init__(self, graph: Graph, problem: Problem, dtype: np.dtype[Any], own: Mapping[str, Rule]) -> None:
         started = time.perf_counter()
-        self.graph, self.dtype, self.wrt = graph, dtype, problem.differentiated
-        self.fixed = {path: self._cast(a) for path, a in problem.inputs(graph).items()}
+        self.dtype, self.wrt, self.own = dtype, problem.differentiated, own
+        self.graph = self._with_rules(graph)[0]
+        self.fixed = {path: self._cast(a) for path, a in problem.inputs(self.graph).items()}
         self.setup_seconds = time.perf_counter() - started
+
+    def _with_rules(self, graph: Graph) -> tuple[Graph, Mapping[str, Rule]]:
+        return with_rules(graph, one_hot_in(self.dtype), self.own)
 
     def _cast(self, array: Array) -> Array:
         return array.astype(self.dtype) if array.dtype.kind == "f" else array
@@ -134,7 +146,7 @@ class PreparedNumpy:
 
     def forward(self, placed: Mapping[str, Array]) -> Tape:
         with np.errstate(**_QUIET):
-            return forward(self.graph, rules(self.graph, self.dtype), {**self.fixed, **placed})
+            return forward(*self._with_rules(self.graph), {**self.fixed, **placed})
 
     def backward(self, tape: Tape) -> dict[str, Array]:
         with np.errstate(**_QUIET):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from gradwitness.graph import Graph, Node
 from gradwitness_numpy.balls import balls, precision
 from gradwitness_numpy.rule import Rule, Step
-from gradwitness_numpy.rules import RULES
+from gradwitness_numpy.rules import RULES, with_rules
 from gradwitness_numpy.sweep import Tape, backward, forward
 
 __all__ = ["Extended", "extended"]
@@ -20,10 +19,6 @@ __all__ = ["Extended", "extended"]
 
 def _one_hot(labels: Any, *, num_classes: int) -> Any:
     return balls(RULES["one_hot"].forward(labels, num_classes=num_classes, dtype=np.float64))
-
-
-def _rules() -> Mapping[str, Rule]:
-    return RULES | {"one_hot": replace(RULES["one_hot"], forward=_one_hot)}
 
 
 def _kept(node: Node, step: Step) -> Any:
@@ -34,14 +29,18 @@ def _kept(node: Node, step: Step) -> Any:
 class Extended:
     """Runs graphs node by node on balls."""
 
+    def __init__(self, own: Mapping[str, Rule]) -> None:
+        self.own = own
+
     def numbers(self, x: Any) -> Any:
         return balls(x)
 
     def forward(
         self, graph: Graph, leaves: Mapping[str, Any], *, reuse: Tape | None = None, changed: Sequence[str] = ()
     ) -> Tape:
+        graph, rules = with_rules(graph, _one_hot, self.own)
         exact = {path: balls(a) for path, a in {**graph.constants, **leaves}.items()}
-        return forward(graph, _rules(), exact, on_value=_kept, reuse=reuse, changed=changed, number=balls)
+        return forward(graph, rules, exact, on_value=_kept, reuse=reuse, changed=changed, number=balls)
 
     def loss(self, tape: Tape) -> Any:
         return np.reshape(tape.loss, ()).item()
@@ -52,6 +51,6 @@ class Extended:
 
 
 @contextmanager
-def extended(bits: int) -> Iterator[Extended]:
+def extended(bits: int, own: Mapping[str, Rule]) -> Iterator[Extended]:
     with precision(bits):
-        yield Extended()
+        yield Extended(own)

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Array", "Cotangents", "Rule", "Slab", "Step", "binary", "sum_leading", "unary", "unbroadcast"]
+from gradwitness.errors import GradwitnessError
+
+__all__ = ["Array", "Cotangents", "Rule", "Slab", "Step", "binary", "own_rule", "sum_leading", "unary", "unbroadcast"]
 
 Array = Any  # a float or object array, or a NumPy scalar: everything here is ufuncs and matmul
 Cotangents = Sequence[Any]
@@ -106,3 +108,43 @@ def binary(forward: Callable[..., Array], by_x: Callable[..., Array], by_y: Call
         return [unbroadcast(by(g, step.output, *step.operands), o) if need else None for by, o, need in pulls]
 
     return Rule(forward, pull)
+
+
+def own_rule(name: str, given: Any) -> Rule:
+    """The rule of a user's own op: as it is, or made of a pair of functions.
+
+    (forward, vjp): `forward(*operands, **attributes)` and `vjp(g, y, *operands, **attributes)`, which gives a cotangent
+    for each operand, or that of the only one. Raises GradwitnessError for anything else.
+    """
+    if isinstance(given, Rule):
+        return given
+    if not (isinstance(given, tuple) and len(given) == 2 and all(map(callable, given))):
+        raise GradwitnessError(f"{name}: NumPy takes a pair of functions, (forward, vjp), got {_kind(given)}")
+    forward, vjp = given
+
+    def compute(*operands: Any, **attributes: Any) -> Any:
+        return _in_full("forward", forward(*operands, **attributes), operands)
+
+    def pull(g: Any, step: Step) -> Cotangents:
+        sent = vjp(g, step.output, *step.operands, **step.attributes)
+        parts = sent if isinstance(sent, tuple | list) else (sent,)
+        return [_in_full("vjp", part, step.operands) for part in parts]
+
+    return Rule(compute, pull)
+
+
+def _kind(given: Any) -> str:
+    return f"a tuple of {len(given)}" if isinstance(given, tuple) else type(given).__name__
+
+
+def _in_full(what: str, result: Any, operands: Sequence[Any]) -> Any:
+    """The result. Raises TypeError where it has lost the digits of the balls that it was made of."""
+    if isinstance(result, tuple):
+        return tuple(_in_full(what, part, operands) for part in result)
+    if _dtype(result).kind == "f" and any(_dtype(operand).kind == "O" for operand in operands):
+        raise TypeError(f"its {what} made {_dtype(result)} of numbers of 256 bits")
+    return result
+
+
+def _dtype(x: Any) -> np.dtype[Any]:
+    return getattr(x, "dtype", np.dtype(bool))

@@ -16,7 +16,10 @@ class TorchCompileBackend(TorchBackend):
 
     name = "torch.compile"
     capabilities = replace(
-        TorchBackend.capabilities, compiles=True, options=("backend", "dynamic", "fullgraph", "mode", "options")
+        TorchBackend.capabilities,
+        compiles=True,
+        options=("backend", "dynamic", "fullgraph", "mode", "options"),
+        shares="torch",
     )
 
     def _ready(self, loss: Callable[..., Any], *, options: Mapping[str, Any]) -> Callable[..., Any]:

@@ -13,9 +13,9 @@ from gradwitness.arithmetic import Sums
 from gradwitness.errors import UnsupportedError
 from gradwitness.graph import Graph
 from gradwitness.lowering import implement
-from gradwitness.ops import OPS
+from gradwitness.ops import BUILT_IN
 from gradwitness.problem import Candidate, Problem
-from gradwitness.protocol import Capabilities, Prepared, expect_supported
+from gradwitness.protocol import Capabilities, Extensible, Prepared, expect_options, expect_supported
 from gradwitness_torch.quiet import quiet
 
 __all__ = ["TorchBackend"]
@@ -23,13 +23,13 @@ __all__ = ["TorchBackend"]
 Loss = Callable[[Mapping[str, Any]], Any]
 
 
-class TorchBackend:
+class TorchBackend(Extensible):
     """torch's native ops, run one by one."""
 
     name = "torch"
     capabilities = Capabilities(
         dtypes=("float64", "float32", "float16", "bfloat16"),
-        ops=frozenset(OPS),
+        ops=BUILT_IN,
         requires=("torch",),
         install='pip install "gradwitness[torch]"',
         native=True,
@@ -70,14 +70,15 @@ class TorchBackend:
         """`loss(leaves) -> scalar tensor`. dtype is that of the floats which the graph makes from labels and masks."""
         with quiet():
             from gradwitness_torch.functions import functions
-        return lowering.lower(graph, functions(dtype))
+        return lowering.lower(graph, {**functions(dtype), **self.own_ops})
 
     def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> Prepared:
         """The candidate's own loss, or its graph or the problem's in native ops.
 
-        Raises UnsupportedError for a dtype or device.
+        Raises UnsupportedError for a dtype or device, UnknownName for an option.
         """
         expect_supported(self, dtype, device)
+        expect_options(self, candidate)
         with quiet():
             from gradwitness_torch.prepared import TorchPrepared
 

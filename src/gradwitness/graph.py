@@ -19,7 +19,7 @@ import numpy as np
 from gradwitness import tree
 from gradwitness.errors import GradwitnessError, NotOneNumberError, ShapeError, TraceError
 from gradwitness.ops.value import BOOL, FLOAT, INT, Spec, Value
-from gradwitness.ops.vocabulary import Op, find_op
+from gradwitness.ops.vocabulary import OPS, Op, find_op
 
 __all__ = ["Graph", "Node", "spec_of", "trace"]
 
@@ -128,7 +128,15 @@ class Graph:
     @_once
     def decomposed(self, keep: Collection[str] = ()) -> Graph:
         """The same loss in elementary ops: fused ops but those to `keep` expanded, broadcasting made explicit."""
-        builder = Tracer(expand=True, keep=keep, taken=self.leaves)
+        fused = [op.name for op in OPS.values() if op.definition is not None and op.name not in keep]
+        return self._replayed(Tracer(expand=fused, spread=True, taken=self.leaves))
+
+    @_once
+    def expanded(self, names: Collection[str]) -> Graph:
+        """The same loss with the definitions of these fused ops in their place."""
+        return self._replayed(Tracer(expand=names, taken=self.leaves))
+
+    def _replayed(self, builder: Tracer) -> Graph:
         values: dict[int, Any] = {}
         for node in self.nodes:
             if node.op == LEAF:
@@ -199,13 +207,16 @@ def spec_of(array: Any) -> Spec:
 
 
 class Tracer:
-    """Records nodes. With `expand`, fused ops are replaced by their definitions as they come, but those to `keep`.
+    """Records nodes. The fused ops to `expand` are replaced by their definitions as they come; `spread`: broadcasting
+    becomes an op.
 
-    `taken` are leaf paths that no constant may use. `line`: where the op being expanded was called.
+    `taken` are leaf paths that no constant may use. `line`: where the op being replayed was called.
     """
 
-    def __init__(self, *, expand: bool = False, keep: Collection[str] = (), taken: Iterable[str] = ()) -> None:
-        self.expand, self.keep = expand, frozenset(keep)
+    def __init__(
+        self, *, expand: Collection[str] | None = None, spread: bool = False, taken: Iterable[str] = ()
+    ) -> None:
+        self.replays, self.expand, self.spread = expand is not None, frozenset(expand or ()), spread
         self.line: tuple[str, int] | None = None
         self.taken = set(taken)
         self.nodes: list[Node] = []
@@ -247,9 +258,9 @@ class Tracer:
         specs = [None if v is None else v.spec for v in operands]
         filled = op.attributes(specs, attributes)
         result = op.rule(*specs, **filled)
-        if self.expand and op.definition is not None and op.name not in self.keep:
+        if op.definition is not None and op.name in self.expand:
             return op.definition(*operands, **filled)
-        if self.expand and op.broadcasts:
+        if self.spread and op.broadcasts:
             operands = [self._spread(v, result) for v in operands]
         node = self._add(op.name, tuple(None if v is None else v.node for v in operands), filled, result)
         if isinstance(result, Spec):
@@ -291,7 +302,7 @@ class Tracer:
         return self.leaf(path, spec)
 
     def _add(self, op: str, inputs: tuple[Node | None, ...], attributes: Mapping[str, Any], spec: Any) -> Node:
-        node = Node(len(self.nodes), op, inputs, attributes, spec, self.line if self.expand else _user_line())
+        node = Node(len(self.nodes), op, inputs, attributes, spec, self.line if self.replays else _user_line())
         self.nodes.append(node)
         return node
 

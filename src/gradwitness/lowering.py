@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import linecache
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -18,9 +18,10 @@ import numpy as np
 from gradwitness import tree
 from gradwitness.errors import GradwitnessError, NotOneNumberError, UnsupportedError
 from gradwitness.graph import Graph
+from gradwitness.ops import OPS
 from gradwitness.problem import COTANGENT, Candidate, Problem
 
-__all__ = ["Implementation", "expect_one_number", "implement", "lower"]
+__all__ = ["Implementation", "expect_one_number", "implement", "lower", "runnable"]
 
 Array = np.ndarray[Any, Any]
 Leaves = Mapping[str, Any]
@@ -153,6 +154,19 @@ def expect_one_number(shape: tuple[int, ...]) -> None:
         raise NotOneNumberError(tuple(shape))
 
 
+def runnable(graph: Graph, known: Collection[str]) -> Graph:
+    """The graph in ops that are `known`: a user's own op that is not, and has a definition, is put in its place.
+
+    Raises UnsupportedError naming the ops that are lacking.
+    """
+    while lacking := [name for name in graph.op_names if name not in known]:
+        defined = [name for name in lacking if name in OPS and OPS[name].origin and OPS[name].definition]
+        if not defined:
+            raise UnsupportedError(f"ops that this backend lacks: {', '.join(lacking)}")
+        graph = graph.expanded(defined)
+    return graph
+
+
 def lower(graph: Graph, functions: Mapping[str, Callable[..., Any]]) -> Callable[[Mapping[str, Any]], Any]:
     """`loss(leaves) -> scalar`, in which op `name` is `functions[name]`.
 
@@ -160,9 +174,9 @@ def lower(graph: Graph, functions: Mapping[str, Callable[..., Any]]) -> Callable
     that a framework's compiler sees what a user would have written. Raises UnsupportedError naming
     the ops that `functions` lacks.
     """
-    lacking = [name for name in graph.op_names if name not in functions]
-    if lacking:
-        raise UnsupportedError(f"ops that this backend lacks: {', '.join(lacking)}")
+    leaves, graph = graph.leaves, runnable(graph, functions)
+    if made := [path for path in graph.leaves if path not in leaves]:
+        raise UnsupportedError(f"a definition makes arrays ({', '.join(made)}): give this backend an implementation")
     source = graph.source()
     filename = f"<gradwitness graph {next(_serial)}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)  # for tracebacks

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from gradwitness.arithmetic import Arithmetic, RoundingErrors, Sums
-from gradwitness.errors import UnknownName, UnsupportedError
+from gradwitness.errors import GradwitnessError, UnknownName, UnsupportedError
 from gradwitness.graph import Graph
 from gradwitness.problem import Candidate, Problem
 
@@ -23,6 +24,7 @@ __all__ = [
     "Backend",
     "Capabilities",
     "ExtendedInterpreter",
+    "Extensible",
     "Interpreter",
     "Perturbing",
     "Prepared",
@@ -50,6 +52,7 @@ class Capabilities:
     measures both.
     native: it runs losses in the framework's own arrays, and gradients written by hand.
     options: names of what `Candidate.options` may hold.
+    shares: the backend whose functions for users' own ops it runs too, where it is given none of its own.
     """
 
     dtypes: tuple[str, ...]
@@ -63,6 +66,7 @@ class Capabilities:
     flushes: tuple[str, ...] = ()
     native: bool = False
     options: tuple[str, ...] = ()
+    shares: str = ""
 
     def arithmetic(self, dtype: str) -> Arithmetic:
         """How it rounds in one dtype."""
@@ -132,6 +136,32 @@ class Backend(Protocol):
     def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> Prepared:
         """The candidate, compiled and placed. The problem is at a point that `dtype` can hold."""
         ...
+
+
+class Extensible:
+    """A backend that takes ops of users' own, `gradwitness.define_op`: a base class for it.
+
+    `own_ops` has what to run, by op, beside the backend's own table: `function(*arrays, **attributes)`, as in
+    `lowering.lower(graph, FUNCTIONS | self.own_ops)`.
+    """
+
+    capabilities: Capabilities
+    own_ops: Mapping[str, Any] = MappingProxyType({})
+
+    def extend(self, implementations: Mapping[str, Any]) -> None:
+        """Have these ops, by name, in the place of those that an earlier call gave. Imports no framework.
+
+        Raises GradwitnessError for what is no implementation.
+        """
+        for name, given in implementations.items():
+            if not callable(given):
+                raise GradwitnessError(f"{name}: expected a function of arrays, got {type(given).__name__}")
+        self._have(implementations)
+
+    def _have(self, implementations: Mapping[str, Any]) -> None:
+        others = frozenset(name for name in self.capabilities.ops if name not in self.own_ops)
+        self.capabilities = replace(self.capabilities, ops=others.union(implementations))
+        self.own_ops = dict(implementations)
 
 
 def expect_runnable(backend: Backend, candidate: Candidate) -> None:

@@ -1,16 +1,34 @@
-"""Finds adapters through the entry-point group "gradwitness.backends". The core reaches them only here."""
+"""Finds adapters through the entry-point group "gradwitness.backends", or takes them from users; the core reaches them
+only here."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata, util
+from typing import Any
 
 from gradwitness.errors import GradwitnessError, UnknownName, UnsupportedError
-from gradwitness.protocol import Backend, Capabilities, Interpreter
+from gradwitness.protocol import Backend, Capabilities, Extensible, Interpreter
 
-__all__ = ["backend", "backend_names", "installed", "interpreter", "missing_modules", "versions"]
+__all__ = [
+    "backend",
+    "backend_names",
+    "extend",
+    "installed",
+    "interpreter",
+    "interpreter_name",
+    "missing_modules",
+    "register_backend",
+    "unregister_backend",
+    "versions",
+]
 
 GROUP = "gradwitness.backends"
+
+_made: dict[str, Backend] = {}  # the backends in use, by name
+_registered: dict[str, Backend] = {}  # those that no entry point names
+_own_ops: dict[str, Mapping[str, Any]] = {}  # what users' own ops are run by: by op, by backend
 
 
 @cache
@@ -28,15 +46,92 @@ def _entry_points() -> dict[str, metadata.EntryPoint]:
 
 def backend_names() -> tuple[str, ...]:
     """Every declared backend, the interpreter's first, whether or not its framework is installed."""
-    return tuple(sorted(_entry_points(), key=lambda name: (name != "numpy", name)))
+    return tuple(sorted({**_entry_points(), **_registered}, key=lambda name: (name != "numpy", name)))
 
 
-@cache
 def backend(name: str) -> Backend:
     """The backend of that name. Loading it imports no framework. Raises UnknownName or GradwitnessError."""
+    if name not in _made:
+        made = _registered.get(name) or _loaded(name)
+        _tell(made)
+        _made[name] = made
+    return _made[name]
+
+
+def register_backend(backend: Backend) -> None:
+    """Take a backend that no installed package provides, for this process; a class of the same name and place again
+    replaces it.
+
+    Raises GradwitnessError for what does not follow the protocol, or a name that is taken.
+    """
+    name = getattr(backend, "name", type(backend).__name__)
+    if problem := _defect(backend, name):
+        raise GradwitnessError(f"backend {name!r} ({_place(backend)}): {problem}")
+    if name in _entry_points():
+        raise GradwitnessError(f"backend {name!r} is that of an installed package ({_entry_points()[name].value})")
+    if name in _registered and _place(_registered[name]) != _place(backend):
+        raise GradwitnessError(
+            f"backend {name!r} is that of {_place(_registered[name])}: take another name, or "
+            f"registry.unregister_backend({name!r}) first"
+        )
+    _tell(backend)
+    _registered[name] = _made[name] = backend
+
+
+def unregister_backend(name: str) -> None:
+    """Forget a backend that was registered. Raises UnknownName if none of that name was."""
+    if name not in _registered:
+        raise UnknownName("registered backend", name, _registered or ["none"])
+    del _registered[name]
+    _made.pop(name, None)
+
+
+def _place(backend: object) -> str:
+    return f"{type(backend).__module__}.{type(backend).__qualname__}"
+
+
+def extend(op: str, implementations: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Have backends run a user's own op by these functions, by the backends' names: those in use and those to come.
+
+    None: have none of them run it. Returns what was in force before. Raises UnknownName for a backend that is not
+    there, GradwitnessError for one that takes no ops or not this implementation; then all is as before.
+    """
+    for name in implementations or ():
+        if not isinstance(backend(name), Extensible):
+            raise GradwitnessError(
+                f"backend {name!r} takes no ops of users' own: it is no gradwitness.protocol.Extensible"
+            )
+    before = _own_ops.get(op)
+    _set(op, implementations)
+    try:
+        _tell(*_made.values())
+    except GradwitnessError:
+        _set(op, before)
+        _tell(*_made.values())
+        raise
+    return before
+
+
+def _set(op: str, implementations: Mapping[str, Any] | None) -> None:
+    if implementations is None:
+        _own_ops.pop(op, None)
+    else:
+        _own_ops[op] = dict(implementations)
+
+
+def _tell(*backends: Backend) -> None:
+    """Each of these which of the users' own ops it has."""
+    for made in backends:
+        if isinstance(made, Extensible):
+            shared, name = made.capabilities.shares, made.name
+            given = {op: by.get(name, by.get(shared)) for op, by in _own_ops.items()}
+            made.extend({op: function for op, function in given.items() if function is not None})
+
+
+def _loaded(name: str) -> Backend:
     points = _entry_points()
     if name not in points:
-        raise UnknownName("backend", name, points)
+        raise UnknownName("backend", name, backend_names())
     loaded = points[name].load()
     made = loaded() if isinstance(loaded, type) else loaded
     problem = _defect(made, name)
@@ -89,11 +184,17 @@ def _version(module: str) -> str:
         return metadata.version(providers[0]) if providers else "unknown"
 
 
-@cache
-def interpreter() -> Interpreter:
-    """A backend that can run graphs node by node. Raises GradwitnessError if none is installed."""
+def interpreter_name() -> str:
+    """The name of a backend that can run graphs node by node. Raises GradwitnessError if none is installed."""
     for name in backend_names():
         found = backend(name)
         if found.capabilities.interpreter and isinstance(found, Interpreter):
-            return found
+            return name
     raise GradwitnessError("no installed backend can interpret graphs; reinstall gradwitness, whose NumPy backend does")
+
+
+def interpreter() -> Interpreter:
+    """That backend."""
+    found = backend(interpreter_name())
+    assert isinstance(found, Interpreter)
+    return found

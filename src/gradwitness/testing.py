@@ -8,7 +8,11 @@ pytest, which collects them, is imported here and nowhere else in the package.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import random
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, ClassVar
 
@@ -17,10 +21,11 @@ import pytest
 
 from gradwitness import registry
 from gradwitness.dtypes import DTYPES
-from gradwitness.errors import UnsupportedError
+from gradwitness.errors import UnknownName, UnsupportedError
 from gradwitness.networks.single_ops import INNER, op_bundles, op_problems
-from gradwitness.ops import OPS, Value
+from gradwitness.ops import OPS, Op, Spec, Value
 from gradwitness.ops import mse as mse_op
+from gradwitness.ops.vocabulary import ROUNDED
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Backend, Capabilities, Prepared
 from gradwitness.report import Report
@@ -146,6 +151,68 @@ class BackendConformance:
             for path, array in mine.items():
                 assert array.tobytes() == problem.primals[path].tobytes(), f"{path} was modified"
 
+    def test_results_share_no_memory(self, dtype: str) -> None:
+        """A gradient is its owner's to write to: part of no input, of no other gradient, and of no later one."""
+        problem = _shared(self._by_mse())
+        prepared, mine = self._prepare(dtype, problem=problem), {p: np.array(a) for p, a in problem.primals.items()}
+        found = prepared.value_and_gradient(mine)[1]
+        before = _bits(found)
+        timed = prepared.fetch(prepared.backward(prepared.forward(prepared.place(mine))))
+        arrays = {f"the gradient of {path}": g for path, g in found.items() if g is not None}
+        arrays |= {f"the fetched gradient of {path}": g for path, g in timed.items() if g is not None}
+        for (one, x), (other, y) in itertools.combinations({**arrays, **mine, **problem.leaves}.items(), 2):
+            assert one in problem.leaves or not np.shares_memory(x, y), f"{one} shares memory with {other}"
+        for name, array in arrays.items():
+            assert array.flags.writeable, f"{name} cannot be written to: give a copy"
+            array[...] = 99.0
+        assert _bits(prepared.value_and_gradient(mine)[1]) == before, "writing to a gradient changed a later one"
+
+    def test_what_is_placed_is_a_copy_that_serves_again(self, dtype: str) -> None:
+        """Neither the caller nor a pass changes what is on the device."""
+        prepared, mine = self._prepare(dtype), {p: np.array(a) for p, a in self._problem().primals.items()}
+        placed = prepared.place(mine)
+        for array in mine.values():
+            array[...] = 99.0
+        for _ in range(2):
+            for found in (prepared.backward(prepared.forward(placed)), prepared.forward_backward(placed)):
+                gradient = prepared.fetch(found)["x"]
+                assert gradient is not None
+                self._expect_gradient(gradient, FIRST)
+
+    def test_wait_takes_what_is_on_the_device(self, dtype: str) -> None:
+        """Leaves, tapes and gradients, and lists of them; none is used up."""
+        prepared = self._prepare(dtype)
+        placed = prepared.place(self._problem().primals)
+        tape = prepared.forward(placed)
+        for waited in (placed, tape, [tape, placed]):
+            prepared.wait(waited)
+        found = prepared.backward(tape)
+        for waited in (found, [found, placed]):
+            prepared.wait(waited)
+        gradient = prepared.fetch(found)["x"]
+        assert gradient is not None
+        self._expect_gradient(gradient, FIRST)
+
+    def test_nothing_is_left_to_do_after_wait(self) -> None:
+        """What is timed ends with `wait`, so there the work must be done: fetching four numbers takes less time."""
+        ops = self._capabilities().ops
+        if not ops >= {"matmul", "mse"} and not ops >= {"matmul", "multiply", "sum"}:
+            pytest.skip(f"{self.backend} lacks the ops that make much work of four numbers")
+        problem = _much_work(self._by_mse())
+        prepared = self._prepare((self.dtypes or self._capabilities().dtypes)[0], problem=problem)
+        placed = prepared.place(problem.primals)
+        ratios = [_seconds_after_wait(prepared, placed) for _ in range(4)][1:]
+        assert min(ratios) < 0.5, f"fetch took {min(ratios):.1f} times what the pass and wait took: wait returns early"
+
+    def test_the_process_is_left_as_it_was(self, dtype: str) -> None:
+        """NumPy's error handling and printing, and the random states."""
+        with np.errstate(divide="print"), np.printoptions(precision=11):
+            before = _process()
+            self._run_everything(self._prepare(dtype), self._problem().primals)
+            after = _process()
+        changed = [what for what in before if before[what] != after[what]]
+        assert not changed, f"changed by preparing or running: {', '.join(changed)}"
+
     def test_running_twice_gives_the_same_bits(self, dtype: str) -> None:
         prepared, primals = self._prepare(dtype), self._problem().primals
         (first, once), (second, twice) = prepared.value_and_gradient(primals), prepared.value_and_gradient(primals)
@@ -154,9 +221,39 @@ class BackendConformance:
 
     @pytest.mark.parametrize(("dtype_asked", "device"), [("int8", "cpu"), (None, "nowhere")])
     def test_what_it_cannot_run_is_refused(self, dtype_asked: str | None, device: str) -> None:
-        dtype = dtype_asked or self._capabilities().dtypes[0]
-        with pytest.raises(UnsupportedError):
-            self._made().prepare(Candidate(self.backend), self._problem(), dtype=dtype, device=device)
+        """With a message that says what there is."""
+        dtypes = self._capabilities().dtypes
+        with pytest.raises(UnsupportedError) as caught:
+            self._made().prepare(
+                Candidate(self.backend), self._problem(), dtype=dtype_asked or dtypes[0], device=device
+            )
+        there = dtypes if dtype_asked else self._made().devices()
+        assert all(name in str(caught.value) for name in there), f"say what there is ({there}), not: {caught.value}"
+
+    def test_an_unknown_option_is_refused(self) -> None:
+        """An option that is ignored would be believed to be in force."""
+        candidate = Candidate(self.backend, options={"no_such_option": True})
+        with pytest.raises((UnknownName, UnsupportedError), match="no_such_option"):
+            self._prepare(self._capabilities().dtypes[0], candidate)
+
+    def test_an_op_that_it_lacks_is_refused_by_name(self) -> None:
+        with _new_op() as op:
+            problem = Problem("lacking", lambda params, batch: op(params["x"]), {"x": np.ones(())}, {})
+            with pytest.raises(UnsupportedError, match=op.name):
+                self._prepare(self._capabilities().dtypes[0], problem=problem)
+
+    def test_a_loss_that_raises_costs_the_next_nothing(self, dtype: str) -> None:
+        """Nor a candidate that is prepared already."""
+        if not self._capabilities().native:
+            pytest.skip(f"{self.backend} is not native")
+        earlier, primals = self._prepare(dtype), self._problem().primals
+        for failing in (Candidate(self.backend, _failing, gradient=_own_gradient), self._failing_gradient()):
+            with pytest.raises(Exception):  # noqa: B017, PT011  # whatever the framework makes of it
+                self._prepare(dtype, failing).value_and_gradient(primals)
+        for prepared in (earlier, self._prepare(dtype)):
+            gradient = prepared.value_and_gradient(primals)[1]["x"]
+            assert gradient is not None
+            self._expect_gradient(gradient, FIRST)
 
     def test_setup_is_on_record(self, dtype: str) -> None:
         assert self._prepare(dtype).setup_seconds > 0
@@ -167,20 +264,26 @@ class BackendConformance:
     def _capabilities(self) -> Capabilities:
         return self._made().capabilities
 
-    def _problem(self) -> Problem:
-        return _squares("mse" in self._capabilities().ops)
+    def _by_mse(self) -> bool:
+        return "mse" in self._capabilities().ops
 
-    def _prepare(self, dtype: str, candidate: Candidate | None = None) -> Prepared:
+    def _problem(self) -> Problem:
+        return _squares(self._by_mse())
+
+    def _failing_gradient(self) -> Candidate:
+        return Candidate(self.backend, _own_squares, gradient=_failing)
+
+    def _prepare(self, dtype: str, candidate: Candidate | None = None, problem: Problem | None = None) -> Prepared:
         made = self._made()
         with made.precision("highest"):
             chosen = candidate or Candidate(self.backend)
-            return made.prepare(chosen, self._problem(), dtype=dtype, device="cpu")
+            return made.prepare(chosen, problem or self._problem(), dtype=dtype, device="cpu")
 
     def _verified(self, problems: list[Problem], dtype: str) -> Report:
         return verify_problems([(problem, [self.backend]) for problem in problems], Settings(dtypes=(dtype,)))
 
     def _expect_gradient(self, found: Array, x: Array) -> None:
-        expected = x - TARGET if "mse" in self._capabilities().ops else 2 * x * TARGET
+        expected = x - TARGET if self._by_mse() else 2 * x * TARGET
         assert found.tolist() == expected.tolist(), f"at {x}: expected {expected}, got {found}"
 
     def _run_everything(self, prepared: Prepared, primals: Mapping[str, Array]) -> None:
@@ -211,6 +314,75 @@ def _squares(by_mse: bool) -> Problem:
         return total
 
     return Problem("squares", loss, {"x": FIRST, "unused": np.ones(2)}, {"target": TARGET})
+
+
+@cache
+def _shared(by_mse: bool) -> Problem:
+    """A loss of two leaves that have the same gradient; that of the second form is a leaf of the batch."""
+
+    def loss(params: Any, batch: Any) -> Value:
+        both, target = params["x"] + params["y"], batch["target"]
+        total: Value = mse_op(both, target, reduction="sum", half=True) if by_mse else (both * target).sum()
+        return total
+
+    return Problem("shared", loss, {"x": FIRST, "y": SECOND}, {"target": TARGET})
+
+
+@cache
+def _much_work(by_mse: bool) -> Problem:
+    """Milliseconds of matrix products between four numbers and the loss."""
+    rng, size = np.random.default_rng(0), 512
+    wide = rng.standard_normal((size, size)) / size**0.5
+    batch = {"in": rng.standard_normal((4, size)), "wide": wide, "out": rng.standard_normal((size, 1))}
+
+    def loss(params: Any, batch: Any) -> Value:
+        hidden = params["x"] @ batch["in"]
+        for _ in range(40):
+            hidden = hidden @ batch["wide"]
+        result, target = hidden @ batch["out"], batch["target"]
+        total: Value = mse_op(result, target, reduction="sum", half=True) if by_mse else (result * target).sum()
+        return total
+
+    return Problem("much work", loss, {"x": FIRST[None]}, batch | {"target": np.ones((1, 1))})
+
+
+def _seconds_after_wait(prepared: Prepared, placed: Any) -> float:
+    """What is left to do after `wait`, by the time that it takes: of what the pass took."""
+    started = time.perf_counter()
+    found = prepared.forward_backward(placed)
+    prepared.wait(found)
+    waited = time.perf_counter()
+    prepared.fetch(found)
+    return (time.perf_counter() - waited) / (waited - started)
+
+
+def _process() -> dict[str, Any]:
+    """What belongs to the whole process."""
+    kind, keys, *rest = np.random.get_state()
+    return {
+        "np.seterr": np.geterr(),
+        "np.set_printoptions": np.get_printoptions(),
+        "random": random.getstate(),
+        "np.random": (kind, np.asarray(keys).tolist(), *rest),
+    }
+
+
+@contextmanager
+def _new_op() -> Iterator[Op]:
+    """An op of the vocabulary for a while, which no backend has."""
+
+    def rule(x: Spec) -> Spec:
+        return x
+
+    op = OPS["op_that_no_one_has"] = Op("op_that_no_one_has", rule, ROUNDED, ())
+    try:
+        yield op
+    finally:
+        del OPS[op.name]
+
+
+def _failing(params: Any, batch: Any) -> Any:
+    raise RuntimeError("the user's own")
 
 
 def _own_squares(params: Any, batch: Any) -> Any:

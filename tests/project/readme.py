@@ -11,7 +11,17 @@ from pathlib import Path
 
 from gradwitness_numpy.rules import RULES
 
-__all__ = ["README", "agreement", "example", "fault", "own_agreement", "own_fault", "planted_sign", "table_in"]
+__all__ = [
+    "README",
+    "agreement",
+    "example",
+    "fault",
+    "own_agreement",
+    "own_fault",
+    "own_op",
+    "planted_sign",
+    "table_in",
+]
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -44,6 +54,11 @@ def agreement() -> str:
 def own_agreement() -> str:
     """What the second example prints: nothing, as its assertion holds."""
     return printed(example(1))
+
+
+def own_op() -> str:
+    """What the fourth example prints: nothing, as its assertion holds."""
+    return printed(example(3))
 
 
 def own_fault() -> str:

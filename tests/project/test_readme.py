@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.plugin.options import PLUGIN
-from tests.project.readme import README, agreement, example, fault, own_agreement, own_fault, table_in
+from tests.project.readme import README, agreement, example, fault, own_agreement, own_fault, own_op, table_in
 
 TEXT = README.read_text(encoding="utf-8")
 
@@ -51,6 +51,12 @@ def test_the_pytest_example_passes(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess(*PLUGIN)
     result.assert_outcomes(passed=1)
     assert "gradwitness: 4 gradients in 1 test: 4 agree" in result.stdout.str()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("vocabulary_restored")
+def test_the_op_of_ones_own_holds() -> None:
+    assert own_op() == ""
 
 
 def test_local_links_lead_somewhere() -> None:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from gradwitness.graph import Node
-from gradwitness.ops import OPS, find_op
+from gradwitness.ops import find_op
+from gradwitness.ops.vocabulary import fused
 from gradwitness.problem import Problem
 from gradwitness.protocol import Interpreter
 
@@ -23,7 +24,6 @@ __all__ = ["Exercise", "exercise"]
 
 Array = np.ndarray[Any, Any]
 LARGEST = np.finfo(np.float64).max
-WHOLE = frozenset(name for name, op in OPS.items() if op.regions is not None and op.definition is not None)
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ def exercise(interpreter: Interpreter, problem: Problem) -> tuple[Exercise, ...]
 
     Raises what the interpreter raises.
     """
-    graph = problem.graph.decomposed(keep=WHOLE)
+    graph = problem.graph.decomposed(keep=fused("regions"))
     found: dict[int, Exercise] = {}
 
     def look(node: Node, step: Any, cotangent: Any, sent: Sequence[Any]) -> Sequence[Any]:
-        one = _exercise(node, step.operands, np.asarray(cotangent) != 0, sent)
+        one = _exercise(node, step.operands, cotangent, sent)
         if one is not None:
             found[node.id] = one
         return sent
@@ -63,7 +63,7 @@ def exercise(interpreter: Interpreter, problem: Problem) -> tuple[Exercise, ...]
     return tuple(found[node.id] for node in graph.nodes if node.id in found)
 
 
-def _exercise(node: Node, operands: Sequence[Any], live: Array, sent: Sequence[Any]) -> Exercise | None:
+def _exercise(node: Node, operands: Sequence[Any], cotangent: Any, sent: Sequence[Any]) -> Exercise | None:
     op = find_op(node.op)
     points = op.dividing_points(node.attributes)
     if op.regions is None or not points:
@@ -72,6 +72,7 @@ def _exercise(node: Node, operands: Sequence[Any], live: Array, sent: Sequence[A
         quantity = op.regions.of(*operands, **node.attributes)
     if quantity is None:
         return None
+    live: Array = np.asarray(cotangent) != 0
     units = _reached_by(live, np.asarray(quantity))
     names = op.regions.names or _intervals(points, op.regions.what)
     bounds = zip(names, pairwise((-np.inf, *points, np.inf)), strict=True)

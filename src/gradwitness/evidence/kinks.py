@@ -16,16 +16,15 @@ import numpy as np
 
 from gradwitness.dtypes import find_dtype
 from gradwitness.graph import LITERAL, Graph, Node
-from gradwitness.ops import OPS, find_op
+from gradwitness.ops import find_op
 
-__all__ = ["KEPT", "Choice", "Kinked", "Operands", "conventions", "drawn", "find_kinks", "projected", "substitute"]
+__all__ = ["Choice", "Kinked", "Operands", "conventions", "drawn", "find_kinks", "projected", "substitute"]
 
 Array = np.ndarray[Any, Any]
 Choice = tuple[Array, ...]  # the slopes of each Kinked, in order
 Operands = Mapping[int, Sequence[Any]]  # what each op was given, by node id
 
 CLOSE = 16.0  # spreads of rounding within which a unit counts as at its kink
-KEPT = frozenset(name for name, op in OPS.items() if op.kink is not None and op.definition is not None)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ import numpy as np
 
 from gradwitness.arithmetic import Arithmetic
 from gradwitness.evidence.kinks import (
-    KEPT,
     Choice,
     Kinked,
     conventions,
@@ -30,6 +29,7 @@ from gradwitness.evidence.norms import norm
 from gradwitness.evidence.reference import Exact, exactly
 from gradwitness.graph import Graph, Node
 from gradwitness.ops import find_op
+from gradwitness.ops.vocabulary import fused
 from gradwitness.problem import Problem
 from gradwitness.protocol import Interpreter
 
@@ -252,7 +252,7 @@ class LocalSlopes:
 
 def local_slopes(interpreter: Interpreter, problem: Problem, dtype: str, *, seed: Sequence[int]) -> LocalSlopes:
     """The units of a problem that are at a kink, or within rounding of one in `dtype`; perhaps none."""
-    wrt, graph = problem.differentiated, problem.graph.decomposed(keep=KEPT)
+    wrt, graph = problem.differentiated, problem.graph.decomposed(keep=fused("kink"))
     found: list[Kinked] = []
     if any(_may_have_kinks(node) for node in graph.nodes):
         operands, spreads = operand_spreads(interpreter, graph, problem.leaves, dtype, _may_have_kinks, seed=seed)

@@ -17,7 +17,7 @@ from gradwitness.ops.samples import Sample
 from gradwitness.ops.value import FLOAT
 from gradwitness.problem import Problem
 
-__all__ = ["INNER", "bundle", "op_bundles", "op_problems"]
+__all__ = ["INNER", "bundle", "op_bundles", "op_problems", "problems_of"]
 
 Array = np.ndarray[Any, Any]
 Operands = dict[str, Array]  # one sample's operands by name, those that are given
@@ -27,7 +27,7 @@ INNER = {"multiply", "sum", "matmul", "reshape"}  # what the inner product with 
 WITHOUT_GRADIENT = ("stop_gradient",)  # its gradient is zero by definition
 
 
-def op_problems(seed: int = 0, *, vocabulary: Collection[str] = frozenset(OPS)) -> list[Problem]:
+def op_problems(seed: int = 0, *, vocabulary: Collection[str] | None = None) -> list[Problem]:
     """A problem `matmul.x` for each op and each floating operand of it, over all its samples that have one.
 
     The loss is the sum of the results times random cotangents. Leaf `sample0.x` is the operand, in
@@ -35,17 +35,23 @@ def op_problems(seed: int = 0, *, vocabulary: Collection[str] = frozenset(OPS)) 
     smaller vocabulary, only its ops are tried and used: where it lacks one of multiply, sum, matmul and
     reshape, the loss is half the squared distance from the cotangents, by mse. add it must have.
     """
-    chosen = [op for op in OPS.values() if op.name in vocabulary and op.name not in WITHOUT_GRADIENT]
-    inner = _inner if set(vocabulary) >= INNER else _half_square
+    known = set(OPS if vocabulary is None else vocabulary)
+    chosen = [op for op in OPS.values() if op.name in known and op.name not in WITHOUT_GRADIENT]
+    inner = _inner if known >= INNER else _half_square
     return [problem for op in chosen for problem in _problems(op, seed, inner)]
 
 
-def op_bundles(seed: int = 0, *, vocabulary: Collection[str] = frozenset(OPS)) -> list[Problem]:
+def problems_of(op: Op, seed: int = 0) -> list[Problem]:
+    """The problems of one op."""
+    return list(_problems(op, seed, _inner))
+
+
+def op_bundles(seed: int = 0, *, vocabulary: Collection[str] | None = None) -> list[Problem]:
     """The problems of `op_problems` in one problem per family of ops: `ops.reductions`, leaf `max.x.sample0.x`."""
     families: dict[str, list[Problem]] = {}
     for problem in op_problems(seed, vocabulary=vocabulary):
         op = OPS[problem.name.partition(".")[0]]
-        families.setdefault(op.rule.__module__.rpartition(".")[2], []).append(problem)
+        families.setdefault(op.family, []).append(problem)
     return [bundle(f"ops.{family}", problems) for family, problems in families.items()]
 
 
@@ -105,7 +111,7 @@ def _half_square(op: Op, result: Value, cotangent: Value) -> Value:
 
 def _call(op: Op, operands: Mapping[str, Any], sample: Sample) -> Any:
     arrays = [operands.get(op.name_of_operand(i)) for i in range(len(sample.operands))]
-    return getattr(ops, op.name)(*arrays, **sample.attributes)
+    return op(*arrays, **sample.attributes)
 
 
 def _operands(op: Op, sample: Sample, rng: np.random.Generator) -> Operands:

@@ -1,6 +1,7 @@
 """The op vocabulary: signatures and shape rules, no arithmetic.
 
-One module per family, in files of the same names in every adapter. `list(OPS)` is the vocabulary.
+One module per family, in files of the same names in every adapter. `list(OPS)` is the vocabulary,
+`BUILT_IN` the part of it that no user has defined.
 Calling an op inside a traced loss records it; adapters compute it.
 """
 
@@ -104,6 +105,7 @@ from gradwitness.ops.value import Spec, Value
 from gradwitness.ops.vocabulary import OPS, Op, find_op
 
 __all__ = [
+    "BUILT_IN",
     "OPS",
     "Op",
     "Spec",
@@ -180,6 +182,7 @@ __all__ = [
     "where",
 ]
 
+BUILT_IN = frozenset(OPS)  # what is there before users define ops of their own
 
 if not TYPE_CHECKING:  # a type checker knows the names, and would take this for a promise that any is there
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from gradwitness.ops.value import BOOL, FLOAT, INT, Spec
+
 __all__ = ["Draw", "Sample", "boolean", "labels", "positive", "real", "sample"]
 
 
@@ -22,6 +24,11 @@ class Draw:
     shape: tuple[int, ...]
     scale: float = 1.0
     high: int = 0
+
+    @property
+    def spec(self) -> Spec:
+        """Shape and kind of what is drawn."""
+        return Spec(self.shape, {"labels": INT, "boolean": BOOL}.get(self.kind, FLOAT))
 
     def array(self, rng: np.random.Generator) -> np.ndarray[Any, Any]:
         """An array of this kind: float64, int64 or bool."""

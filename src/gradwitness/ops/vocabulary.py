@@ -31,6 +31,7 @@ __all__ = [
     "OPS",
     "REDUCTION",
     "ROUNDED",
+    "ROUNDINGS",
     "SHARED",
     "SMOOTH",
     "Bend",
@@ -40,7 +41,10 @@ __all__ = [
     "Rounding",
     "bends",
     "find_op",
+    "fused",
     "op",
+    "recorder",
+    "regions_of",
     "tails",
 ]
 
@@ -65,6 +69,14 @@ CONTRACTION = Rounding("contraction", "contraction")
 ADDITION = Rounding("rounded", "exact")  # copies coming back
 REDUCTION = Rounding("sum", "exact")  # sums going forward, copies coming back
 GATHER = Rounding("exact", "sum")  # copies going forward, sums coming back
+ROUNDINGS = {
+    "exact": EXACT,
+    "rounded": ROUNDED,
+    "contraction": CONTRACTION,
+    "addition": ADDITION,
+    "reduction": REDUCTION,
+    "gather": GATHER,
+}
 
 
 @dataclass(frozen=True)
@@ -123,6 +135,11 @@ def tails(*points: float) -> Regions:
     return Regions(lambda **attributes: points)
 
 
+def regions_of(kink: Kink | None, regions: Regions | None) -> Regions | None:
+    """What an op declares; where it declares a bend alone, the regions on both sides of it."""
+    return Regions() if regions is None and kink is not None and kink.kind == "bend" else regions
+
+
 SHARED = Kink("tie")
 FIRST = Kink("tie", shares=False)
 BALL = Kink("ball")
@@ -135,6 +152,7 @@ class Op:
 
     A fused op carries its `definition` in elementary ops; `canonical` rewrites attributes into the
     one form that adapters see (axes as a tuple of non-negative ints, say). An op without `regions` has one.
+    `origin`: where a user's own op was defined; empty for those of the vocabulary.
     """
 
     name: str
@@ -146,6 +164,12 @@ class Op:
     definition: Callable[..., Any] | None = field(default=None, compare=False)
     kink: Kink | None = field(default=None, compare=False)
     regions: Regions | None = field(default=None, compare=False)
+    origin: str = ""
+
+    def __call__(self, *operands: Any, **attributes: Any) -> Any:
+        """Record the op in the trace that one of the operands is of. Raises TraceError if none is of any."""
+        arrays = _operands(self, operands, attributes)
+        return _builder(self, arrays).apply(self.name, arrays, attributes)
 
     @functools.cached_property
     def signature(self) -> inspect.Signature:
@@ -163,8 +187,8 @@ class Op:
 
     @property
     def family(self) -> str:
-        """The module that declares it: the ops of a family have files of the same name everywhere."""
-        return self.rule.__module__.rpartition(".")[2]
+        """The module that declares it, of the same name in every adapter; "own" for users' own ops."""
+        return "own" if self.origin else self.rule.__module__.rpartition(".")[2]
 
     def name_of_operand(self, position: int) -> str:
         return f"arrays[{position}]" if self.variadic else self.operand_names[position]
@@ -206,6 +230,22 @@ def find_op(name: str) -> Op:
         raise UnknownName("op", name, OPS) from None
 
 
+def fused(fact: str) -> frozenset[str]:
+    """The names of the fused ops that declare this fact ("kink", "regions"): looked at as a whole for its sake."""
+    return frozenset(op.name for op in OPS.values() if op.definition is not None and getattr(op, fact) is not None)
+
+
+def recorder(declared: Op) -> Callable[..., Any]:
+    """The function that users call in a traced loss: the op, with the name and the text of its rule."""
+
+    @functools.wraps(declared.rule)
+    def record(*operands: Any, **attributes: Any) -> Any:
+        return declared(*operands, **attributes)
+
+    record.__name__ = declared.name
+    return record
+
+
 class _Declaration:
     """Gives the decorated function its callable face: a Value for a Spec, a pair for a pair."""
 
@@ -221,13 +261,7 @@ class _Declaration:
         if declared.name in OPS:
             raise GradwitnessError(f"op {declared.name!r} is declared twice")
         OPS[declared.name] = declared
-
-        @functools.wraps(rule)
-        def record(*operands: Any, **attributes: Any) -> Any:
-            arrays = _operands(declared, operands, attributes)
-            return _builder(declared, arrays).apply(declared.name, arrays, attributes)
-
-        return record
+        return recorder(declared)
 
 
 def op(
@@ -247,8 +281,6 @@ def op(
     """
     if (rounding is None) == (definition is None):
         raise GradwitnessError("an op has either a rounding (elementary) or a definition (fused)")
-    if regions is None and kink is not None and kink.kind == "bend":
-        regions = Regions()
     return _Declaration(
         rounding=rounding,
         samples=tuple(samples),
@@ -256,7 +288,7 @@ def op(
         broadcasts=broadcasts,
         definition=definition,
         kink=kink,
-        regions=regions,
+        regions=regions_of(kink, regions),
     )
 
 

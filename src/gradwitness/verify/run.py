@@ -141,15 +141,19 @@ def expect_devices(devices: Sequence[str], backends: Sequence[str]) -> None:
 
 
 def verify_problems(
-    cases: Iterable[tuple[Problem, Sequence[str]]], settings: Settings, *, progress: Progress = lambda text: None
+    cases: Iterable[tuple[Problem, Sequence[str] | Mapping[str, Candidate]]],
+    settings: Settings,
+    *,
+    progress: Progress = lambda text: None,
 ) -> Report:
-    """Each problem through its backends. One candidate's failure never costs the others' results."""
+    """Each problem through its backends, or candidates by label. One's failure never costs the others' results."""
     rows: list[Row] = []
     used: dict[str, None] = {}
     exercised: dict[str, tuple[Exercise, ...]] = {}
     for problem, names in cases:
-        used |= dict.fromkeys(names)
-        rows += verify_problem(problem, {name: Candidate(name) for name in names}, settings, progress=progress)
+        candidates = names if isinstance(names, Mapping) else {name: Candidate(name) for name in names}
+        used |= dict.fromkeys(candidate.backend for candidate in candidates.values())
+        rows += verify_problem(problem, candidates, settings, progress=progress)
         exercised |= _exercise(problem)
     return Report(tuple(rows), environment(used, settings), exercise=exercised)
 
