@@ -105,6 +105,12 @@ def _verdicts(context: click.Context, parameter: click.Parameter, value: str | N
     metavar="S",
     help="What 256 bits may take for each network and dtype; beyond it they see fewer examples, or single directions.",
 )
+@click.option(
+    "--timeout",
+    type=float,
+    metavar="S",
+    help="Run each candidate in a subprocess, in which preparing and any single answer may take S seconds.",
+)
 @click.option("--allow", callback=_verdicts, metavar="VERDICT,...", help="Verdicts that pass as well.")
 @click.option("--require", callback=_split, metavar="A,B", help="Backends that must run and agree.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the evidence here.")
@@ -120,6 +126,7 @@ def verify(
     precision: str,
     reference: str,
     reference_seconds: float,
+    timeout: float | None,
     allow: tuple[str, ...],
     require: tuple[str, ...],
     json_file: Path | None,
@@ -141,7 +148,7 @@ def verify(
         registry.backend(name)
     for name in backends:
         registry.installed(name)  # whoever is named must be there
-    settings = Settings(dtypes, devices, precision, seed, reference, reference_seconds)
+    settings = Settings(dtypes, devices, precision, seed, reference, reference_seconds, timeout)
     expect_devices(devices, chosen)
     _expect_writable("--json", json_file)
     problems, runs = _targets(networks)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "GradwitnessError",
+    "NoAnswerError",
     "NotOneNumberError",
     "ProblemError",
     "ShapeError",
@@ -37,6 +38,10 @@ class NotOneNumberError(GradwitnessError):
             f"the loss must return one number, got an array of shape {shape}: {advice}, or give "
             'verify(cotangent="random"), which weighs its elements at random, or weights of your own'
         )
+
+
+class NoAnswerError(GradwitnessError):
+    """The subprocess that holds a candidate gave no answer: in the time it had, or at all, as it has ended."""
 
 
 class ProblemError(GradwitnessError):

@@ -45,6 +45,13 @@ def test_agreement_exits_with_0_and_shows_a_row_per_cell() -> None:
     assert "16 gradients: 16 agree" in result.output
 
 
+def test_with_a_timeout_candidates_run_in_subprocesses(tmp_path: Path) -> None:
+    assert verify("article", "--backend", "numpy", "--timeout", "60", "--json", str(tmp_path / "r.json")).exit_code == 0
+    document = json.loads((tmp_path / "r.json").read_text())
+    jsonschema.validate(document, schema())
+    assert document["environment"]["timeout"] == 60
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -54,6 +61,7 @@ def test_agreement_exits_with_0_and_shows_a_row_per_cell() -> None:
         (["article", "--device", "tpu"], "unknown device 'tpu'; there is: cpu"),
         (["article", "--require", "tensorflow"], "unknown backend 'tensorflow'"),
         (["article", "--allow", "everything"], "unknown verdict 'everything'; there is: agree"),
+        (["article", "--timeout", "0"], "timeout must be a positive number of seconds"),
         (["article", "--seed", "soon"], "expected a whole number or 'random'"),
         (["article", "--json", "no/such/folder/report.json"], "the folder no/such/folder does not exist"),
     ],

@@ -12,7 +12,7 @@ import numpy as np
 
 from gradwitness.arithmetic import Arithmetic, RoundingErrors
 from gradwitness.dtypes import find_dtype
-from gradwitness.errors import UnsupportedError
+from gradwitness.errors import NoAnswerError, UnsupportedError
 from gradwitness.evidence.computational_noise import computational_noise
 from gradwitness.evidence.finite_difference import THOROUGH, Differences, Differencing
 from gradwitness.evidence.jitter import Jitter
@@ -165,6 +165,8 @@ def _differencing(prepared: Prepared, problem: Problem, dtype: str, seed: int) -
     def value(leaves: Leaves) -> float:
         try:
             return prepared.value(leaves)
+        except NoAnswerError:
+            raise
         except Exception:  # noqa: BLE001  # a domain error may be any
             return math.nan
 

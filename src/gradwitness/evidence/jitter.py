@@ -16,6 +16,7 @@ import numpy as np
 
 from gradwitness.arithmetic import AMPLIFICATION
 from gradwitness.dtypes import find_dtype
+from gradwitness.errors import NoAnswerError
 from gradwitness.evidence.noise_floor import NoiseFloor, TensorFloor, tensor_floor
 from gradwitness.evidence.norms import norm
 
@@ -62,6 +63,8 @@ class Jitter:
             jittered = {path: self._moved(path, x, size, rng) for path, x in leaves.items()}
             try:
                 yield run(jittered)
+            except NoAnswerError:
+                raise
             except Exception:  # noqa: BLE001  # a domain error may be any
                 continue
 

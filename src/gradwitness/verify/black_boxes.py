@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from gradwitness import registry
+from gradwitness.errors import NoAnswerError
 from gradwitness.evidence.black_box import OwnEvidence, own_evidence
 from gradwitness.evidence.neighbours import draw_neighbours
 from gradwitness.evidence.noise_floor import joint
@@ -77,7 +78,7 @@ def _witness(
     """The candidate run and its evidence gathered; the neighbours are drawn by the first that gets so far."""
     with registry.installed(candidate.backend).precision(settings.precision):
         problem = problem.rounded(blank.dtype)
-        prepared = prepare(candidate, problem, blank.dtype, blank.device)
+        prepared = prepare(candidate, problem, blank.dtype, blank.device, settings)
         if neighbours is None:
             is_usable = partial(_is_finite_at, prepared)
             neighbours = draw_neighbours(problem.primals, is_usable, blank.dtype, seed=(settings.seed, 4))
@@ -87,7 +88,7 @@ def _witness(
             elsewhere = next(iter(neighbours), None)
             found = impure(prepared, problem, tried, elsewhere, blank.dtype, resizes=resizes)
             tried = replace(tried, unsteady=found)
-        evidence, note = _evidence(blank, candidate, problem, prepared, neighbours, settings.seed)
+        evidence, note = _evidence(blank, candidate, problem, prepared, neighbours, settings)
     notes = [note] if note else []
     return Witness(blank.candidate, blank, problem, tried, evidence, dict(evidence.differences), notes), neighbours
 
@@ -96,21 +97,28 @@ def _is_finite_at(prepared: Prepared, primals: Primals) -> bool:
     """Whether the loss is defined there; one that checks its domain may raise."""
     try:
         return math.isfinite(prepared.value(primals))
+    except NoAnswerError:
+        raise
     except Exception:  # noqa: BLE001  # a domain error may be any
         return False
 
 
 def _evidence(
-    blank: Row, candidate: Candidate, problem: Problem, prepared: Prepared, neighbours: Sequence[Primals], seed: int
+    blank: Row,
+    candidate: Candidate,
+    problem: Problem,
+    prepared: Prepared,
+    neighbours: Sequence[Primals],
+    settings: Settings,
 ) -> tuple[OwnEvidence, str]:
     """Taken in float64; where the candidate does not run there, in its own dtype, with a note that says why."""
     dtype = blank.dtype
     arithmetic = registry.backend(candidate.backend).capabilities.arithmetic(dtype)
-    gathered = partial(own_evidence, arithmetic=arithmetic, seed=seed)
+    gathered = partial(own_evidence, arithmetic=arithmetic, seed=settings.seed)
     if dtype == "float64":
         return gathered(prepared, prepared, problem, dtype, neighbours), ""
     try:
-        wide = prepare(candidate, problem, "float64", blank.device)
+        wide = prepare(candidate, problem, "float64", blank.device, settings)
         return gathered(prepared, wide, problem, dtype, neighbours), ""
     except Exception as error:  # noqa: BLE001  # a kernel of one dtype may raise anything in another
         note = f"differenced in {dtype}, as the loss does not run in float64 ({first_lines(error)})"

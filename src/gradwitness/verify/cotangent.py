@@ -14,6 +14,7 @@ import numpy as np
 from gradwitness import registry
 from gradwitness.errors import GradwitnessError, NotOneNumberError
 from gradwitness.problem import COTANGENT, Candidate, Problem
+from gradwitness.verify.settings import Settings
 from gradwitness.verify.trial import prepare
 
 __all__ = ["with_random_cotangent"]
@@ -21,7 +22,7 @@ __all__ = ["with_random_cotangent"]
 RANDOM = "random"
 
 
-def with_random_cotangent(problem: Problem, candidates: Iterable[Candidate], *, seed: int) -> Problem:
+def with_random_cotangent(problem: Problem, candidates: Iterable[Candidate], settings: Settings) -> Problem:
     """The problem with standard normal weights for what its loss returns; without any if that is one number.
 
     Raises GradwitnessError for any other word than "random".
@@ -29,12 +30,12 @@ def with_random_cotangent(problem: Problem, candidates: Iterable[Candidate], *, 
     if problem.cotangent != RANDOM:
         raise GradwitnessError(f'{COTANGENT} must be "random" or an array, got {problem.cotangent!r}')
     problem = replace(problem, cotangent=None)
-    shape = _shape(problem, candidates)
-    weights = None if shape is None else np.random.default_rng([seed, 8]).standard_normal(shape)
+    shape = _shape(problem, candidates, settings)
+    weights = None if shape is None else np.random.default_rng([settings.seed, 8]).standard_normal(shape)
     return replace(problem, cotangent=weights)
 
 
-def _shape(problem: Problem, candidates: Iterable[Candidate]) -> tuple[int, ...] | None:
+def _shape(problem: Problem, candidates: Iterable[Candidate], settings: Settings) -> tuple[int, ...] | None:
     """Of what the loss returns, unless that is one number: asked of the trace, or of the first candidate that runs."""
     if problem.loss is not None:
         try:
@@ -44,7 +45,7 @@ def _shape(problem: Problem, candidates: Iterable[Candidate]) -> tuple[int, ...]
         return None
     for candidate in sorted(candidates, key=lambda c: registry.backend(c.backend).capabilities.compiles):
         try:
-            prepare(candidate, problem, problem.own_dtypes[0], "cpu").value(problem.primals)
+            prepare(candidate, problem, problem.own_dtypes[0], "cpu", settings).value(problem.primals)
         except NotOneNumberError as error:
             return error.shape
         except Exception:  # noqa: BLE001  # it will be an error in its row; another one may tell

@@ -37,4 +37,5 @@ def environment(backends: Iterable[str], settings: Settings) -> dict[str, Any]:
         "precision": settings.precision,
         "settings": held,
         "seed": settings.seed,
+        "timeout": settings.timeout,
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gradwitness.errors import NoAnswerError
 from gradwitness.problem import Problem
 from gradwitness.protocol import Prepared
 from gradwitness.verdict import unsteady
@@ -42,6 +43,8 @@ def impure(
     smaller = problem.with_examples(problem.examples - 1).leaves
     try:
         prepared.value_and_gradient(smaller)
+    except NoAnswerError:
+        raise
     except Exception:  # noqa: BLE001  # a function made for one size of batch may raise anything at another
         return found
     return _compared(
@@ -56,6 +59,8 @@ def impure(
 def _compared(answer: Answer, again: Callable[[], Answer], dtype: str, *, how: str, advice: str) -> dict[str, str]:
     try:
         return unsteady(answer, again(), dtype, how=how, advice=advice)
+    except NoAnswerError:
+        raise
     except Exception as error:  # noqa: BLE001  # it did not raise when it was asked alone
         return dict.fromkeys(answer[1], f"{how}: {first_lines(error)}: {advice}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from gradwitness import registry
@@ -35,6 +36,7 @@ def verify(
     seed: int = 0,
     reference: str = "extended",
     reference_seconds: float = 30.0,
+    timeout: float | None = None,
     wrt: str | Sequence[str] | None = None,
     cotangent: Any = None,
     intended: Mapping[str, str] | None = None,
@@ -57,12 +59,17 @@ def verify(
     gradient by hand gets it as its third argument. intended: the leaves whose gradient is meant to differ from the
     derivative, each with the reason, as {"encoder.*": "straight-through"}; among candidates it must be the same.
 
+    timeout: seconds that preparing a candidate, and each of its answers, may take. Every candidate then runs in a
+    subprocess of its own, so that one that hangs, is killed or crashes the interpreter is an error in its rows alone.
+
     Raises GradwitnessError for what cannot be traced, differentiated or found.
     """
     candidates = _candidates(loss, backends)
     problem = _problem(loss, name, params=params, batch=batch, wrt=wrt, cotangent=cotangent, intended=intended)
+    chosen = problem.own_dtypes if dtypes is None else _names(dtypes)
+    settings = Settings(chosen, _names(devices), precision, seed, reference, reference_seconds, timeout)
     if isinstance(problem.cotangent, str):
-        problem = with_random_cotangent(problem, (candidates or {}).values(), seed=seed)
+        problem = with_random_cotangent(problem, (candidates or {}).values(), settings)
     if problem.loss is not None:
         problem.graph  # noqa: B018  # a loss that cannot be traced is an error, not a row for each backend
     if candidates is None:
@@ -70,8 +77,6 @@ def verify(
     else:  # whoever is named must be there
         for candidate in candidates.values():
             expect_options(registry.installed(candidate.backend), candidate)
-    chosen = problem.own_dtypes if dtypes is None else _names(dtypes)
-    settings = Settings(chosen, _names(devices), precision, seed, reference, reference_seconds)
     used = tuple(dict.fromkeys(candidate.backend for candidate in candidates.values()))
     expect_devices(settings.devices, used)
     rows = tuple(verify_problem(problem, candidates, settings))
@@ -167,7 +172,17 @@ def verify_problem(
 ) -> list[Row]:
     """Every candidate in every dtype and on every device: a row per gradient."""
     judge = _of_traced if problem.loss is not None else _of_black_boxes
-    return [row for dtype in settings.dtypes for row in judge(problem, candidates, dtype, settings, progress)]
+    with _subprocesses(settings):
+        return [row for dtype in settings.dtypes for row in judge(problem, candidates, dtype, settings, progress)]
+
+
+def _subprocesses(settings: Settings) -> AbstractContextManager[None]:
+    """Ends what candidates ran in, if that is not this process."""
+    if settings.timeout is None:
+        return nullcontext()
+    from gradwitness.verify.isolated import ending
+
+    return ending()
 
 
 def _exercise(problem: Problem) -> dict[str, tuple[Exercise, ...]]:

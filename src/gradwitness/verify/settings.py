@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from dataclasses import dataclass
 
 from gradwitness.dtypes import find_dtype
@@ -20,7 +22,8 @@ class Settings:
     reference: what a traced loss's gradients are held against: the gradient in 256 bits ("extended"), or the
     hand-derived one in float64, confirmed by finite differences ("differences"), which is faster. reference_seconds:
     what the former may take, by an estimate; beyond it 256 bits validate the rules on a part of the examples, or check
-    the gradient in float64 along single directions.
+    the gradient in float64 along single directions. timeout: seconds that preparing a candidate and each of its answers
+    may take; then it runs in a subprocess. None: in this process, for as long as it takes.
     """
 
     dtypes: tuple[str, ...] = ("float64", "float32")
@@ -29,6 +32,7 @@ class Settings:
     seed: int = 0
     reference: str = "extended"
     reference_seconds: float = 30.0
+    timeout: float | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -40,7 +44,16 @@ class Settings:
                 f"reference_seconds must be positive, got {self.reference_seconds}; "
                 'reference="differences" does without 256 bits'
             )
+        if self.timeout is not None:
+            _expect_possible(self.timeout)
         if self.seed < 0:
             raise GradwitnessError(f"the seed must not be negative, got {self.seed}")
         for dtype in self.dtypes:
             find_dtype(dtype)
+
+
+def _expect_possible(timeout: float) -> None:
+    if not 0 < timeout < math.inf:
+        raise GradwitnessError(f"timeout must be a positive number of seconds, got {timeout}; None sets none")
+    if os.name != "posix":
+        raise GradwitnessError("timeout= needs the process groups and signals of POSIX, which this system lacks")

@@ -75,7 +75,7 @@ def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settin
     """The rows of one candidate, and the parameters at which it casts doubt on the referee."""
     backend = registry.installed(candidate.backend)
     with backend.precision(settings.precision):
-        prepared = prepare(candidate, known.problem, known.dtype, blank.device)
+        prepared = prepare(candidate, known.problem, known.dtype, blank.device, settings)
         tried = trial(prepared, known.problem.primals, known.neighbours, known.dtype)
     lowered = candidate.loss is None and not candidate.is_written_by_hand
     is_referee = not known.extended and backend.capabilities.interpreter and known.dtype == "float64" and lowered

@@ -16,8 +16,9 @@ from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Prepared, expect_runnable, expect_supported
 from gradwitness.report import Row
 from gradwitness.verdict import Judgement, Verdict, accumulated, unsteady
+from gradwitness.verify.settings import Settings
 
-__all__ = ["Trial", "attempt", "error_row", "first_lines", "judged_row", "prepare", "textbook", "trial"]
+__all__ = ["Trial", "attempt", "error_row", "first_lines", "judged_row", "prepare", "prepare_here", "textbook", "trial"]
 
 Array = np.ndarray[Any, Any]
 Primals = Mapping[str, Array]
@@ -38,8 +39,20 @@ class Trial:
     unsteady: Mapping[str, str]
 
 
-def prepare(candidate: Candidate, problem: Problem, dtype: str, device: str) -> Prepared:
-    """The candidate, ready to run. Raises UnsupportedError for what its backend cannot do or does not find."""
+def prepare(candidate: Candidate, problem: Problem, dtype: str, device: str, settings: Settings) -> Prepared:
+    """The candidate, ready to run: here, or in a subprocess if settings.timeout says how long it may take.
+
+    Raises UnsupportedError for what its backend cannot do or does not find.
+    """
+    if settings.timeout is None:
+        return prepare_here(candidate, problem, dtype, device)
+    from gradwitness.verify.isolated import isolate  # here, so that importing gradwitness is quick
+
+    return isolate(candidate, problem, dtype, device, settings)
+
+
+def prepare_here(candidate: Candidate, problem: Problem, dtype: str, device: str) -> Prepared:
+    """The candidate, ready to run in this process."""
     backend = registry.installed(candidate.backend)
     expect_supported(backend, dtype, device)
     expect_runnable(backend, candidate)

@@ -1,0 +1,278 @@
+"""A candidate in a subprocess of its own: what hangs, is killed or crashes there is an error here, and nothing more.
+
+The subprocess runs `answering`. It is started as a program, and not as multiprocessing starts one, which would import
+the user's script again.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import replace
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import IO, Any
+
+from gradwitness import registry
+from gradwitness.arithmetic import RoundingErrors
+from gradwitness.errors import GradwitnessError, NoAnswerError
+from gradwitness.graph import Graph
+from gradwitness.problem import Candidate, Problem
+from gradwitness.protocol import Array, Prepared, Primals
+from gradwitness.verify.answering import TELL_WHERE
+from gradwitness.verify.crossing import Failure, Held
+from gradwitness.verify.settings import Settings
+from gradwitness.verify.trial import first_lines
+
+__all__ = ["Isolated", "IsolatedPerturbing", "ending", "isolate"]
+
+START = 120.0  # seconds that Python and the framework may take to start, which is no doing of a candidate
+LONGEST = 1e6  # seconds that a system call can wait for
+CRASHES = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT")
+FRAME = re.compile(r'  File "(?P<file>.+)", line (?P<line>\d+) in (?P<function>.+)')  # as faulthandler writes it
+MEND = "leave timeout= out, or move the function into a module, which the subprocess imports"
+
+_started: ContextVar[list[weakref.finalize[Any, Any]] | None] = ContextVar("_started", default=None)
+
+
+def isolate(candidate: Candidate, problem: Problem, dtype: str, device: str, settings: Settings) -> Prepared:
+    """The candidate, prepared in a subprocess of its own, which holds the precision of `settings`.
+
+    Raises NoAnswerError where preparing takes longer than settings.timeout or ends the subprocess; GradwitnessError for
+    a candidate that cannot be sent there, or whose framework has other settings there; and what preparing raises.
+    """
+    assert settings.timeout is not None
+    sent, precision = _pickled(candidate, problem), settings.precision
+    answering = Answering(settings.timeout)
+    answering.ask("load", candidate.backend, precision, within=START)
+    perturbs, there = answering.ask("prepare", sent, dtype, device, precision)
+    _expect_same(registry.backend(candidate.backend).settings(precision), there)
+    return IsolatedPerturbing(answering) if perturbs else Isolated(answering)
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """Every subprocess that was started inside ends with it, whatever still refers to it."""
+    found: list[weakref.finalize[Any, Any]] = []
+    token = _started.set(found)
+    try:
+        yield
+    finally:
+        _started.reset(token)
+        for end in found:
+            end()
+
+
+class Isolated:
+    """A Prepared in a subprocess. What stays on the device stays there, and is a `Held` here.
+
+    setup_seconds: what preparing took there, without the start of the subprocess.
+    """
+
+    def __init__(self, answering: Answering) -> None:
+        self._answering, self.setup_seconds = answering, answering.setup_seconds
+
+    def _ask(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        answer = self._answering.ask(name, *args, **kwargs)
+        self.setup_seconds = self._answering.setup_seconds
+        return answer
+
+    def value(self, params: Primals) -> float:
+        found: float = self._ask("value", params)
+        return found
+
+    def value_and_gradient(self, params: Primals) -> tuple[float, dict[str, Array | None]]:
+        found: tuple[float, dict[str, Array | None]] = self._ask("value_and_gradient", params)
+        return found
+
+    def place(self, params: Primals) -> Any:
+        return self._ask("place", params)
+
+    def forward(self, placed: Any) -> Any:
+        return self._ask("forward", placed)
+
+    def backward(self, tape: Any) -> Any:
+        return self._ask("backward", tape)
+
+    def forward_backward(self, placed: Any) -> Any:
+        return self._ask("forward_backward", placed)
+
+    def wait(self, x: Any) -> None:
+        self._ask("wait", x)
+
+    def fetch(self, gradient: Any) -> dict[str, Array | None]:
+        found: dict[str, Array | None] = self._ask("fetch", gradient)
+        return found
+
+
+class IsolatedPerturbing(Isolated):
+    """One that is `Perturbing` as well; each run is an answer of its own."""
+
+    def perturbed(
+        self, params: Primals, errors: RoundingErrors, *, runs: int, seed: Sequence[int], gradients: bool = True
+    ) -> Iterator[tuple[float, dict[str, Array | None]]]:
+        found = self._ask("perturbed", params, errors, runs=runs, seed=seed, gradients=gradients)
+        while (run := self._ask("perturbed_run", found)) is not None:
+            yield run
+
+
+class Answering:
+    """A subprocess that answers calls, each within `timeout` seconds. It ends with this object, or with this process.
+
+    After a call that got no answer, every further one raises the same NoAnswerError.
+    """
+
+    setup_seconds = 0.0
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._lost = ""
+        self._released: list[int] = []
+        self._connection, there = Pipe()
+        self._stacks = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the subprocess
+        with there:
+            self._process = _start(there.fileno(), self._stacks.fileno())
+        self.end = weakref.finalize(self, _end, self._process, self._connection, self._stacks)
+        started = _started.get()
+        if started is not None:
+            started.append(self.end)
+
+    def ask(self, name: str, *args: Any, within: float | None = None, **kwargs: Any) -> Any:
+        """The answer to one call. Raises what was raised there, and NoAnswerError where there is none."""
+        if self._lost:
+            raise NoAnswerError(self._lost)
+        try:
+            answer, self.setup_seconds = self._exchange((name, args, kwargs, self._take_released()), name, within)
+        except NoAnswerError as error:
+            self._lost = str(error)
+            raise
+        except BaseException as error:  # an interrupt: the answer would be taken for that to the next call
+            self._lost = f"{type(error).__name__} while it was waited for"
+            raise
+        finally:
+            if self._lost:
+                self.end()
+        if isinstance(answer, Failure):
+            raise answer.error()
+        if isinstance(answer, Held):
+            weakref.finalize(answer, self._released.append, answer.number).atexit = False
+        return answer
+
+    def _exchange(self, request: Any, name: str, within: float | None) -> Any:
+        try:
+            self._connection.send_bytes(pickle.dumps(request))
+            if self._connection.poll(min(within or self._timeout, LONGEST)):
+                return pickle.loads(self._connection.recv_bytes())
+        except (EOFError, OSError):
+            raise NoAnswerError(self._how_it_ended(name)) from None
+        if self._process.poll() is not None:  # something that it started may hold the channel open
+            raise NoAnswerError(self._how_it_ended(name))
+        raise NoAnswerError(self._late(name, within))
+
+    def _take_released(self) -> list[int]:
+        taken, self._released[:] = list(self._released), []
+        return taken
+
+    def _late(self, name: str, within: float | None) -> str:
+        if within is not None:
+            return f"the subprocess that timeout= asks for did not start within {within:g} s"
+        os.kill(self._process.pid, TELL_WHERE)
+        given_up = time.monotonic() + 1.0
+        while not _where(self._stacks) and time.monotonic() < given_up:
+            time.sleep(0.01)
+        time.sleep(0.05)  # the stack is written frame by frame
+        where = f"in {name}{_where(self._stacks)}"
+        return f"no answer within {self._timeout:g} s (timeout={self._timeout:g}), {where}"
+
+    def _how_it_ended(self, name: str) -> str:
+        try:
+            status = self._process.wait(10.0)
+        except subprocess.TimeoutExpired:
+            return f"it closed the channel of its subprocess, in {name}"
+        where = f"in {name}{_where(self._stacks)}"
+        if status >= 0:
+            return f"it ended the interpreter with exit status {status}, {where}"
+        by = _signal_name(-status)
+        if by == "SIGKILL":
+            return f"it was killed (SIGKILL), perhaps for want of memory, {where}"
+        return f"it crashed the interpreter ({by}), {where}" if by in CRASHES else f"it was killed ({by}), {where}"
+
+
+def _start(channel: int, stacks: int) -> subprocess.Popen[bytes]:
+    """A fresh interpreter that looks for modules where this one does, in a process group of its own.
+
+    Unbuffered, so that what is printed is seen even if it crashes.
+    """
+    program = f"""import sys
+sys.path[:] = {sys.path!r}
+from gradwitness.verify.answering import answer_calls
+answer_calls({channel}, {stacks})"""
+    return subprocess.Popen(
+        [sys.executable, "-u", "-c", program],
+        stdin=subprocess.DEVNULL,
+        pass_fds=(channel, stacks),
+        start_new_session=True,
+    )
+
+
+def _end(process: subprocess.Popen[bytes], connection: Connection[Any, Any], stacks: IO[bytes]) -> None:
+    """Kill it with all that it started."""
+    connection.close()
+    with suppress(ProcessLookupError, PermissionError):  # all gone, or not yet waited for
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    stacks.close()
+
+
+def _where(stacks: IO[bytes]) -> str:
+    """The innermost line of a user's own, as far as a stack was written."""
+    written = os.pread(stacks.fileno(), 1 << 20, 0).decode("utf-8", "replace")
+    frames = list(FRAME.finditer(written))
+    libraries = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+    own = [frame for frame in frames if not frame["file"].startswith((*libraries, "<frozen"))]
+    frame = next(iter(own or frames), None)
+    return "" if frame is None else f" at {frame['file']}:{frame['line']}, {frame['function']}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _pickled(candidate: Candidate, problem: Problem) -> bytes:
+    """Both, with the graph in the place of a loss that was traced; anew, without what they keep for later calls."""
+    import cloudpickle  # here, as few need it
+
+    loss = problem.graph if candidate.loss is None and problem.loss is not None else candidate.loss
+    if isinstance(loss, Graph):
+        loss = Graph(loss.nodes, loss.constants)
+    try:
+        found: bytes = cloudpickle.dumps((replace(candidate, loss=loss), replace(problem, loss=None)))
+    except Exception as error:
+        raise GradwitnessError(
+            f"the candidate cannot be sent to the subprocess that timeout= asks for ({first_lines(error)}): {MEND}"
+        ) from error
+    return found
+
+
+def _expect_same(here: dict[str, str], there: dict[str, str]) -> None:
+    """Raise GradwitnessError unless the framework's precision settings are what they are in this process."""
+    for name, value in here.items():
+        if there.get(name) != value:
+            raise GradwitnessError(
+                f"{name} is {value} here and {there.get(name)} in the subprocess that timeout= asks for: what a call "
+                "sets does not cross; leave timeout= out, or make the setting in the module of the loss"
+            )
