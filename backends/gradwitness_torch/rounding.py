@@ -63,8 +63,8 @@ KINDS: dict[str, str] = {
         scatter_reduce sum trace unfold_backward upsample_bilinear2d_backward upsample_linear1d_backward
         upsample_nearest1d_backward upsample_nearest2d_backward upsample_nearest3d_backward
         upsample_trilinear3d_backward _embedding_bag _embedding_bag_backward _embedding_bag_dense_backward
-        _index_put_impl _unsafe_index_put _upsample_nearest_exact1d_backward _upsample_nearest_exact2d_backward
-        _upsample_nearest_exact3d_backward
+        _embedding_bag_forward_only _index_put_impl _unsafe_index_put _upsample_nearest_exact1d_backward
+        _upsample_nearest_exact2d_backward _upsample_nearest_exact3d_backward
     """,
     MATMUL: """
         addbmm addmm addmv baddbmm bmm dot mm mv vdot _embedding_bag_per_sample_weights_backward _trilinear
