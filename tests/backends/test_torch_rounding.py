@@ -15,13 +15,14 @@ from torch.utils.checkpoint import checkpoint
 from gradwitness import registry
 from gradwitness.arithmetic import Arithmetic, RoundingErrors, Sums
 from gradwitness.errors import UnsupportedError
-from gradwitness.evidence.noise_floor import noise_floor, tensor_floor
+from gradwitness.evidence.noise_floor import noise_floor
 from gradwitness.networks import NETWORKS, network
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Interpreter, Perturbing
 from gradwitness.verdict.reach import node_reach
 from gradwitness_torch import rounding
 from gradwitness_torch.rounding import Rounding
+from tests.native import gradients_and_floors
 
 UNIT = 2.0**-24
 FLOAT32 = RoundingErrors.of("float32", Arithmetic())
@@ -389,25 +390,14 @@ def test_torch_compile_runs_its_loss_uncompiled() -> None:
 # The floor that comes of it
 
 
-def spreads(name: str, dtype: str, seed: int = 0) -> tuple[dict[str, Any], dict[str, Any], Problem]:
-    """What perturbed runs of a network in torch's native ops explain of each gradient, the gradients, the problem."""
-    problem, backend = network(name, seed=seed).rounded(dtype), registry.backend("torch")
-    wide = backend.prepare(Candidate("torch"), problem, dtype="float64", device="cpu")
-    assert isinstance(wide, Perturbing)
-    errors = RoundingErrors.of(dtype, backend.capabilities.arithmetic(dtype))
-    exact: dict[str, Any] = wide.value_and_gradient(problem.primals)[1]
-    runs: list[dict[str, Any]] = [g for _, g in wide.perturbed(problem.primals, errors, runs=16, seed=(seed, 1))]
-    deviations = {path: np.array([g[path] - exact[path] for g in runs]) for path in exact}
-    return {path: tensor_floor(d / errors.amplification) for path, d in deviations.items()}, exact, problem
-
-
 def ratios(interpreter: Interpreter, name: str, dtype: str) -> list[float]:
     """Of the norms of floors, by perturbing torch's ops and by perturbing the nodes of the traced graph."""
-    found, _, problem = spreads(name, dtype)
+    problem = network(name).rounded(dtype)
+    _, _, floors = gradients_and_floors(problem, dtype)
     arithmetic = registry.backend("torch").capabilities.arithmetic(dtype)
     wrt = problem.differentiated
     traced = noise_floor(interpreter, problem.graph, problem.leaves, wrt, dtype, seed=[0], arithmetic=arithmetic)
-    return [found[path].norm / traced.tensors[path].norm for path in wrt]
+    return [floors[path].norm / traced.tensors[path].norm for path in wrt]
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -431,9 +421,8 @@ def test_a_wrong_row_is_noticed(interpreter: Interpreter, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("name", NETWORKS)
 def test_right_gradients_stay_within_what_rounding_may_reach(name: str, dtype: str) -> None:
     for seed in range(3):
-        floors, exact, problem = spreads(name, dtype, seed)
-        narrow = registry.backend("torch").prepare(Candidate("torch"), problem, dtype=dtype, device="cpu")
-        for path, g in narrow.value_and_gradient(problem.primals)[1].items():
-            error, reach = g - exact[path], node_reach(floors[path])
-            assert np.linalg.norm(error) <= 0.5 * reach.norm * floors[path].norm
-            assert np.all(np.abs(error) <= 0.7 * reach.element * floors[path].elements)
+        found, exact, floors = gradients_and_floors(network(name, seed=seed), dtype)
+        for path, floor in floors.items():
+            error, reach = found[path] - exact[path], node_reach(floor)
+            assert np.linalg.norm(error) <= 0.5 * reach.norm * floor.norm
+            assert np.all(np.abs(error) <= 0.5 * reach.element * floor.elements)
