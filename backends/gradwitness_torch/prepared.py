@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from gradwitness.errors import GradwitnessError
+from gradwitness.arithmetic import RoundingErrors
+from gradwitness.errors import GradwitnessError, UnsupportedError
 from gradwitness.lowering import Implementation, expect_one_number
 from gradwitness.protocol import Array, Primals
+from gradwitness_torch.rounding import Rounding
 
 __all__ = ["Tape", "TorchPrepared"]
 
@@ -49,15 +51,35 @@ class TorchPrepared:
             return self.forward(placed).loss.item()
 
     def value_and_gradient(self, params: Primals) -> tuple[float, dict[str, Array | None]]:
-        with self._expect_unmodified(placed := self.place(params)):
+        value, gradient = self._evaluated(self.place(params))
+        return value, self.fetch(gradient)
+
+    def perturbed(
+        self, params: Primals, errors: RoundingErrors, *, runs: int, seed: Sequence[int], gradients: bool = True
+    ) -> Iterator[tuple[float, dict[str, Array | None]]]:
+        """Each run op by op, also of what is compiled otherwise. A run that raises, as it may where errors take it out
+        of the loss's domain, raises UnsupportedError."""
+        rounding = Rounding(errors, seed)
+        for _ in range(runs):
+            placed = self.place(params)
+            try:
+                with rounding.everywhere():
+                    value, gradient = self._evaluated(placed) if gradients else (self.forward(placed).loss.item(), {})
+            except UnsupportedError:
+                raise
+            except Exception as error:
+                raise UnsupportedError(f"with rounding errors put on its results the loss raises {error!r}") from error
+            yield value, self.fetch(gradient)
+
+    def _evaluated(self, placed: Tensors) -> tuple[float, Gradients]:
+        """The loss, and the gradients on the device."""
+        with self._expect_unmodified(placed):
             if self._by_hand is None:
                 tape = self.forward(placed)
-                value, gradient = tape.loss.item(), self.backward(tape)
-            else:
-                with _recording():
-                    loss, gradient = self._by_hand({**self._inputs, **placed})
-                value = _one_number(loss).item()
-        return value, self.fetch(gradient)
+                return tape.loss.item(), self.backward(tape)
+            with _recording():
+                loss, gradient = self._by_hand({**self._inputs, **placed})
+            return _one_number(loss).item(), gradient
 
     @contextmanager
     def _expect_unmodified(self, placed: Tensors) -> Iterator[None]:

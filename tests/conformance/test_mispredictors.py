@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+import gradwitness as gw
 from gradwitness import ops
 from gradwitness.networks import network
 from gradwitness.problem import Problem
 from gradwitness.report import Report
 from gradwitness.verdict import Verdict
+from gradwitness.verdict.reach import node_reach
 from gradwitness.verify import Settings, verify_problems
+from tests.native import black_box, gradients_and_floors
 
 DIRECT = ("numpy", "torch", "jax")
 FRAMEWORKS = ("torch", "jax")
@@ -137,3 +140,44 @@ def test_a_right_gradient_raises_no_alarm_and_a_wrong_one_would(case: str) -> No
         assert row.limit is not None
         assert row.reference is not None
         assert row.limit < 0.1 * row.reference, "an error of a tenth would be seen"
+
+
+@pytest.mark.parametrize("case", sorted(CASES.keys() - BY_DIFFERENCES))
+def test_nor_does_it_as_a_black_box_in_torch(case: str) -> None:
+    make, dtype, _ = CASES[case]
+    problem = make()
+    report = gw.verify(black_box(problem), problem.params, problem.batch, dtypes=dtype)
+    for row in report.rows:
+        at_the_end = "torch" in AT_THE_END_OF_THE_DTYPE.get(case, ()) and row.verdict is Verdict.INCONCLUSIVE
+        assert row.verdict is Verdict.AGREE or at_the_end, repr(report)
+    limits: dict[str | None, Any] = {row.parameter: row.limit for row in report.rows}
+
+    def one_off(path: str, g: Any) -> Any:
+        """One coordinate by twice the limit, in the dtype on trial alone, where no difference sees it."""
+        g = g.contiguous().clone()
+        if str(g.dtype) == f"torch.{dtype}":
+            g.view(-1)[g.numel() // 2] += 2 * limits[path]
+        return g
+
+    wrong = gw.verify(black_box(problem, one_off), problem.params, problem.batch, dtypes=dtype)
+    assert {row.verdict for row in wrong.rows} == {Verdict.DISAGREE}, repr(wrong)
+
+
+@pytest.mark.parametrize("case", ["causal attention", "cross entropy at a margin of 15", "gelu near -5"])
+def test_an_error_of_a_ten_thousandth_is_caught_in_a_black_box(case: str) -> None:
+    make, dtype, _ = CASES[case]
+    problem = make()
+    faulty = problem.differentiated[0]
+    wrong = black_box(problem, lambda path, g: g * 1.0001 if path == faulty else g)
+    for row in gw.verify(wrong, problem.params, problem.batch, dtypes=dtype).rows:
+        assert row.verdict is (Verdict.DISAGREE if row.parameter == faulty else Verdict.AGREE)
+
+
+@pytest.mark.parametrize("case", sorted(BY_DIFFERENCES))
+def test_large_gradients_in_torch_stay_within_the_floors_of_its_own_ops(case: str) -> None:
+    make, dtype, _ = CASES[case]
+    found, exact, floors = gradients_and_floors(make(), dtype)
+    for path, floor in floors.items():
+        error, reach = found[path] - exact[path], node_reach(floor)
+        assert np.linalg.norm(error) <= 0.5 * reach.norm * floor.norm
+        assert np.all(np.abs(error) <= 0.5 * reach.element * floor.elements)

@@ -151,7 +151,7 @@ def _rounding(gradient: Array, evidence: BlackBoxEvidence) -> tuple[Verdict, str
     if doubt := coarse(evidence.differences, known):
         return Verdict.INCONCLUSIVE, doubt
     unit = find_dtype(evidence.dtype).unit_roundoff
-    if floor.norm > CHAOS * max(evidence.sensitivity.norm, unit * norm(known)):
+    if not evidence.by_node and floor.norm > CHAOS * max(evidence.sensitivity.norm, unit * norm(known)):
         return Verdict.INCONCLUSIVE, "it rounds a thousand times more than its inputs explain: a wrong one could pass"
     if norm(known) <= evidence.reach.norm * floor.norm:
         return Verdict.INCONCLUSIVE, "rounding in this dtype is as large as the gradient: a zero would pass"
