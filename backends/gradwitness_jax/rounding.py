@@ -78,9 +78,9 @@ EXACT = _names(  # copied or selected; whole numbers
     "abs, argmax, argmin, bitcast_convert_type, broadcast_in_dim, broadcast_to, ceil, clamp, concatenate, "
     "convert_element_type, copy, copy_p, cummax, cummin, device_put, dynamic_slice, dynamic_update_slice, empty, "
     "empty2, expand_dims, floor, gather, iota, max, min, name, neg, optimization_barrier, pad, pvary, reduce_max, "
-    "reduce_min, reduce_window_max, reduce_window_min, rem, reshape, rev, round, scatter, scatter-max, scatter-min, "
-    "select_n, sharding_constraint, sign, slice, sort, split, squeeze, stack, stop_gradient, tile, top_k, transpose, "
-    "unstack, zeros_like"
+    "reduce_min, reduce_precision, reduce_window_max, reduce_window_min, rem, reshape, rev, round, scatter, "
+    "scatter-max, scatter-min, select_n, sharding_constraint, sign, slice, sort, split, squeeze, stack, stop_gradient, "
+    "tile, top_k, transpose, unstack, zeros_like"
 )
 ROUNDED = _names(  # u |y|
     "acos, acosh, add, add_any, asin, asinh, atan, atan2, atanh, cbrt, cos, div, erf, exp, expm1, log, log1p, log2, "
@@ -103,6 +103,10 @@ CALLS = _names(  # of a program, in the one parameter that is a jaxpr
     "call, checkpoint, closed_call, core_call, custom_jvp_call, custom_vjp_call, custom_vjp_call_jaxpr, jit, pjit, "
     "remat, remat2"
 )
+
+
+PRINTS = ("debug_callback", "debug_print")  # left out
+DIGITS = np.finfo(np.float64).nmant
 
 
 class Perturbed:
@@ -167,7 +171,7 @@ def _count_of(equation: Equation) -> int:
         return _count(_called(equation))
     if name in LOOPS:
         return LOOPS[name].count(equation.params)
-    return 0 if _rule(equation) == "exact" else sum(v.aval.size for v in equation.outvars)
+    return 0 if name in PRINTS or _rule(equation) == "exact" else sum(v.aval.size for v in equation.outvars)
 
 
 def _inside(program: Jaxpr) -> Any:
@@ -193,9 +197,11 @@ def _rule(equation: Equation) -> str | Argument | Sum:
         return "exact"
     if name not in RULES or equation.effects:
         raise _opaque(equation)
-    for dtype in floats:
-        if dtype != np.float64:
-            raise UnsupportedError(f"{name} gives {dtype} inside, where the loss is called in float64")
+    narrower = [str(dtype) for dtype in floats if dtype != np.float64]
+    if name == "reduce_precision" and equation.params["mantissa_bits"] < DIGITS:  # what remat saves keeps them all
+        narrower.append("fewer digits")
+    if narrower:
+        raise UnsupportedError(f"{name} gives {narrower[0]} inside, where the loss is called in float64")
     return RULES[name]
 
 
@@ -232,6 +238,8 @@ class _Run:
             return self.evaluate(_called(equation), operands)
         if name in LOOPS:
             return LOOPS[name].run(equation.params, operands, self)
+        if name in PRINTS:
+            return []
         rule, results = _rule(equation), _bound(equation, operands)
         if rule == "exact":
             return results
@@ -300,7 +308,7 @@ def _scan(params: Mapping[str, Any], operands: Arrays, run: _Run) -> Arrays:
         results = _Run(run.sizes, given[0]).evaluate(program, [*consts, *carry, *given[1]])
         return results[: len(carry)], results[len(carry) :]
 
-    noise = run.noise(length * _count(program)).reshape(length, -1 if length else 0)
+    noise = run.noise(length * _count(program)).reshape(length, _count(program))
     carry, stacked = lax.scan(step, first, (noise, rest), length=length, reverse=params["reverse"])
     return [*carry, *stacked]
 
@@ -326,16 +334,24 @@ def _while(params: Mapping[str, Any], operands: Arrays, run: _Run) -> Arrays:
         noise = jax.random.normal(key, (_count(program),), np.float64)
         return _Run(run.sizes, noise).evaluate(program, arguments)
 
-    def goes_on(state: Any) -> Any:
-        return within(condition, jax.random.split(state[0], 3)[2], [*operands[:a], *state[1]])[0]
+    def goes_on(key: jax.Array, values: Arrays) -> Any:
+        return within(condition, key, [*operands[:a], *values])[0]
 
     def step(state: Any) -> Any:
-        key, own, _ = jax.random.split(state[0], 3)
-        return key, within(body, own, [*operands[a:b], *state[1]])
+        before, going, values = state
+        key, *own = jax.random.split(before, 3)
+        moved = within(body, own[0], [*operands[a:b], *values])
+        values = [_where(going, new, old) for new, old in zip(moved, values, strict=True)]
+        return key, goes_on(own[1], values), values
 
-    state = jax.random.wrap_key_data(seed, impl="threefry2x32"), list(operands[b:])
-    results: Arrays = lax.while_loop(goes_on, step, state)[1]
+    key, values = jax.random.wrap_key_data(seed, impl="threefry2x32"), list(operands[b:])
+    results: Arrays = lax.while_loop(lambda state: state[1].any(), step, (key, goes_on(key, values), values))[2]
     return results
+
+
+def _where(going: Any, new: Any, old: Any) -> Any:
+    """Of a loop under vmap, what still goes on; the leading axes are its own."""
+    return lax.select(lax.broadcast_in_dim(going, new.shape, range(going.ndim)), new, old) if going.ndim else new
 
 
 def _cond(params: Mapping[str, Any], operands: Arrays, run: _Run) -> Arrays:

@@ -247,6 +247,26 @@ def test_steps_of_a_loop_have_errors_of_their_own() -> None:
     near(summed(lambda f, c: lax.while_loop(lambda s: s[0] < 10_000, lambda s: (s[0] + 1, f(0, s[1])), (0, c))[1]), 100)
 
 
+def test_a_loop_under_vmap_stops_where_each_of_its_own_would() -> None:
+    def grown(x: Any) -> Any:
+        return lax.while_loop(lambda v: v < 10, lambda v: 1.5 * v, x)
+
+    x = np.array([1.0, 2.0, 9.0, 20.0])
+    near(deviations(jax.vmap(grown), x)[:3], np.sqrt([6, 4, 1]) * np.array([1.5**6, 2 * 1.5**4, 13.5]))
+    assert deviations(jax.vmap(grown), x)[3] == 0
+
+
+def test_what_has_no_error_is_let_through() -> None:
+    def printed(x: Any) -> Any:
+        jax.debug.print("{}", x.sum())
+        return jnp.exp(x)
+
+    assert np.all(deviations(printed, X) > 0)
+    assert np.all(deviations(lambda x: lax.scan(lambda c, _: (2 * c, None), x, length=0)[0], X) == 0)
+    kept = jax.checkpoint(steps, policy=jax.checkpoint_policies.dots_saveable)
+    assert np.all(deviations(jax.grad(kept), X) > 0)
+
+
 # What cannot be looked into
 
 
@@ -263,6 +283,7 @@ OPAQUE: dict[str, Function] = {
     "io_callback": lambda x: jax.experimental.io_callback(np.asarray, jax.ShapeDtypeStruct(x.shape, x.dtype), x),
     "pallas_call": pallas.pallas_call(doubled, out_shape=jax.ShapeDtypeStruct(X.shape, X.dtype), interpret=True),
     "cholesky": lambda x: jnp.linalg.cholesky(x @ x.T + jnp.eye(6)),
+    "reduce_precision": lambda x: lax.reduce_precision(x, exponent_bits=8, mantissa_bits=23),
     "gives float32 inside": lambda x: x.astype("float32").sum(),
     "gives complex128 inside": jnp.fft.fft,
     "(TracerBoolConversionError)": lambda x: x if x.sum() > 0 else -x,
