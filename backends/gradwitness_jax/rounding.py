@@ -35,6 +35,7 @@ QUICK = {  # to compile; it runs seventeen times
     "xla_cpu_use_fusion_emitters": False,
 }
 MOST = 2**27  # results in one run: their errors fill a gibibyte
+DIGITS = np.finfo(np.float64).nmant
 LARGEST = float(np.finfo(np.float64).max) / 2  # what is larger stands for an infinity, in a mask
 
 
@@ -103,10 +104,7 @@ CALLS = _names(  # of a program, in the one parameter that is a jaxpr
     "call, checkpoint, closed_call, core_call, custom_jvp_call, custom_vjp_call, custom_vjp_call_jaxpr, jit, pjit, "
     "remat, remat2"
 )
-
-
 PRINTS = ("debug_callback", "debug_print")  # left out
-DIGITS = np.finfo(np.float64).nmant
 
 
 class Perturbed:
