@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -10,9 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradwitness.arithmetic import RoundingErrors
 from gradwitness.lowering import Implementation, expect_one_number
 from gradwitness.protocol import Array, Primals
 from gradwitness_jax.quiet import quiet
+from gradwitness_jax.rounding import Perturbed
 
 __all__ = ["JaxPrepared"]
 
@@ -45,6 +48,7 @@ class JaxPrepared:
         if self._by_hand is None:  # what compiles; a gradient by hand would see the point before its neighbours
             self.value_and_gradient(primals)
         self._warm, self._values = False, 0
+        self._perturbed: Perturbed | None = None
 
     def _compile(self, implementation: Implementation, compiled: Any) -> None:
         def value(placed: Arrays, inputs: Arrays) -> jax.Array:
@@ -67,12 +71,30 @@ class JaxPrepared:
 
     def value_and_gradient(self, params: Primals) -> tuple[float, dict[str, Array | None]]:
         with self._x64():
-            placed, inputs = self._split(params)
-            if self._by_hand is None:
-                value, gradient = self._value_and_grad(placed, inputs)
-            else:
-                value, gradient = self._by_hand({**inputs, **placed})
-            return float(_one_number(value)), self.fetch(gradient)
+            value, gradient = self._both(*self._split(params))
+            return float(value), self.fetch(gradient)
+
+    def perturbed(
+        self, params: Primals, errors: RoundingErrors, *, runs: int, seed: Sequence[int], gradients: bool = True
+    ) -> Iterator[tuple[float, dict[str, Array | None]]]:
+        """As `Perturbing` says. The gradients are computed in any case: the loss alone would be compiled anew."""
+        rng = np.random.Generator(np.random.SFC64([*seed]))
+        for _ in range(runs):
+            with quiet(), self._x64():
+                arguments = self._split(params)
+                if self._perturbed is None:
+                    self._perturbed = Perturbed(self._both, *arguments)
+                noise = self._put(rng.standard_normal(self._perturbed.count))
+                value, gradient = self._perturbed(errors, noise, *arguments)
+                result = float(value), self.fetch(gradient) if gradients else {}
+            yield result  # outside of x64, which is the caller's again
+
+    def _both(self, placed: Arrays, inputs: Arrays) -> tuple[jax.Array, Any]:
+        if self._by_hand is None:
+            value, gradient = self._value_and_grad(placed, inputs)
+        else:
+            value, gradient = self._by_hand({**inputs, **placed})
+        return _one_number(value), gradient
 
     def place(self, params: Primals) -> Arrays:
         """The leaves on the device. The first call compiles what is timed, and adds its seconds to the setup."""

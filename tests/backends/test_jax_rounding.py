@@ -1,0 +1,565 @@
+"""The floor of a loss in jax's arrays, by perturbing every equation of its jaxpr: its table, and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.experimental import pallas
+
+import gradwitness as gw
+from gradwitness import registry
+from gradwitness.arithmetic import Arithmetic, RoundingErrors, Sums
+from gradwitness.dtypes import find_dtype
+from gradwitness.errors import UnsupportedError
+from gradwitness.evidence.noise_floor import noise_floor, tensor_floor
+from gradwitness.networks import network
+from gradwitness.protocol import Interpreter, Perturbing
+from gradwitness_jax.rounding import RULES, Perturbed, Sum
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.standard_normal((2, 6, 5))
+ONCE = Arithmetic()
+RUNS = 64
+
+Function = Callable[..., Any]
+
+
+def deviations(function: Function, *arguments: Any, dtype: str = "float32", arithmetic: Arithmetic = ONCE) -> Any:
+    """The rms deviation of each element of the result over `RUNS` runs, in units of roundoff."""
+    errors, rng = RoundingErrors.of(dtype, arithmetic), np.random.default_rng(1)
+    with jax.enable_x64(True):
+        perturbed = Perturbed(function, *arguments)
+        runs = [np.asarray(perturbed(errors, rng.standard_normal(perturbed.count), *arguments)) for _ in range(RUNS)]
+        exact = np.asarray(function(*arguments))
+    with np.errstate(invalid="ignore"):
+        moved = np.where(np.isinf(exact), 0.0, np.array(runs) - exact)
+    return np.sqrt(np.mean(moved**2, axis=0)) / errors.roundoff
+
+
+def near(found: Any, expected: Any) -> None:
+    """Within what a spread of `RUNS` samples leaves open."""
+    ratio = np.asarray(found) / expected
+    assert np.all((ratio > 0.6) & (ratio < 1.5)), ratio
+
+
+# The rows of the table
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.T.reshape(2, 15)[:, ::-1],
+        lambda x: jnp.concatenate([x, -x], axis=1)[1:, None],
+        lambda x: jnp.maximum(jnp.where(x > 0, x, 0.0), lax.stop_gradient(x)),
+        lambda x: jnp.sort(jnp.abs(x)).max(axis=0),
+        lambda x: jnp.take(x, np.array([2, 2, 0]), axis=0),
+        lambda x: jnp.clip(x, -1.0, 1.0).at[0].set(1.0),
+        lambda x: jnp.round(jnp.pad(x, 1)),
+        lambda x: jax.nn.one_hot(jnp.argmax(x, axis=1), 5),
+    ],
+)
+def test_what_is_copied_or_chosen_is_exact(function: Function) -> None:
+    assert np.all(deviations(function, X) == 0)
+
+
+@pytest.mark.parametrize(
+    "function", [jnp.exp, jnp.tanh, lambda x: x * Y, lambda x: x + Y, lambda x: x / Y, lambda x: x - Y, lax.logistic]
+)
+def test_elementary_results_are_rounded_once(function: Function) -> None:
+    near(deviations(function, X), np.abs(np.asarray(function(X))))
+
+
+def test_some_functions_round_their_argument_as_well() -> None:
+    """erfc(5) is computed by exp(-25), and 25 has a rounding error of 25 u."""
+    x = np.array([0.1, 2.0, 5.0])
+    slope = 2 / np.sqrt(np.pi) * np.exp(-(x**2))
+    near(deviations(lax.erfc, x), np.hypot(np.array(lax.erfc(x)), x * slope))
+    near(deviations(lambda x: lax.integer_pow(x, 7), x), np.hypot(1, 7) * x**7)
+    near(deviations(lambda x: lax.pow(-x, 2.0), x), x**2 * np.hypot(1, 2 * np.log(x)))
+
+
+IMAGES, KERNELS = RNG.standard_normal((2, 3, 6, 6)), RNG.standard_normal((4, 3, 3, 3))
+SEGMENTS = np.array([0, 1, 1, 3, 1, 0])
+convolved = partial(lax.conv, window_strides=(1, 1), padding="SAME")
+
+
+def pooled(x: Any) -> Any:
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 1, 3, 3), (1, 1, 1, 1), "VALID")
+
+
+def scattered(g: Any) -> Any:
+    """Back to the places of the maxima, which windows share."""
+    return jax.vjp(pooled, jnp.asarray(IMAGES))[1](g)[0]
+
+
+# by primitive: (a function that is this sum alone, its arguments)
+SUMS: dict[str, tuple[Function, tuple[Any, ...]]] = {
+    "dot_general": (jnp.dot, (X, Y.T)),
+    "conv_general_dilated": (convolved, (IMAGES, KERNELS)),
+    "reduce_sum": (lambda x: x.sum(axis=0), (X,)),
+    "cumsum": (lambda x: jnp.cumsum(x, axis=0), (X,)),
+    "reduce_window_sum": (
+        lambda x: lax.reduce_window(x, 0.0, lax.add, (1, 1, 2, 2), (1, 1, 2, 2), "VALID"),
+        (IMAGES,),
+    ),
+    "scatter-add": (lambda x: jnp.zeros((4, 5)).at[SEGMENTS].add(x), (X,)),
+    "select_and_scatter_add": (scattered, (RNG.standard_normal((2, 3, 4, 4)),)),
+}
+
+
+def assert_rounds_by_its_terms(name: str, power: float) -> None:
+    """c(k) sqrt(y^2 + m), with m the sum of the squares of what is summed and k that of ones."""
+    function, arguments = SUMS[name]
+    with jax.enable_x64(True):
+        y, moment, terms = (
+            np.asarray(function(*map(change, arguments))) for change in (np.array, np.square, np.ones_like)
+        )
+    op = {"dot_general": "matmul", "conv_general_dilated": "conv2d"}.get(name, "sum")
+    found = deviations(function, *arguments, arithmetic=Arithmetic(frozenset({(op, Sums(power))})))
+    expected = np.maximum(terms, 1) ** power * np.sqrt(y**2 + moment)
+    assert np.all(found[expected == 0] == 0)
+    near(found[expected > 0], expected[expected > 0])
+
+
+@pytest.mark.parametrize("name", [name for name, rule in RULES.items() if isinstance(rule, Sum)])
+@pytest.mark.parametrize("power", [0.0, 0.5])
+def test_sums_are_rounded_by_their_terms(name: str, power: float) -> None:
+    assert_rounds_by_its_terms(name, power)
+
+
+@pytest.mark.parametrize("name", SUMS)
+@pytest.mark.parametrize("rule", ["exact", "rounded", Sum("other")])
+def test_a_wrong_row_is_noticed(monkeypatch: pytest.MonkeyPatch, name: str, rule: str | Sum) -> None:
+    if isinstance(rule, Sum):
+        rule = Sum("matmul" if name == "conv_general_dilated" else "conv2d")
+    monkeypatch.setitem(RULES, name, rule)
+    with pytest.raises(AssertionError):
+        assert_rounds_by_its_terms(name, 0.5)
+
+
+def test_infinities_and_zeros_are_exact_and_the_smallest_numbers_are_not() -> None:
+    tiny = find_dtype("float16").smallest_subnormal
+    masked = np.array([-np.inf, 0.0, np.finfo(np.float64).min])
+    assert np.all(deviations(lambda x: x * 1.0, masked, dtype="float16") == 0)
+    near(deviations(lambda x: x * 1.0, np.array([1e-30]), dtype="float16"), tiny / 2.0**-11)
+
+
+FUNCTIONS: dict[str, tuple[Function, Any]] = {
+    **{name: (getattr(lax, name), 3 * RNG.standard_normal(4000)) for name in ("cosh", "sinh", "erf", "erfc", "exp")},
+    **{name: (getattr(lax, name), 3 * RNG.standard_normal(4000)) for name in ("exp2", "expm1", "logistic", "asinh")},
+    **{name: (getattr(lax, name), 3 * RNG.standard_normal(4000)) for name in ("sin", "cos", "tan", "tanh", "atan")},
+    **{name: (getattr(lax, name), 3 * RNG.standard_normal(4000)) for name in ("cbrt", "square")},
+    **{name: (getattr(lax, name), np.exp(3 * RNG.standard_normal(4000))) for name in ("log", "log1p", "sqrt", "rsqrt")},
+    **{name: (getattr(lax, name), RNG.uniform(-1, 1, 4000)) for name in ("acos", "asin", "atanh", "erf_inv")},
+    "acosh": (lax.acosh, 1 + np.exp(RNG.standard_normal(4000))),
+    "pow": (lambda x: lax.pow(x, jnp.asarray(2.7, x.dtype)), np.exp(3 * RNG.standard_normal(4000))),
+    "integer_pow": (lambda x: lax.integer_pow(x, 31), RNG.uniform(-1, 1, 4000)),
+    "atan2": (lambda x: lax.atan2(x, x[::-1]), RNG.standard_normal(4000)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_row_of_a_function_covers_how_xla_computes_it(name: str, dtype: str) -> None:
+    function, x = FUNCTIONS[name]
+    narrow = jnp.asarray(x, dtype)
+    wide = np.asarray(narrow, np.float64)
+    with jax.enable_x64(True):
+        exact = np.asarray(function(jnp.asarray(wide)))
+    with np.errstate(invalid="ignore"):  # where both are infinite
+        error = np.abs(np.asarray(jax.jit(function)(narrow), np.float64) - exact) / find_dtype(dtype).unit_roundoff
+    size = deviations(function, wide, dtype=dtype)
+    kept = np.isfinite(error) & (np.abs(exact) > find_dtype(dtype).smallest_normal)
+    ratio = error[kept] / size[kept]
+    assert np.sqrt(np.mean(ratio**2)) < 2
+    assert np.max(ratio) < 12, "the threshold"
+
+
+# Programs inside programs
+
+
+def steps(x: Any) -> Any:
+    for _ in range(4):
+        x = jnp.tanh(x @ Y.T[:, :5])
+    return x.sum()
+
+
+def scanned(x: Any) -> Any:
+    return lax.scan(lambda c, _: (jnp.tanh(c @ Y.T[:, :5]), None), x, length=4)[0].sum()
+
+
+def looped(x: Any) -> Any:
+    return lax.while_loop(lambda s: s[0] < 4, lambda s: (s[0] + 1, jnp.tanh(s[1] @ Y.T[:, :5])), (0, x))[1].sum()
+
+
+def branched(x: Any) -> Any:
+    return lax.cond(x.sum() < 1e9, steps, lambda x: x.sum(), x)
+
+
+@jax.custom_vjp
+def by_rule(x: Any) -> Any:
+    return steps(x)
+
+
+by_rule.defvjp(lambda x: (steps(x), x), lambda x, g: (g * jax.grad(steps)(x),))
+
+
+@jax.custom_jvp
+def by_tangents(x: Any) -> Any:
+    return steps(x)
+
+
+by_tangents.defjvp(lambda x, t: (steps(x[0]), jnp.vdot(jax.grad(steps)(x[0]), t[0])))
+
+FORMS: dict[str, Function] = {
+    "jit": jax.jit(steps),
+    "remat": jax.checkpoint(steps),
+    "scan": scanned,
+    "cond": branched,
+    "custom_vjp": by_rule,
+    "custom_jvp": by_tangents,
+    "while": looped,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_programs_inside_are_entered(form: str) -> None:
+    near(deviations(FORMS[form], X), deviations(steps, X))
+    if form != "while":  # has no reverse mode
+        found, expected = (deviations(jax.grad(f), X) for f in (FORMS[form], steps))
+        assert 0.6 < np.linalg.norm(found) / np.linalg.norm(expected) < 1.6
+
+
+def test_steps_of_a_loop_have_errors_of_their_own() -> None:
+    """Ten thousand independent errors add up to a hundred, one and the same to ten thousand."""
+
+    def summed(loop: Function) -> Any:
+        return deviations(lambda x: loop(lambda _, c: c + x * 1e-9, 1.0), np.array(1e-9))
+
+    near(summed(lambda f, c: lax.scan(lambda c, _: (f(0, c), None), c, length=10_000)[0]), 100)
+    near(summed(lambda f, c: lax.while_loop(lambda s: s[0] < 10_000, lambda s: (s[0] + 1, f(0, s[1])), (0, c))[1]), 100)
+
+
+def test_a_loop_under_vmap_stops_where_each_of_its_own_would() -> None:
+    def grown(x: Any) -> Any:
+        return lax.while_loop(lambda v: v < 10, lambda v: 1.5 * v, x)
+
+    x = np.array([1.0, 2.0, 9.0, 20.0])
+    near(deviations(jax.vmap(grown), x)[:3], np.sqrt([6, 4, 1]) * np.array([1.5**6, 2 * 1.5**4, 13.5]))
+    assert deviations(jax.vmap(grown), x)[3] == 0
+
+
+def test_what_has_no_error_is_let_through() -> None:
+    def printed(x: Any) -> Any:
+        jax.debug.print("{}", x.sum())
+        return jnp.exp(x)
+
+    assert np.all(deviations(printed, X) > 0)
+    assert np.all(deviations(lambda x: lax.scan(lambda c, _: (2 * c, None), x, length=0)[0], X) == 0)
+    kept = jax.checkpoint(steps, policy=jax.checkpoint_policies.dots_saveable)
+    assert np.all(deviations(jax.grad(kept), X) > 0)
+
+
+# What cannot be looked into
+
+
+def doubled(reference: Any, result: Any) -> None:
+    result[...] = 2 * reference[...]
+
+
+def called_back(x: Any) -> Any:
+    return jax.pure_callback(np.asarray, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+
+OPAQUE: dict[str, Function] = {
+    "pure_callback": called_back,
+    "io_callback": lambda x: jax.experimental.io_callback(np.asarray, jax.ShapeDtypeStruct(x.shape, x.dtype), x),
+    "pallas_call": pallas.pallas_call(doubled, out_shape=jax.ShapeDtypeStruct(X.shape, X.dtype), interpret=True),
+    "cholesky": lambda x: jnp.linalg.cholesky(x @ x.T + jnp.eye(6)),
+    "reduce_precision": lambda x: lax.reduce_precision(x, exponent_bits=8, mantissa_bits=23),
+    "gives float32 inside": lambda x: x.astype("float32").sum(),
+    "gives complex128 inside": jnp.fft.fft,
+    "(TracerBoolConversionError)": lambda x: x if x.sum() > 0 else -x,
+    "(TracerArrayConversionError)": lambda x: np.tanh(np.asarray(x)),
+}
+
+
+@pytest.mark.parametrize("name", OPAQUE)
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_is_opaque_is_refused_by_name(name: str, inside: bool) -> None:
+    def function(x: Any) -> Any:
+        return lax.map(OPAQUE[name], x[None]) if inside else OPAQUE[name](x)
+
+    with jax.enable_x64(True), pytest.raises(UnsupportedError) as refused:
+        Perturbed(function, X)
+    assert name in str(refused.value)
+
+
+# As a backend's candidate
+
+
+def prepared(loss: Function | None, params: Any, batch: Any, **how: Any) -> tuple[Perturbing, gw.Problem]:
+    problem = gw.Problem("own", None, params, batch)
+    found = registry.backend("jax").prepare(gw.Candidate("jax", loss, **how), problem, dtype="float64", device="cpu")
+    assert isinstance(found, Perturbing)
+    return found, problem
+
+
+PARAMS = {"w": RNG.standard_normal((4, 3)), "b": RNG.standard_normal(4)}
+BATCH = {"x": RNG.standard_normal((8, 3)), "y": RNG.standard_normal((8, 4))}
+FLOAT32 = RoundingErrors.of("float32", ONCE)
+
+
+def loss(p: Any, b: Any) -> Any:
+    return ((jnp.tanh(b["x"] @ p["w"].T + p["b"]) - b["y"]) ** 2).mean()
+
+
+def test_a_run_gives_the_loss_and_each_gradient() -> None:
+    witness, problem = prepared(loss, PARAMS, BATCH)
+    runs = list(witness.perturbed(problem.primals, FLOAT32, runs=3, seed=(1, 2)))
+    again = list(witness.perturbed(problem.primals, FLOAT32, runs=3, seed=(1, 2)))
+    assert [value for value, _ in runs] == [value for value, _ in again]
+    assert len({value for value, _ in runs}) == 3
+    assert all(g is not None and g.shape == PARAMS[path].shape for _, found in runs for path, g in found.items())
+    ((value, nothing),) = witness.perturbed(problem.primals, FLOAT32, runs=1, seed=(1, 2), gradients=False)
+    assert (value, nothing) == (runs[0][0], {})
+
+
+def test_a_gradient_by_hand_is_perturbed_as_it_is_written() -> None:
+    autograd, problem = prepared(loss, PARAMS, BATCH)
+    by_hand, _ = prepared(loss, PARAMS, BATCH, gradient=jax.grad(loss))
+    left_out, _ = prepared(loss, PARAMS, BATCH, gradient=lambda p, b: {"w": jax.grad(loss)(p, b)["w"]})
+
+    def spread(witness: Perturbing, path: str) -> float:
+        runs = witness.perturbed(problem.primals, FLOAT32, runs=32, seed=(0,))
+        return float(np.linalg.norm(np.std(np.array([found[path] for _, found in runs]), axis=0)))
+
+    assert 0.7 < spread(by_hand, "w") / spread(autograd, "w") < 1.4
+    assert next(iter(left_out.perturbed(problem.primals, FLOAT32, runs=1, seed=(0,))))[1]["b"] is None
+    in_numpy, _ = prepared(loss, PARAMS, BATCH, gradient=lambda p, b: {"w": np.asarray(p["w"])})
+    with pytest.raises(UnsupportedError, match="no jaxpr"):
+        list(in_numpy.perturbed(problem.primals, FLOAT32, runs=1, seed=(0,)))
+
+
+def test_it_is_traced_once_for_all_dtypes() -> None:
+    calls: list[None] = []
+
+    def counted(p: Any, b: Any) -> Any:
+        calls.append(None)
+        return loss(p, b)
+
+    witness, problem = prepared(counted, PARAMS, BATCH)
+    for dtype in ("float32", "bfloat16", "float64"):
+        errors = RoundingErrors.of(dtype, registry.backend("jax").capabilities.arithmetic(dtype))
+        list(witness.perturbed(problem.primals, errors, runs=2, seed=(0,)))
+    before = len(calls)
+    list(witness.perturbed(problem.primals, FLOAT32, runs=2, seed=(0,), gradients=False))
+    assert len(calls) == before <= 2, "once to compile it as it is, and once perturbed"
+
+
+def test_what_belongs_to_the_caller_is_as_it_was_while_runs_are_drawn() -> None:
+    def state() -> tuple[Any, ...]:
+        config = jax.config
+        return (
+            config.jax_enable_x64,  # type: ignore[attr-defined]  # added at run time
+            config.jax_default_prng_impl,  # type: ignore[attr-defined]
+            jnp.ones(()).dtype,
+            np.random.get_state()[1].tolist(),  # type: ignore[index]  # the caller's
+        )
+
+    before = state()
+    witness, problem = prepared(loss, PARAMS, BATCH)
+    for _ in witness.perturbed(problem.primals, FLOAT32, runs=2, seed=(0,)):
+        assert state() == before
+
+
+# Against the floor of the same network traced
+
+ZOO = ("mlp", "layernorm_mlp", "convnet", "gru", "transformer")
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_it_is_the_floor_of_the_same_network_traced(interpreter: Interpreter, name: str) -> None:
+    backend = registry.backend("jax")
+    wide = backend.prepare(gw.Candidate("jax"), network(name), dtype="float64", device="cpu")
+    assert isinstance(wide, Perturbing)
+    for dtype in ("float32", "bfloat16", "float64"):
+        problem, arithmetic = network(name).rounded(dtype), backend.capabilities.arithmetic(dtype)
+        traced = noise_floor(
+            interpreter, problem.graph, problem.leaves, problem.differentiated, dtype, seed=[0], arithmetic=arithmetic
+        )
+        errors = RoundingErrors.of(dtype, arithmetic)
+        gradients = wide.value_and_gradient(problem.leaves)[1]
+        runs = [found for _, found in wide.perturbed(problem.leaves, errors, runs=RUNS, seed=(0, 1))]
+        ratios = []
+        for path, floor in traced.tensors.items():
+            moved = np.array([run[path] for run in runs]) - np.asarray(gradients[path])
+            ratios.append(tensor_floor(moved / errors.amplification).norm / floor.norm)
+        assert np.mean([0.5 < ratio < 2 for ratio in ratios]) > 0.9, (dtype, ratios)
+        assert all(0.3 < ratio < 3 for ratio in ratios), (dtype, ratios)
+
+
+# Verdicts
+
+
+def verdicts(report: gw.Report) -> dict[str, str]:
+    return {str(row.parameter): str(row.verdict) for row in report.rows}
+
+
+@jax.custom_vjp
+def scaled(x: Any) -> Any:
+    return 2 * x
+
+
+scaled.defvjp(lambda x: (2 * x, None), lambda _, g: (2 * g,))
+
+
+@jax.custom_vjp
+def misscaled(x: Any) -> Any:
+    return 2 * x
+
+
+misscaled.defvjp(lambda x: (2 * x, None), lambda _, g: (2.0001 * g,))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_custom_vjp_is_run_by_its_own_rule_and_a_wrong_one_is_at_fault(dtype: str) -> None:
+    right = gw.verify({"jax": lambda p, b: loss({**p, "w": scaled(p["w"])}, b)}, PARAMS, BATCH, dtypes=dtype)
+    assert right, repr(right)
+    wrong = gw.verify({"jax": lambda p, b: loss({**p, "w": misscaled(p["w"])}, b)}, PARAMS, BATCH, dtypes=dtype)
+    assert verdicts(wrong) == {"w": "disagree", "b": "agree"}
+
+
+def narrow(x: Any) -> bool:
+    return bool(x.dtype == jnp.float32)
+
+
+def everywhere(g: Any) -> Any:
+    return g * 1.0001
+
+
+def at_one(g: Any) -> Any:
+    """One coordinate moved by a thousandth of the largest."""
+    return g.at[(1,) * g.ndim].add(1e-3 * jnp.max(jnp.abs(g)))
+
+
+@pytest.mark.parametrize("fault", [everywhere, at_one])
+def test_a_fault_of_the_narrow_dtype_alone_is_seen(fault: Function) -> None:
+    """In float64 all is well, so nothing but the floor tells it from rounding."""
+
+    def gradient(p: Any, b: Any) -> Any:
+        found = jax.grad(loss)(p, b)
+        return {**found, "w": fault(found["w"])} if narrow(p["w"]) else found
+
+    report = gw.verify(gw.Candidate("jax", loss, gradient=gradient), PARAMS, BATCH, dtypes="float32")
+    assert verdicts(report) == {"w": "disagree", "b": "agree"}, repr(report)
+    assert "right in float64" in repr(report)
+
+
+def test_an_error_of_twice_the_printed_limit_is_seen() -> None:
+    (limit,) = (
+        row.limit for row in gw.verify({"jax": loss}, PARAMS, BATCH, dtypes="float32").rows if row.parameter == "w"
+    )
+    assert limit is not None
+
+    def gradient(p: Any, b: Any) -> Any:
+        found = jax.grad(loss)(p, b)
+        return {**found, "w": found["w"].at[1, 1].add(2 * limit)} if narrow(p["w"]) else found
+
+    report = gw.verify(gw.Candidate("jax", loss, gradient=gradient), PARAMS, BATCH, dtypes="float32")
+    assert verdicts(report) == {"w": "disagree", "b": "agree"}, repr(report)
+
+
+# Where simpler floors are wrong by orders of magnitude (tests/conformance/test_mispredictors.py), in jax's own arrays
+
+
+def contracted(value: Any, b: Any) -> Any:
+    return (value * b["cotangent"]).sum()
+
+
+def gelu_near_its_tail() -> tuple[Function, Any, Any]:
+    x = -5 + 0.1 * RNG.standard_normal((64, 64))
+    batch = {"cotangent": RNG.standard_normal(x.shape)}
+    return lambda p, b: contracted(jax.nn.gelu(p["x"], approximate=False), b), {"x": x}, batch
+
+
+def confident() -> tuple[Function, Any, Any]:
+    labels, logits = RNG.integers(0, 50, 16), RNG.standard_normal((16, 50))
+    logits[np.arange(16), labels] += 15
+
+    def cross_entropy(p: Any, b: Any) -> Any:
+        return -jnp.take_along_axis(jax.nn.log_softmax(p["x"]), b["labels"][:, None], axis=1).mean()
+
+    return cross_entropy, {"x": logits}, {"labels": labels}
+
+
+def offset_data() -> tuple[Function, Any, Any]:
+    x = 1000 + RNG.standard_normal((16, 96))
+
+    def layer_norm(p: Any, b: Any) -> Any:
+        centred = p["x"] - p["x"].mean(-1, keepdims=True)
+        return contracted(centred * lax.rsqrt(p["x"].var(-1, keepdims=True) + 1e-5) * p["w"], b)
+
+    return layer_norm, {"x": x, "w": 1 + 0.3 * RNG.standard_normal(96)}, {"cotangent": RNG.standard_normal(x.shape)}
+
+
+def causal_attention() -> tuple[Function, Any, Any]:
+    query, key, value, cotangent = RNG.standard_normal((4, 2, 17, 2, 16))
+
+    def attention(p: Any, b: Any) -> Any:
+        scores = jnp.einsum("bthd,bshd->bhts", p["q"], p["k"]) / 4
+        weights = jax.nn.softmax(jnp.where(jnp.tri(17, dtype=bool), scores, -jnp.inf))
+        return contracted(jnp.einsum("bhts,bshd->bthd", weights, p["v"]), b)
+
+    return attention, {"q": query, "k": key, "v": value}, {"cotangent": cotangent}
+
+
+def a_long_sum() -> tuple[Function, Any, Any]:
+    x = RNG.standard_normal((262_144, 4))
+    params = {"shift": np.array([[0.1, -0.2, 0.3, 0.4]])}
+    return lambda p, b: jnp.tanh(p["shift"] * b["x"]).sum(axis=0).sum() * (1 / len(x)), params, {"x": x}
+
+
+def subnormal() -> tuple[Function, Any, Any]:
+    x = RNG.standard_normal((8, 8))
+    return lambda p, b: (jnp.tanh(p["x"]) * b["s"]).sum(), {"x": x}, {"s": np.full((8, 8), 1e-39)}
+
+
+def underflowing() -> tuple[Function, Any, Any]:
+    draw = RNG.standard_normal
+    params = {"w": 1e-2 * draw((32, 32)), "v": 1e-2 * draw((1, 32))}
+
+    def squares(p: Any, b: Any) -> Any:
+        return jnp.mean((jnp.tanh(b["x"] @ p["w"].T) @ p["v"].T - b["y"]) ** 2)
+
+    return squares, params, {"x": draw((512, 32)), "y": 1e-2 * draw((512, 1))}
+
+
+CASES: dict[str, tuple[Callable[[], tuple[Function, Any, Any]], str, bool]] = {  # whether anything can be told there
+    "gelu near -5": (gelu_near_its_tail, "float32", True),
+    "cross entropy at a margin of 15": (confident, "float32", False),
+    "layer norm of offset data": (offset_data, "float32", True),
+    "causal attention": (causal_attention, "float32", True),
+    "sum over 262,144 rows": (a_long_sum, "float32", True),
+    "sum over 262,144 rows in 16 bits": (a_long_sum, "bfloat16", False),
+    "subnormal gradients": (subnormal, "float32", False),
+    "underflow in float16": (underflowing, "float16", False),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_right_gradient_raises_no_alarm(case: str) -> None:
+    make, dtype, decided = CASES[case]
+    report = gw.verify({"jax": make()[0]}, *make()[1:], dtypes=dtype)
+    for row in report.rows:
+        assert str(row.verdict) in ({"agree"} if decided else {"agree", "inconclusive"}), repr(report)
+        assert row.error is not None
+        assert row.floor is not None
+        assert row.error < 3 * row.floor
