@@ -15,7 +15,7 @@ __all__ = ["OnCotangent", "OnSum", "OnValue", "Tape", "backward", "forward"]
 
 OnValue = Callable[[Node, Step], Any]
 OnCotangent = Callable[[Node, Step, Any, Sequence[Any]], Sequence[Any]]
-OnSum = Callable[[Node, Any], Any]
+OnSum = Callable[[Node, Any, Sequence[Any]], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +81,20 @@ def backward(
 ) -> dict[str, Array]:
     """The gradients by the leaves `wrt` that reach the loss: one visit per edge, in reverse order.
 
-    A value with several consumers gets the sum of the cotangents that they send, which `on_sum(node, sum)` may
+    A value with several consumers gets the sum of the cotangents that they send, which `on_sum(node, sum, parts)` may
     replace; `on_cotangent(node, step, cotangent, sent)` may replace what an op sends to its operands.
     """
     active = tape.graph.active(tuple(wrt))
-    pending = _Pending()
+    pending = _Pending(keep=on_sum is not None)
     pending.send(tape.graph.output, cotangent)
     gradients: dict[str, Array] = {}
     for node in reversed(tape.graph.nodes):
         if node.id not in active or node.id not in pending:
             continue
         g = pending.take(node)
-        if on_sum is not None and node.id in pending.summed:
-            g = on_sum(node, g)
+        parts = pending.parts.pop(node.id, ())
+        if on_sum is not None and len(parts) > 1:
+            g = on_sum(node, g, parts)
         if node.op == LEAF:
             gradients[node.attributes["path"]] = g
         elif node.op == OUTPUT:
@@ -111,12 +112,13 @@ def backward(
 
 
 class _Pending:
-    """Cotangents on their way, summed per node. A sum made here is owned, so later ones go in place."""
+    """Cotangents on their way, summed per node; `keep`: and each of them. A sum made here is owned, so later ones go
+    in place."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep: bool) -> None:
         self.sums: dict[int, Any] = {}
         self.owned: set[int] = set()
-        self.summed: set[int] = set()
+        self.keep, self.parts = keep, dict[int, list[Any]]()
 
     def __contains__(self, node_id: int) -> bool:
         return node_id in self.sums
@@ -125,8 +127,8 @@ class _Pending:
         return self.sums.pop(node.id)
 
     def send(self, node: Node, cotangent: Any) -> None:
-        if node.id in self.sums:
-            self.summed.add(node.id)
+        if self.keep:
+            self.parts.setdefault(node.id, []).append(cotangent)
         if node.id not in self.sums:
             self.sums[node.id] = cotangent.dense() if isinstance(cotangent, Slab) else cotangent
             if isinstance(cotangent, Slab):

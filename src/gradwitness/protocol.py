@@ -194,9 +194,9 @@ class Interpreter(Protocol):
 
     `on_value(node, step) -> value` sees each op's step (operands, attributes, output) and may replace its
     result before it is used; `on_cotangent(node, step, cotangent, sent) -> sent` what the op sends to its
-    operands: arrays, None, or what a method `dense()` makes an array; `on_sum(node, cotangent) -> cotangent` the sum of
-    what several consumers of a value have sent to it. `step.with_operands(operands)` runs the
-    op again on others, `step.pull(cotangent)` its vjp.
+    operands: arrays, None, or slabs, which are zero but for `values` at `key`; `on_sum(node, sum, parts) -> sum` the
+    sum of what several consumers of a value have sent to it, and these parts, as they were sent.
+    `step.with_operands(operands)` runs the op again on others, `step.pull(cotangent)` its vjp.
     """
 
     capabilities: Capabilities

@@ -107,6 +107,29 @@ def vast_relu(seed: int = 0) -> Problem:
     return network("mlp", batch=32, features=256, width=1024, depth=2, activation="relu", seed=seed)
 
 
+def all_but_one() -> Problem:
+    """A sum less one of its terms: what comes back to that term is 0.7 - 3e4 + 3e4."""
+
+    def loss(p: Any, b: Any) -> Any:
+        e = ops.exp(p["x"])
+        return 3e4 * (e.sum() - e[0]) + 0.7 * e[0]
+
+    return Problem("but one", loss, {"x": RNG.standard_normal(6)}, {})
+
+
+def one_bias_many_times() -> Problem:
+    """120 cotangents added up, one after another."""
+
+    def loss(p: Any, b: Any) -> Any:
+        h = b["x"]
+        for _ in range(120):
+            h = h + p["b"]
+        return (h * b["y"]).sum()
+
+    draw = RNG.standard_normal
+    return Problem("shared", loss, {"b": draw(3)}, {"x": draw((5, 3)), "y": np.abs(draw((5, 3)))})
+
+
 CASES: dict[str, tuple[Callable[[], Problem], str, tuple[str, ...]]] = {
     "gelu near -5": (gelu_near_its_tail, "float32", DIRECT),
     "batch of 65,536": (a_large_batch, "float32", DIRECT),
@@ -117,6 +140,10 @@ CASES: dict[str, tuple[Callable[[], Problem], str, tuple[str, ...]]] = {
     "subnormal gradients": (subnormal, "float32", DIRECT),
     "underflow in float16": (underflowing, "float16", FRAMEWORKS),
     "a million parameters behind ReLU": (vast_relu, "float32", DIRECT),
+    "all but one": (all_but_one, "float32", DIRECT),
+    "all but one, in float64": (all_but_one, "float64", DIRECT),
+    "a bias added 120 times": (one_bias_many_times, "float64", DIRECT),
+    "a bias added 120 times, in float32": (one_bias_many_times, "float32", DIRECT),
 }
 BY_DIFFERENCES = {"batch of 65,536", "sum over 262,144 rows", "a million parameters behind ReLU"}  # large
 

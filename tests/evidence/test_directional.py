@@ -126,7 +126,7 @@ def test_without_a_batch_they_are_taken_as_time_allows(interpreter: Interpreter)
     problem = Problem("large", without_a_batch, PARAMS, {})
     found = within(interpreter, problem, {"w": 1, "c": 2})
     assert {path: len(probes) for path, probes in found.probes.items()} == {"w": 1, "c": 2}
-    assert found.refused["w"].startswith("it would take about 0 s (reference_seconds=")
+    assert found.refused["w"].startswith("it would take about 0.")
     assert found.refused["w"].endswith("); 256-bit derivatives along 1 direction check one in float64")
     assert found.refused["c"].endswith("); 256-bit derivatives along 2 directions check one in float64")
 
@@ -136,7 +136,7 @@ def test_where_there_is_time_for_one_leaf_the_other_says_so(interpreter: Interpr
     found = within(interpreter, problem, {"c": 1})
     assert {path: len(probes) for path, probes in found.probes.items()} == {"w": 0, "c": 1}
     assert found.refused["w"].endswith(
-        "), and there is no time for its 256-bit derivatives; differences confirm one in float64"
+        "), and there is no time for its 256-bit derivatives; one in float64 is held against differences"
     )
 
 
@@ -154,7 +154,8 @@ def test_at_a_kink_they_say_nothing(interpreter: Interpreter) -> None:
     found = within(interpreter, problem, {"x": 1, "c": 1})
     assert {path: len(probes) for path, probes in found.probes.items()} == {"x": 0, "c": 1}
     assert found.refused["x"].endswith(
-        "); 256-bit derivatives say nothing at a kink; differences confirm one in float64"
+        "); 256-bit derivatives say nothing, as at a kink or at the edge of the domain; one in float64 is held against "
+        "differences"
     )
 
 
@@ -197,8 +198,7 @@ def test_a_right_gradient_is_confirmed_and_candidates_agree(dtype: str, interpre
     assert report
     assert {row.verdict for row in report.rows} == {Verdict.AGREE}
     assert not any("no reference stands" in row.message for row in report.rows)
-    said = "no reference in 256 bits: it would take about 0 s (reference_seconds="
-    assert said in report.table()
+    assert "no reference in 256 bits: it would take about 0.0" in report.table()
     assert "; 256-bit derivatives along 1 direction check one in float64" in report.table()
 
 

@@ -222,7 +222,7 @@ def test_a_dead_relu_is_said_always_and_what_it_cuts_off() -> None:
     for table in (report.table(), report.table(verbose=True)):
         lines = [line.split(" (")[0] + line.rpartition(")")[2] for line in table.splitlines() if "loss: " in line]
         assert lines[:2] == [
-            "loss: relu passes no gradient back, never above 0: what leads only to it is untested",
+            "loss: relu passes no gradient back, as none arrives above 0: what leads only to it is untested",
             "loss: no gradient arrives at tanh",
         ]
     alive = gw.verify(dead_relu, point, {"x": np.ones(3), "y": np.zeros(3)}, backends="numpy", wrt="b")

@@ -22,6 +22,7 @@ __all__ = ["Affordable", "Effort", "affordable_reference", "effort", "reference_
 PER_NUMBER = 4e-7  # seconds for an elementwise result, or an element of a leaf, on one core of 2024
 PER_PRODUCT = 7e-8  # and for each product in a contraction, or term of a sum
 BACKWARD = 2.0  # of a forward pass
+NOTHING = "256-bit derivatives say nothing, as at a kink or at the edge of the domain"
 SIDES = 2  # to which a leaf is moved along each direction
 
 
@@ -30,8 +31,8 @@ class Affordable:
     """What 256 bits say within the time given.
 
     reference: the gradient; None if it takes too long, or there is none. refused: why a leaf has no gradient in 256
-    bits. refuted: the leaves whose rules are wrong, or that lie at a kink. probes: by leaf, the derivatives along
-    directions that there was time for where there is no gradient.
+    bits. refuted: the leaves whose rules are wrong, or that lie at a kink. probes: by leaf, derivatives along
+    directions where there is no gradient: of those refused, or for which there was no time.
     """
 
     reference: Reference | None = None
@@ -79,8 +80,10 @@ def affordable_reference(
         needed = effort(interpreter, problem)
         if needed.reference <= seconds:
             found = reference(interpreter, problem, seed=seed)
-            return Affordable(found, found.refused, frozenset(found.refused))
-        over = f"it would take about {needed.reference:.0f} s (reference_seconds={seconds:g})"
+            sharp = dict.fromkeys(found.refused, DIRECTIONS)
+            probes = directional_derivatives(interpreter, problem, sharp, seed=(*seed, 1)) if sharp else {}
+            return Affordable(found, found.refused, frozenset(found.refused), probes)
+        over = f"it would take about {needed.reference:.2g} s (reference_seconds={seconds:g})"
         return _on_fewer_examples(interpreter, problem, needed, seconds, seed, over) or _along_directions(
             interpreter, problem, needed, seconds, seed, over
         )
@@ -101,7 +104,7 @@ def _on_fewer_examples(
         if reference_seconds(interpreter, fewer) <= seconds:
             refused = reference(interpreter, fewer, seed=seed).refused
             also = f"and 256 bits its rules, on {kept} of {problem.examples} examples"
-            said = f"{over}; differences confirm one in float64, {also}"
+            said = f"{over}; one in float64 is held against differences, {also}"
             return Affordable(None, dict.fromkeys(problem.differentiated, said) | refused, frozenset(refused))
     return None
 
@@ -118,12 +121,12 @@ def _along_directions(
 def _said(tried: int, found: int) -> str:
     """What derivatives along so many directions are for."""
     if not tried:
-        return ", and there is no time for its 256-bit derivatives; differences confirm one in float64"
+        return ", and there is no time for its 256-bit derivatives; one in float64 is held against differences"
     if not found:
-        return "; 256-bit derivatives say nothing at a kink; differences confirm one in float64"
+        return f"; {NOTHING}; one in float64 is held against differences"
     directions = f"{found} direction{'s' if found > 1 else ''}"
-    at_kinks = f", and say nothing at a kink along {tried - found} more" if found < tried else ""
-    return f"; 256-bit derivatives along {directions} check one in float64{at_kinks}"
+    also = f"; along {tried - found} more {NOTHING}" if found < tried else ""
+    return f"; 256-bit derivatives along {directions} check one in float64{also}"
 
 
 def _of_examples(problem: Problem, kept: int) -> Problem | None:

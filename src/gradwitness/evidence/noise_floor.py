@@ -272,9 +272,16 @@ class _Errors:
             self.of_sent[node.id] = [None if s is None else self._deviation(s, m, c) for s, m, c in parts]
         return sent
 
-    def on_sum(self, node: Node, cotangent: Any) -> Any:
-        self.of_sums[node.id] = self._deviation(cotangent)
-        return cotangent
+    def on_sum(self, node: Node, total: Any, parts: Sequence[Any]) -> Any:
+        """Added one after another: of three parts or more the partial sums are rounded as well."""
+        count, squares = np.zeros(np.shape(total)), np.zeros(np.shape(total))
+        for part in parts:
+            key, values = getattr(part, "key", ...), getattr(part, "values", part)
+            count[key] += np.asarray(values) != 0
+            squares[key] += np.square(values)
+        added = np.maximum(count - 1, 0.0)
+        self.of_sums[node.id] = self._deviation(total, np.where(added > 1, squares, 0.0), np.sqrt(added))
+        return total
 
     def _sums(self, node: Node, kind: str) -> Sums | None:
         return self.arithmetic.sums_of("sum" if kind == "sum" else node.op)
@@ -312,8 +319,8 @@ class _Run:
         errors = self.errors.of_sent.get(node.id)
         return sent if errors is None else [self._perturbed(s, e) for s, e in zip(sent, errors, strict=True)]
 
-    def on_sum(self, node: Node, cotangent: Any) -> Any:
-        return self._perturbed(cotangent, self.errors.of_sums.get(node.id))
+    def on_sum(self, node: Node, total: Any, parts: Sequence[Any]) -> Any:
+        return self._perturbed(total, self.errors.of_sums.get(node.id))
 
     def _reduces(self, kind: str) -> bool:
         return kind == "contraction" and self.errors.arithmetic.operands is not None

@@ -145,7 +145,8 @@ def _refusal(checks: Sequence[_Check], scale: Any) -> str:
     own = max(abs(check.numeric).mid() for check in checks)
     for check in checks:
         if not check.gap.rad() <= AGREEMENT * scale:
-            return "256 bits are too few to tell its derivative"
+            is_finite = check.analytic.is_finite()
+            return "256 bits are too few to tell its derivative" if is_finite else "it is not finite in 256 bits"
         allowed = AGREEMENT * own
         if not check.gap.lower() <= allowed and not check.finer().gap.lower() <= check.gap * 4.0 ** (1 - REFINED):
             along = f"off by {float(check.gap):.2g} from {float(check.numeric):.9g} along a direction"

@@ -74,7 +74,7 @@ def _missed(calls: Iterable[Exercise]) -> list[str]:
 
 
 def _because(call: Exercise) -> str:
-    return f", never {_joined(call.missed)}" if call.missed else ""
+    return f", as none arrives {_joined(call.missed)}" if call.missed else ""
 
 
 def _at(calls: Iterable[Exercise], more: str = "") -> str:

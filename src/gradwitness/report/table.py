@@ -53,15 +53,15 @@ def table(rows: Sequence[Row], exercise: Mapping[str, Sequence[Exercise]], *, ve
 
 
 def _refusals(rows: Sequence[Row]) -> dict[str, str]:
-    """Why there is no reference, by network and dtype: of the first tensor, and how many more there are."""
-    found: dict[str, dict[str, str]] = {}
+    """Why there is no reference, by network, dtype and reason: the first tensor, and how many more there are."""
+    found: dict[tuple[str, str], dict[str, None]] = {}
     for row in rows:
         if row.refused and row.parameter:
-            found.setdefault(f"{row.network} {row.dtype}", {})[row.parameter] = row.refused
+            found.setdefault((f"{row.network} {row.dtype}", row.refused), {})[row.parameter] = None
     lines = {}
-    for place, reasons in found.items():
-        first, *others = reasons
-        lines[f"{place} {first}" + (f" and {len(others)} more" if others else "")] = reasons[first]
+    for (place, reason), parameters in found.items():
+        first, *others = parameters
+        lines[f"{place} {first}" + (f" and {len(others)} more" if others else "")] = reason
     return lines
 
 

@@ -7,14 +7,14 @@ by norm and element by element, against thresholds that follow from the number o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gradwitness.dtypes import find_dtype, spacing
-from gradwitness.evidence.finite_difference import Differences
+from gradwitness.evidence.finite_difference import Differences, Probe
 from gradwitness.evidence.noise_floor import TensorFloor
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.reference import Exact
@@ -46,7 +46,7 @@ class TensorEvidence:
 
     reached: whether a path leads from the leaf to the loss. size: the typical value of the leaf;
     scale: the largest product of gradient and value of any leaf of the problem. kink: the units at kinks, or within
-    rounding of one, if there are any.
+    rounding of one, if there are any. closer: takes a further difference, by one element (a flat index).
     """
 
     dtype: str
@@ -58,6 +58,7 @@ class TensorEvidence:
     size: float = 1.0
     scale: float = np.inf
     kink: AtKink | None = None
+    closer: Callable[[int], tuple[Probe, ...]] = lambda index: ()
 
 
 def judge(gradient: Array | None, evidence: TensorEvidence, *, is_referee: bool = False) -> Judgement:
@@ -134,12 +135,9 @@ def _judge_by_floor(gradient: Array, evidence: TensorEvidence, figures: dict[str
     figures |= {"error": distance, "ratio": max(float(by_norm), float(np.max(by_element)))}
     figures |= _at_worst(error, evidence)
     if not figures["ratio"] <= 1:
-        if not is_true and figures["fd_error"] <= figures["fd_bound"] and _within_bounds(gradient, evidence):
-            message = "beyond the noise floor, yet finite differences cannot tell which of the two is right"
-            return Judgement(Verdict.INCONCLUSIVE, message, doubted=True, **figures)
-        return Judgement(
-            Verdict.DISAGREE, _against_reference(gradient, evidence, int(np.argmax(by_element))), **figures
-        )
+        index = int(np.argmax(by_element))
+        wrong = Judgement(Verdict.DISAGREE, _against_reference(gradient, evidence, index), **figures)
+        return wrong if is_true else _looked_closer(gradient, evidence, index, wrong)
     if not is_true and (doubt := _coarseness(evidence)):
         return Judgement(Verdict.INCONCLUSIVE, doubt, **figures)
     if not _is_zero(evidence) and norm(evidence.reference.high) <= _limit(evidence):
@@ -155,18 +153,21 @@ def _at_worst(error: Array, evidence: TensorEvidence) -> dict[str, float]:
     return {"worst": largest} | ({} if _is_zero(evidence) else {"ulps": largest / spacing(true, evidence.dtype)})
 
 
-def _within_bounds(gradient: Array, evidence: TensorEvidence) -> bool:
-    """Whether the two gradients are so close that finite differences cannot separate them.
-
-    Element by element where every one was differenced; by norm where most were not, so that a wrong
-    one cannot hide between the probes.
-    """
-    gap = np.abs(evidence.reference.error_of(gradient)).reshape(-1)
-    probes = [p for p in evidence.differences.probes if p.index is not None]
-    if len(probes) < gap.size:
-        return norm(gap) <= 2 * max((p.bound for p in probes), default=0.0)
-    limits = node_reach(evidence.floor)
-    return all(gap[p.index] <= 2 * (p.bound + slack(p, evidence.floor, limits)) for p in probes)
+def _looked_closer(gradient: Array, evidence: TensorEvidence, index: int, wrong: Judgement) -> Judgement:
+    """On one that differs from a gradient in float64, which differences confirmed where they were taken: one more is
+    taken where the two differ most, and says which of them is wrong, or neither."""
+    differences = evidence.differences.with_probes(evidence.closer(index))
+    floor, limits = evidence.floor, node_reach(evidence.floor)
+    error, bound = worst(differences, gradient, floor, limits)
+    figures: dict[str, Any] = {"fd_error": error, "fd_bound": bound}
+    if confirms(evidence.reference.high, evidence.dtype, lambda: floor, differences):
+        if not error <= bound:
+            return replace(wrong, **figures)
+        message = "beyond the noise floor, yet finite differences cannot tell which of the two is right"
+        return replace(wrong.instead(Verdict.INCONCLUSIVE, message), doubted=True, **figures)
+    known = {name: getattr(wrong, name) for name in ("floor", "limit", "limit_element")}
+    by_differences = replace(evidence, differences=differences)
+    return replace(_judge_by_differences(gradient, by_differences, known | figures, False), doubted=True)
 
 
 def _coarseness(evidence: TensorEvidence) -> str:

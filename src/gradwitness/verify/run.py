@@ -131,8 +131,8 @@ def _candidate(label: str, given: Any) -> Candidate:
 
 
 def _names(given: str | Sequence[str]) -> tuple[str, ...]:
-    """One name or several, each once."""
-    return tuple(dict.fromkeys([given] if isinstance(given, str) else given))
+    """One name or several, each once; several may be joined by commas, as on the command line."""
+    return tuple(dict.fromkeys([part.strip() for part in given.split(",")] if isinstance(given, str) else given))
 
 
 def expect_devices(devices: Sequence[str], backends: Sequence[str]) -> None:

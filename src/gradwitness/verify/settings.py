@@ -39,9 +39,9 @@ class Settings:
             raise UnknownName("precision", self.precision, PRECISIONS)
         if self.reference not in REFERENCES:
             raise UnknownName("reference", self.reference, REFERENCES)
-        if not self.reference_seconds > 0:
+        if not (isinstance(self.reference_seconds, int | float) and self.reference_seconds > 0):
             raise GradwitnessError(
-                f"reference_seconds must be positive, got {self.reference_seconds}; "
+                f"reference_seconds must be a positive number, got {self.reference_seconds!r}; "
                 'reference="differences" does without 256 bits'
             )
         if self.timeout is not None:

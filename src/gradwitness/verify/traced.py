@@ -59,7 +59,7 @@ def traced(
 ) -> list[Row]:
     """A row for each gradient of each candidate, on the device that its blank row names."""
     rows: list[Row] = []
-    doubted: set[str] = set()
+    doubted: dict[str, set[str]] = {}  # by parameter, the candidates that cast doubt on the referee
     for label, candidate in candidates.items():
         progress(f"{known.problem.name} {known.dtype}: {label}")
         found = attempt(blanks[label], partial(_judged, blanks[label], candidate, known, settings))
@@ -67,8 +67,9 @@ def traced(
             rows.append(found)
         else:
             rows += found[0]
-            doubted |= found[1]
-    return [_doubtful(row) if row.parameter in doubted else row for row in rows]
+            for parameter in found[1]:
+                doubted.setdefault(parameter, set()).add(label)
+    return [_doubtful(row) if _is_doubtful(row, doubted) else row for row in rows]
 
 
 def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settings) -> tuple[list[Row], set[str]]:
@@ -161,6 +162,7 @@ def evidence_on(path: str, known: Testimony, floors: Floors, arithmetic: Arithme
         typical(primals[path]),
         scale,
         _kink(path, known, arithmetic),
+        lambda index: known.differencing.by_coordinates(path, [index]),
     )
 
 
@@ -186,9 +188,13 @@ def _standing(path: str, known: Testimony) -> Standing:
     return Standing.CONFIRMED if stands else Standing.REFUTED
 
 
+def _is_doubtful(row: Row, doubted: Mapping[str, set[str]]) -> bool:
+    """Whether it agrees with a referee that another candidate casts doubt on."""
+    by = doubted.get(row.parameter or "", set())
+    return row.verdict is Verdict.AGREE and bool(by) and row.candidate not in by
+
+
 def _doubtful(row: Row) -> Row:
     """Where finite differences cannot say which of two is wrong, whoever agrees with the referee is doubtful too."""
-    if row.verdict is not Verdict.AGREE:
-        return row
     message = "another candidate differs beyond the noise floor, and finite differences cannot tell which is right"
     return replace(row, verdict=Verdict.INCONCLUSIVE, message=message)
