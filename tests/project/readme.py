@@ -14,22 +14,28 @@ from gradwitness_numpy.rules import RULES
 __all__ = [
     "README",
     "agreement",
+    "blocks",
     "example",
     "fault",
     "own_agreement",
     "own_fault",
     "own_op",
     "planted_sign",
+    "printed",
     "table_in",
 ]
 
 README = Path(__file__).parents[2] / "README.md"
 
 
+def blocks(page: Path) -> list[str]:
+    """The Python blocks of a page."""
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
 def example(number: int = 0) -> str:
-    """A Python block."""
-    found: list[str] = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    return found[number]
+    """A Python block of the README."""
+    return blocks(README)[number]
 
 
 def table_in(text: str, name: str) -> str:

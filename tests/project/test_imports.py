@@ -35,8 +35,9 @@ def imported(code: str, *modules: str) -> set[str]:
         ("import gradwitness.cli", (*FRAMEWORKS, "scipy")),
         (SHOW_HELP, (*FRAMEWORKS, "scipy")),
         (LOAD_EVERY_BACKEND, FRAMEWORKS),
+        ("import gradwitness_torch, gradwitness_jax", FRAMEWORKS),
     ],
-    ids=["package", "command", "help", "backends"],
+    ids=["package", "command", "help", "backends", "adapters"],
 )
 def test_no_framework_is_imported(code: str, modules: tuple[str, ...]) -> None:
     assert imported(code, *modules) == set()

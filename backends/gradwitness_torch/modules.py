@@ -1,0 +1,124 @@
+"""A module and a loss of it, as `gradwitness.verify` takes them: a function of the parameters by name."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from gradwitness.errors import GradwitnessError
+
+__all__ = ["from_module"]
+
+Tensors = dict[str, torch.Tensor]
+LossOfModule = Callable[[Any, Any], Any]
+LossOfParams = Callable[[Tensors, Any], Any]
+PREFIX = "module."  # of the names of the user's module in a _Loss
+
+
+def from_module(module: nn.Module, loss: LossOfModule, *, seed: int | None = None) -> tuple[LossOfParams, Tensors]:
+    """`loss(params, batch)` and `params` of a module, for `gradwitness.verify` with a candidate of torch.
+
+    loss: `loss(module, batch)`, which calls the module that it is given, its submodules or its parameters as usual.
+    That is a copy of the module as it is now, in its present mode (train or eval); the module itself is never touched.
+
+    params: copies of the parameters that require a gradient, by torch's names, in their dtypes and on their devices;
+    one that is shared comes once, by its first name. The rest of the module begins each call as it is now: buffers and
+    frozen parameters, on the device of the parameters given and, if they are floating, in their dtype.
+
+    seed: of what torch draws in a call, as a dropout in train mode does, so that it draws the same each time; not where
+    the loss is compiled. Without it such a module is `nondeterministic`.
+
+    Raises GradwitnessError for a module that has no parameter to differentiate or a lazy one, or cannot be copied, and
+    for a loss that uses the module itself in the place of the one that it is given.
+    """
+    _expect_usable(module, loss)
+    held = _Loss(_copy(module), loss)
+    trained = {name: p for name, p in held.named_parameters() if p.requires_grad}
+    every = chain(held.named_parameters(), held.named_buffers())
+    others = {name: x.detach() for name, x in every if name not in trained}
+
+    def loss_of_params(params: Tensors, batch: Any) -> Any:
+        like = next(iter(params.values()))
+        given = {PREFIX + name: x for name, x in params.items()}
+        given |= {name: _copy_beside(like, x) for name, x in others.items()}
+        compiled = torch.compiler.is_compiling()  # which cannot seed
+        with nullcontext() if seed is None or compiled else _seeded(seed, like.device):
+            return torch.func.functional_call(held, given, (batch,), strict=True)
+
+    return loss_of_params, {name.removeprefix(PREFIX): p.detach().clone() for name, p in trained.items()}
+
+
+class _Loss(nn.Module):
+    """A loss as the module around the user's own: in its forward, that one has the parameters of the call."""
+
+    def __init__(self, module: nn.Module, loss: LossOfModule) -> None:
+        super().__init__()
+        self.module = module
+        self._loss = loss
+
+    def forward(self, batch: Any) -> Any:
+        return self._loss(self.module, batch)
+
+
+def _expect_usable(module: Any, loss: Any) -> None:
+    if not isinstance(module, nn.Module) or not callable(loss):
+        raise GradwitnessError(
+            "from_module takes a torch.nn.Module and a loss(module, batch), "
+            f"got {type(module).__name__} and {type(loss).__name__}"
+        )
+    if lazy := [name for name, x in chain(module.named_parameters(), module.named_buffers()) if is_lazy(x)]:
+        raise GradwitnessError(f"{', '.join(lazy)}: lazy, without a shape yet; call the module once on a batch before")
+    if not any(p.requires_grad for p in module.parameters()):
+        raise GradwitnessError("no parameter of the module requires a gradient: there is nothing to differentiate")
+    if name := _own_name(module, loss):
+        raise GradwitnessError(
+            f"the loss uses {name!r}, the module itself, which keeps its own parameters; "
+            "let it use the module that it is given: loss(module, batch)"
+        )
+
+
+def _own_name(module: nn.Module, loss: Callable[..., Any]) -> str:
+    """The name by which the loss refers to the module from outside its own arguments; empty if it does not."""
+    try:
+        names = inspect.getclosurevars(loss)
+    except (TypeError, ValueError):  # not a Python function, or one whose names have no values yet
+        return ""
+    return next((name for name, value in {**names.globals, **names.nonlocals}.items() if value is module), "")
+
+
+def _copy(module: nn.Module) -> nn.Module:
+    """A copy for what forward may leave in a module: a count, or a cache in another dtype."""
+    try:
+        copied = copy.deepcopy(module)
+    except Exception as error:  # noqa: BLE001  # a module may hold anything
+        raise GradwitnessError(
+            f"the module cannot be copied: {type(error).__name__}: {error}. Give a module without what copy.deepcopy "
+            "refuses: open files, trainers, and tensors with a history, as torch.nn.utils.weight_norm has them and "
+            "torch.nn.utils.parametrizations.weight_norm has not"
+        ) from None
+    copied.zero_grad()
+    return copied
+
+
+def _copy_beside(like: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """A copy that may be written to, on the device of `like` and, if it is floating, in its dtype."""
+    return x.to(like.device, like.dtype if x.is_floating_point() else x.dtype, copy=True)
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """What torch draws is as after `torch.manual_seed(seed)`, and the caller's generators stay as they were."""
+    gpu = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(gpu):
+        torch.default_generator.manual_seed(seed)
+        for each in gpu:
+            torch.cuda.default_generators[each.index].manual_seed(seed)
+        yield
