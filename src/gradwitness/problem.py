@@ -115,7 +115,8 @@ class Problem:
         """The loss, traced. Raises TraceError if it cannot be, ProblemError if there is none."""
         if self.loss is None:
             raise ProblemError(f"{self.name!r} has no loss over gradwitness.ops: each candidate brings its own")
-        return trace(self.loss, self.params, self.batch, cotangent=self.leaves.get(COTANGENT))
+        weights = None if self.cotangent is None else self.leaves[COTANGENT]
+        return trace(self.loss, self.params, self.batch, cotangent=weights)
 
     @cached_property
     def primals(self) -> dict[str, Array]:
@@ -182,7 +183,8 @@ class Problem:
 
     def _with(self, leaves: Mapping[str, Array]) -> Problem:
         params, batch = self.arguments(leaves)
-        return replace(self, params=params, batch=batch, cotangent=leaves.get(COTANGENT))
+        weights = {} if self.cotangent is None else {"cotangent": leaves[COTANGENT]}
+        return replace(self, params=params, batch=batch, **weights)
 
 
 def _arrays(structure: Any, root: str) -> dict[str, Array]:

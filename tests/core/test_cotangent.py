@@ -107,6 +107,20 @@ def test_weights_of_another_shape_are_an_error_of_the_candidate() -> None:
     assert "returned a float" in gw.verify({"it": scalar}, PARAMS, BATCH, cotangent=WEIGHTS).rows[0].message
 
 
+def test_a_leaf_of_that_name_is_a_leaf_where_there_are_no_weights() -> None:
+    """With moved points, other dtypes and fewer examples."""
+    batch = {"x": BATCH["x"], "cotangent": WEIGHTS}
+
+    def summed(p: Any, d: Any) -> Any:
+        return (in_torch(p, d) * d["cotangent"]).sum()
+
+    def traced(p: Any, d: Any) -> Any:
+        return (ops.softmax(ops.linear(d["x"], p["w"], p["b"]), axis=-1) * d["cotangent"]).sum()
+
+    assert gw.verify({"torch": summed}, PARAMS, batch, dtypes=("float64", "float32"))
+    assert gw.verify(traced, PARAMS, batch, backends="numpy", reference_seconds=1e-3)
+
+
 def test_wrong_weights_are_refused() -> None:
     with pytest.raises(GradwitnessError, match="must be \"random\" or an array, got 'ones'"):
         gw.verify(CANDIDATES, PARAMS, BATCH, cotangent="ones")
