@@ -277,3 +277,15 @@ def test_names_of_parameters_with_dots_are_paths() -> None:
     assert report, repr(report)
     assert [row.parameter for row in report.rows] == ["0.weight", "0.bias", "2.weight", "2.bias"]
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_loss_that_is_another_in_float64_is_not_held_against_it() -> None:
+    """torch draws other numbers in another dtype."""
+
+    def drawn(p: Any, d: Any) -> Any:
+        torch.manual_seed(0)
+        return (p["w"] * torch.rand_like(p["w"])).sum()
+
+    report = gw.verify(gw.Candidate("torch", drawn), {"w": np.ones((4, 3))}, dtypes=("float64", "float32"))
+    assert [str(row.verdict) for row in report.rows] == ["agree", "inconclusive"]
+    assert "random numbers that depend on the dtype" in report.rows[1].message

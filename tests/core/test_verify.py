@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -277,3 +278,51 @@ def test_a_rule_wrong_in_one_element_blames_nobody_who_is_right(
     verdicts = {row.backend: row.verdict for row in report.rows}
     assert verdicts["numpy"] in (Verdict.DISAGREE, Verdict.INCONCLUSIVE), repr(report)
     assert verdicts["torch"] in (Verdict.AGREE, Verdict.INCONCLUSIVE), repr(report)
+
+
+def by_hand(p: Any, b: Any, factor: float = 1.0) -> dict[str, Any]:
+    h = np.tanh(b["x"] @ p["w"].T)
+    return {"w": factor * (1 - h * h).T @ b["x"]}
+
+
+def test_candidates_of_ones_own_are_held_against_the_traced_loss() -> None:
+    own = {
+        "mine": gw.Candidate("numpy", gradient=by_hand),
+        "twice": gw.Candidate("numpy", gradient=lambda p, b: by_hand(p, b, 2.0)),
+        "native": gw.Candidate("torch", lambda p, b: (b["x"] @ p["w"].T).tanh().sum()),
+        "other": gw.Candidate("torch", lambda p, b: (b["x"] @ p["w"].T).sigmoid().sum()),
+    }
+
+    def traced(p: Any, b: Any) -> Any:
+        return ops.tanh(ops.linear(b["x"], p["w"], None)).sum()
+
+    report = gw.verify(traced, {"w": W}, {"x": X}, backends="numpy, torch", candidates=own)
+    assert [str(row.verdict) for row in report.rows] == ["agree"] * 3 + ["disagree", "agree", "different-loss"]
+    assert all(row.refused is None for row in report.rows)
+    for wrong, says in (
+        ({"torch": own["native"]}, "'torch' is a backend, which runs the loss itself"),
+        ({"mine": by_hand}, "'mine': expected a Candidate, got function"),
+    ):
+        with pytest.raises(GradwitnessError, match=says):
+            gw.verify(traced, {"w": W}, {"x": X}, candidates=wrong)  # type: ignore[arg-type]
+    with pytest.raises(GradwitnessError, match="put all into the mapping"):
+        gw.verify({"native": own["native"]}, {"w": W}, {"x": X}, candidates=own)
+
+
+def test_a_message_shows_the_statistic_that_failed() -> None:
+    """One element of many is wrong by little of the whole: by norm that is within the floor."""
+    w = np.full(10_000, 0.3)
+    w[0] = 1e-6
+
+    def wrong(p: Any, b: Any) -> dict[str, Any]:
+        g = 2 * p["w"]
+        g[0] *= 1 + 1e-3
+        return {"w": g}
+
+    def squares(p: Any, b: Any) -> Any:
+        return (p["w"] * p["w"]).sum()
+
+    own = {"mine": gw.Candidate("numpy", gradient=wrong)}
+    row = gw.verify(squares, {"w": w}, candidates=own, backends="numpy", dtypes="float32").rows[1]
+    assert row.verdict is Verdict.DISAGREE
+    assert re.search(r"noise floors; worst at \[0\].* \([0-9.e+]+ noise floors of this element\)", row.message)

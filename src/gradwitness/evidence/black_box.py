@@ -45,7 +45,8 @@ class OwnEvidence:
     """What a candidate's own loss says about its gradient at one point.
 
     floors: in the dtype on trial. sensitivity: by leaf, the spread that jittered inputs make in float64.
-    fine: the gradients in float64, None where the dtype on trial is float64 or there is no other.
+    fine, fine_loss: the gradients and the loss in float64, None where the dtype on trial is float64 or there is no
+    other.
     differences: by each leaf, which `differencing` can extend; dtype: that in which they were taken.
     scale: the largest product of gradient and value of any leaf.
     """
@@ -53,6 +54,7 @@ class OwnEvidence:
     floors: OwnFloors
     sensitivity: Mapping[str, TensorFloor]
     fine: Mapping[str, Array] | None
+    fine_loss: float | None
     differences: Mapping[str, Differences]
     differencing: Differencing
     dtype: str
@@ -77,16 +79,18 @@ def own_evidence(
     finest, taken_in = (narrow, dtype) if wide is None else (wide, "float64")
     jitters = [(narrow, Jitter(dtype, True, problem.differentiated, (seed, 1)))]
     jitters += [] if wide is None else [(wide, Jitter(dtype, False, problem.differentiated, (seed, 1)))]
-    spreads = [_floor(prepared, jitter, problem) for prepared, jitter in jitters]
+    sensitivity = _floor(*jitters[-1], problem)
     wanted = problem.primals
     errors = RoundingErrors.of(dtype, arithmetic)
     floors = None if wide is None else _by_node(wide, problem, errors, neighbours, seed)
     differencing = _differencing(finest, problem, taken_in, seed)
-    gradients = _run(finest, problem, wanted)[1]
+    loss, gradients = _run(finest, problem, wanted)
+    has_finer = wide is not None and dtype != "float64"
     return OwnEvidence(
-        floors or _by_inputs(jitters, spreads, problem, neighbours),
-        spreads[-1].tensors,
-        None if wide is None or dtype == "float64" else gradients,
+        floors or _by_inputs(jitters, sensitivity, problem, neighbours),
+        sensitivity.tensors,
+        gradients if has_finer else None,
+        loss if has_finer else None,
         differencing.by_every_leaf(THOROUGH, seed=(seed, 2)),
         differencing,
         taken_in,
@@ -128,11 +132,13 @@ def _or_zeros(gradient: Array | None, like: Array) -> Array:
 
 def _by_inputs(
     jitters: Sequence[tuple[Prepared, Jitter]],
-    spreads: Sequence[NoiseFloor],
+    sensitivity: NoiseFloor,
     problem: Problem,
     neighbours: Sequence[Leaves],
 ) -> OwnFloors:
+    """sensitivity: the floor of the last of the jitters, which is known already."""
     floating = _floating(problem)
+    spreads = [*(_floor(*one, problem) for one in jitters[:-1]), sensitivity]
     nearby = [
         reduce(joint, (jitter.value_floor(prepared.value, {**floating, **place}) for prepared, jitter in jitters))
         for place in neighbours

@@ -42,7 +42,8 @@ class BlackBoxEvidence:
     fine: its gradient in float64; None where the dtype on trial is float64, or the candidate has no other.
     sensitivity: the spread that jittered inputs make in float64; floor: what rounding explains in the dtype on
     trial, by perturbing every operation (`by_node`) or by jittered inputs. differences: of its own loss. size: the
-    typical value of the leaf; scale: the largest product of gradient and value of any leaf.
+    typical value of the leaf; scale: the largest product of gradient and value of any leaf. same_loss: whether the
+    loss in the dtype on trial is that in float64, up to rounding.
     """
 
     dtype: str
@@ -53,6 +54,7 @@ class BlackBoxEvidence:
     differences: Differences
     size: float
     scale: float
+    same_loss: bool = True
 
     @property
     def reached(self) -> bool:
@@ -140,8 +142,11 @@ def _rounding(gradient: Array, evidence: BlackBoxEvidence) -> tuple[Verdict, str
         if not distance.ratio <= 1:
             by_norm = float(over(distance.error, allowed.norm))
             message = f"right in float64, but {floors(by_norm)} from there in {evidence.dtype}"
-            beyond_doubt = evidence.by_node or distance.error > COARSE * norm(evidence.fine)
-            if not by_norm <= reach.beyond_doubt.norm and beyond_doubt:
+            if not evidence.same_loss:
+                also = "so does the loss, as with random numbers that depend on the dtype: it cannot be held against it"
+                return Verdict.INCONCLUSIVE, f"{message}; {also}"
+            is_far = not by_norm <= reach.beyond_doubt.norm and distance.error > COARSE * norm(evidence.fine)
+            if evidence.by_node or is_far:
                 return Verdict.DISAGREE, f"{message}: more than rounding explains"
             # Digits that every run loses alike (of v in v + 1e4) move no spread: below a hundredth that may be it.
             place = [int(i) for i in np.unravel_index(np.argmax(np.abs(gradient - evidence.fine)), gradient.shape)]

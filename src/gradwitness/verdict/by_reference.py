@@ -206,9 +206,12 @@ def _against_reference(gradient: Array, evidence: TensorEvidence, worst_index: i
     got, expected = float(gradient.reshape(-1)[worst_index]), float(evidence.reference.high.reshape(-1)[worst_index])
     size, error = norm(evidence.reference.high), norm(evidence.reference.error_of(gradient))
     part = f"{error:.3g} where it is 0" if size == 0 or _is_zero(evidence) else f"{error / size:.2g} of its norm"
+    by_norm = float(over(error, evidence.floor.norm))
+    alone = float(over(abs(got - expected), float(evidence.floor.elements.reshape(-1)[worst_index])))
+    also = "" if by_norm > node_reach(evidence.floor).norm else f" ({floors(alone)} of this element)"
     return (
-        f"off by {part}, {floors(float(over(error, evidence.floor.norm)))}; "
-        f"worst at {place}: {got:.9g}, expected {expected:.9g}{_numeric(evidence, worst_index)}"
+        f"off by {part}, {floors(by_norm)}; "
+        f"worst at {place}: {got:.9g}, expected {expected:.9g}{also}{_numeric(evidence, worst_index)}"
     )
 
 

@@ -30,6 +30,7 @@ def verify(
     batch: Any = None,
     *,
     backends: str | Sequence[str] | None = None,
+    candidates: Mapping[str, Candidate] | None = None,
     dtypes: str | Sequence[str] | None = None,
     devices: str | Sequence[str] = ("cpu",),
     precision: str = "highest",
@@ -48,9 +49,11 @@ def verify(
     installed, or on `backends`, and is held against the hand-derived gradient: in 256 bits, or
     with reference="differences" in float64, confirmed by finite differences; so it is too where 256 bits would
     take more than `reference_seconds`: then they validate the rules on fewer examples, or, where none can be left
-    out, check the float64 gradient along single directions. Or candidates by label, each with a loss in its
-    framework's own arrays and perhaps a gradient written by hand: a Candidate, or, under a backend's name, the
-    bare loss; one Candidate may stand alone. These are judged by
+    out, check the float64 gradient along single directions. candidates: further ones by label, held against the
+    same gradient, such as {"mine": Candidate("numpy", gradient=my_gradient)}.
+
+    Or loss: candidates by label, each with a loss in its framework's own arrays and perhaps a gradient written by hand:
+    a Candidate, or, under a backend's name, the bare loss; one Candidate may stand alone. These are judged by
     numerical derivatives of their own losses, and held against each other.
 
     params, batch: nested dicts, lists or tuples of arrays. dtypes: by default those of the leaves to
@@ -64,22 +67,21 @@ def verify(
 
     Raises GradwitnessError for what cannot be traced, differentiated or found.
     """
-    candidates = _candidates(loss, backends)
+    named, own = _candidates(loss, backends), _beside(loss, candidates)
     problem = _problem(loss, name, params=params, batch=batch, wrt=wrt, cotangent=cotangent, intended=intended)
     chosen = problem.own_dtypes if dtypes is None else _names(dtypes)
     settings = Settings(chosen, _names(devices), precision, seed, reference, reference_seconds, timeout)
     if isinstance(problem.cotangent, str):
-        problem = with_random_cotangent(problem, (candidates or {}).values(), settings)
+        problem = with_random_cotangent(problem, {**(named or {}), **own}.values(), settings)
     if problem.loss is not None:
         problem.graph  # noqa: B018  # a loss that cannot be traced is an error, not a row for each backend
-    if candidates is None:
-        candidates = {label: Candidate(label) for label in registry.backend_names()}
-    else:  # whoever is named must be there
-        for candidate in candidates.values():
-            expect_options(registry.installed(candidate.backend), candidate)
-    used = tuple(dict.fromkeys(candidate.backend for candidate in candidates.values()))
+    for candidate in (*(named or {}).values(), *own.values()):  # whoever is named must be there
+        expect_options(registry.installed(candidate.backend), candidate)
+    everybody = {label: Candidate(label) for label in registry.backend_names()} if named is None else named
+    on_trial = {**everybody, **own}
+    used = tuple(dict.fromkeys(candidate.backend for candidate in on_trial.values()))
     expect_devices(settings.devices, used)
-    rows = tuple(verify_problem(problem, candidates, settings))
+    rows = tuple(verify_problem(problem, on_trial, settings))
     return Report(rows, environment(used, settings), exercise=_exercise(problem))
 
 
@@ -115,6 +117,18 @@ def _candidates(loss: Any, backends: str | Sequence[str] | None) -> Candidates |
     if not loss:
         raise GradwitnessError("no candidates: give at least one, by its label")
     return {label: _candidate(label, given) for label, given in loss.items()}
+
+
+def _beside(loss: Any, candidates: Mapping[str, Candidate] | None) -> Candidates:
+    """Further candidates of a traced loss."""
+    for label, candidate in (candidates or {}).items():
+        if isinstance(loss, Mapping | Candidate):
+            raise GradwitnessError("candidates= stands beside a loss over gradwitness.ops; put all into the mapping")
+        if not isinstance(candidate, Candidate):
+            raise GradwitnessError(f"{label!r}: expected a Candidate, got {type(candidate).__name__}")
+        if label in registry.backend_names():
+            raise GradwitnessError(f"{label!r} is a backend, which runs the loss itself: give it another label")
+    return dict(candidates or {})
 
 
 def _candidate(label: str, given: Any) -> Candidate:

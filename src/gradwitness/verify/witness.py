@@ -21,6 +21,7 @@ from gradwitness.verdict import (
     Judgement,
     LossJudgement,
     judge_black_box,
+    judge_loss,
     with_largest_rounded,
 )
 from gradwitness.verdict.reach import Reach, node_reach
@@ -77,7 +78,17 @@ class Witness:
             self.differences[path],
             typical(self.problem.primals[path]),
             own.scale,
+            self.is_same_in_float64,
         )
+
+    @property
+    def is_same_in_float64(self) -> bool:
+        """Whether its loss is the same function in float64 as in the dtype on trial, as far as the point shows."""
+        own = self.evidence
+        if own.fine_loss is None:
+            return True
+        floors = own.floors.losses[:1]
+        return judge_loss(self.tried.losses[:1], [own.fine_loss], floors, reach=reach_of(self, self)).verdict is None
 
     def judgement(self, path: str) -> Judgement:
         """By what the candidate itself gives."""
