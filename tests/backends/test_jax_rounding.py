@@ -402,7 +402,8 @@ def test_it_is_the_floor_of_the_same_network_traced(interpreter: Interpreter, na
         for path, floor in traced.tensors.items():
             moved = np.array([run[path] for run in runs]) - np.asarray(gradients[path])
             ratios.append(tensor_floor(moved / errors.amplification).norm / floor.norm)
-        assert np.mean([0.5 < ratio < 2 for ratio in ratios]) > 0.9, (dtype, ratios)
+        outside = sum(not 0.5 < ratio < 2 for ratio in ratios)
+        assert outside <= max(1, 0.1 * len(ratios)), (dtype, ratios)
         assert all(0.3 < ratio < 3 for ratio in ratios), (dtype, ratios)
 
 

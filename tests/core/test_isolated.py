@@ -487,6 +487,7 @@ def test_a_subprocess_ends_with_the_process_that_started_it(script: Path, by: si
 def test_a_subprocess_ends_at_the_exit_of_the_interpreter(tmp_path: Path) -> None:
     path = tmp_path / "script.py"
     path.write_text(
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
         "from tests.core.test_isolated import prepared\n"
         "kept = prepared()\n"
         "kept.itself = kept\n"
