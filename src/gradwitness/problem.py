@@ -183,8 +183,8 @@ class Problem:
 
     def _with(self, leaves: Mapping[str, Array]) -> Problem:
         params, batch = self.arguments(leaves)
-        weights = {} if self.cotangent is None else {"cotangent": leaves[COTANGENT]}
-        return replace(self, params=params, batch=batch, **weights)
+        moved = replace(self, params=params, batch=batch)
+        return moved if self.cotangent is None else replace(moved, cotangent=leaves[COTANGENT])
 
 
 def _arrays(structure: Any, root: str) -> dict[str, Array]:

@@ -33,6 +33,7 @@ CHECK_STEPS = (
 )  # plain differences at these steps unmask longer ones that skipped over oscillations or poles
 CHECK_WITHIN = 1e-2
 UNIT_ROUNDOFF = 2.0**-53
+QUICK = 1e-6  # the same where differences only lead the way
 PRECISE = 1e-8  # a bound below this part of the derivative needs no smaller step
 
 
@@ -131,6 +132,36 @@ class Differencing:
         """(derivative, bound on its error) in the direction v of a leaf, from the side that v points to."""
         x = self.primals[path]
         return self._one_sided(lambda t: self.loss_of(path, x + t * v), typical(x))
+
+    def locate(self, path: str, gradient: Array, slack: Callable[[Array], float], *, seed: Sequence[int]) -> int:
+        """The flat index of an element that is wrong in a gradient that is refuted along some direction: group testing.
+
+        The first half of the elements in question moves together, each one up or down at random, and is kept if that
+        difference refutes the gradient; the other half otherwise. One wrong element among n takes log2 n differences of
+        six values or more (Dorfman, "The detection of defective members of large populations", 1943). slack: what
+        rounding in the gradient may add to a difference along a direction.
+        """
+        x, rng = self.primals[path], np.random.default_rng([*seed])
+        suspects = np.arange(x.size)
+        while suspects.size > 1:
+            half, rest = suspects[: suspects.size // 2], suspects[suspects.size // 2 :]
+            v = np.zeros(x.size)
+            v[half] = rng.choice([-1.0, 1.0], half.size)
+            probe = self._quickly(path, v.reshape(x.shape))
+            refuted = abs(probe.of(gradient) - probe.value) > probe.bound + slack(v.reshape(x.shape))
+            suspects = half if refuted else rest
+        return int(suspects[0])
+
+    def _quickly(self, path: str, v: Array) -> Probe:
+        """The derivative along v at the first step that is precise, unchecked by shorter ones."""
+        x, probe = self.primals[path], Probe(np.nan, np.inf, direction=v)
+        for step in self._steps:
+            h = step * typical(x)
+            value, bound = _extrapolated(lambda t: self.loss_of(path, x + t * v), h, self.loss, self.noise)
+            probe = min(probe, Probe(value, bound, direction=v), key=lambda p: p.bound)
+            if probe.bound <= QUICK * abs(probe.value):
+                break
+        return probe
 
     def _one_sided(self, along: Callable[[float], float], scale: float) -> tuple[float, float]:
         """The one-sided derivative with the smallest bound among the steps; the left one if the scale is negative."""

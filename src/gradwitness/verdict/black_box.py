@@ -67,6 +67,11 @@ class BlackBoxEvidence:
         return node_reach(self.floor) if self.by_node else JITTER_REACH
 
     @property
+    def of_formula(self) -> tuple[TensorFloor, Reach]:
+        """What rounding explains of the distance between the finest gradient and the differences, and its reach."""
+        return (self.floor, self.reach) if self.fine is None else (self.sensitivity, JITTER_REACH)
+
+    @property
     def allowed(self) -> TensorFloor:
         """The floor of the distance between the gradient and that in float64."""
         if self.fine is None or self.by_node:

@@ -11,7 +11,17 @@ from gradwitness.evidence.noise_floor import TensorFloor
 from gradwitness.evidence.norms import norm
 from gradwitness.verdict.reach import Reach, over
 
-__all__ = ["COARSE", "against_differences", "coarse", "confirm_zero", "is_within", "slack", "widest", "worst"]
+__all__ = [
+    "COARSE",
+    "against_differences",
+    "coarse",
+    "confirm_zero",
+    "is_refuted_along_directions_alone",
+    "is_within",
+    "slack",
+    "widest",
+    "worst",
+]
 
 Array = np.ndarray[Any, Any]
 COARSE = 1e-2  # differences whose bound is a larger part of the gradient confirm nothing
@@ -40,6 +50,14 @@ def _excess(differences: Differences, gradient: Array) -> float:
     by_index = {p.index: max(abs(p.of(gradient) - p.value) - p.bound, 0.0) for p in differences.probes}
     by_index.pop(None, None)
     return norm(np.array(list(by_index.values()))) if len(by_index) == gradient.size else 0.0
+
+
+def is_refuted_along_directions_alone(
+    differences: Differences, gradient: Array, floor: TensorFloor, reach: Reach
+) -> bool:
+    """Whether a probe along a direction refutes the gradient, and none by a coordinate: where is it wrong?"""
+    refuting = [p for p in differences.probes if not abs(p.of(gradient) - p.value) <= p.bound + slack(p, floor, reach)]
+    return bool(refuting) and all(p.index is None for p in refuting)
 
 
 def widest(differences: Differences) -> float:
@@ -73,7 +91,7 @@ def against_differences(differences: Differences, gradient: Array, floor: Tensor
     def excess(probe: Probe) -> float:
         return float(over(abs(probe.of(gradient) - probe.value), probe.bound + slack(probe, floor, reach)))
 
-    probe = max(differences.probes, key=excess)
+    probe = max(differences.probes, key=lambda p: (excess(p) > 1 and p.index is not None, excess(p)))
     if excess(probe) <= 1:
         together = _excess(differences, gradient)
         return f"finite differences refute its {gradient.size} elements together, by {together:.2g}"

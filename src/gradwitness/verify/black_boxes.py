@@ -132,6 +132,8 @@ def _judged(witnesses: Sequence[Witness], problem: Problem, settings: Settings) 
         witness.loss = _compared(witness, first or witness)
     for path in problem.differentiated:
         _look_closer(path, witnesses, settings)
+        for witness in witnesses:
+            _noting(witness, partial(witness.pin_down, path, settings))
         for label, row in _rows_of(path, witnesses, problem.intentions.get(path)).items():
             rows[label].append(row)
     return rows
@@ -152,9 +154,14 @@ def _look_closer(path: str, witnesses: Sequence[Witness], settings: Settings) ->
     for one, other in combinations(comparable(witnesses, path), 2):
         places = _places(one, other, path)
         for witness in (one, other) if places else ():
-            found = attempt(witness.blank, partial(witness.look_closer, path, places, settings))
-            if isinstance(found, Row):
-                witness.notes.append(f"differences at further places failed ({found.message})")
+            _noting(witness, partial(witness.look_closer, path, places, settings))
+
+
+def _noting(witness: Witness, work: Callable[[], None]) -> None:
+    """Further differences; a loss that fails there is noted."""
+    found = attempt(witness.blank, work)
+    if isinstance(found, Row):
+        witness.notes.append(f"differences at further places failed ({found.message})")
 
 
 def _places(one: Witness, other: Witness, path: str) -> list[int]:

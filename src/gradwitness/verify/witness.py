@@ -12,7 +12,7 @@ from gradwitness import registry
 from gradwitness.evidence.black_box import OwnEvidence
 from gradwitness.evidence.finite_difference import Differences
 from gradwitness.evidence.noise_floor import TensorFloor, joint
-from gradwitness.evidence.norms import typical
+from gradwitness.evidence.norms import norm, typical
 from gradwitness.problem import Problem
 from gradwitness.report import Row
 from gradwitness.verdict import (
@@ -24,6 +24,7 @@ from gradwitness.verdict import (
     judge_loss,
     with_largest_rounded,
 )
+from gradwitness.verdict.by_differences import is_refuted_along_directions_alone
 from gradwitness.verdict.reach import Reach, node_reach
 from gradwitness.verify.settings import Settings
 from gradwitness.verify.trial import Trial
@@ -93,6 +94,19 @@ class Witness:
     def judgement(self, path: str) -> Judgement:
         """By what the candidate itself gives."""
         return judge_black_box(self.tried.gradients.get(path), self.evidence_on(path))
+
+    def pin_down(self, path: str, settings: Settings) -> None:
+        """Where differences along directions refute the gradient, and none by a coordinate, find an element of it that
+        is wrong."""
+        gradient, (floor, reach) = self.finest(path), self.evidence_on(path).of_formula
+        known = self.differences[path]
+        if gradient is None or not is_refuted_along_directions_alone(known, gradient, floor, reach):
+            return
+        with registry.backend(self.blank.backend).precision(settings.precision):
+            index = self.evidence.differencing.locate(
+                path, gradient, lambda v: reach.norm * norm(v * floor.elements), seed=(settings.seed, 9)
+            )
+        self.look_closer(path, [index], settings)
 
     def look_closer(self, path: str, indices: Sequence[int], settings: Settings) -> None:
         """Take differences by further coordinates."""
