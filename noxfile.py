@@ -152,7 +152,9 @@ def expect_plugin(session: nox.Session) -> None:
     """pytest finds the installed plugin by itself."""
     test = "import gradwitness.networks as n\ndef test_it(verify_gradients): verify_gradients(n.network('article'))\n"
     Path("test_article.py").write_text(test)
-    said = session.run("pytest", "--gradwitness-json=kept", "test_article.py", silent=True)
+    said = session.run(
+        "pytest", "-c", os.devnull, "--rootdir=.", "--gradwitness-json=kept", "test_article.py", silent=True
+    )
     if "gradwitness: 4 gradients in 1 test: 4 agree" not in str(said) or len(list(Path("kept").iterdir())) != 1:
         session.error(f"the pytest plugin did not verify and keep what it should; pytest said:\n{said}")
 
