@@ -21,6 +21,13 @@ FAULT = (
 )
 
 
+@pytest.fixture(autouse=True)
+def as_at_a_desk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest repeats whole messages in its short summary where the environment says that this is a CI."""
+    for name in ("CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def run(pytester: pytest.Pytester, tests: str, *arguments: str) -> pytest.RunResult:
     """pytest on these tests of the suite, named without `test_`."""
     pytester.makepyfile(test_suite=SUITE)
