@@ -281,7 +281,7 @@ def test_asynchronous_work_that_is_waited_for_passes() -> None:
 
 
 def test_jax_without_its_wait_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its work is asynchronous on a CPU too."""
+    """Its work is asynchronous on a CPU too; where cores are busy with something else, not in every run."""
     from gradwitness_jax.prepared import JaxPrepared
 
     class Jax(BackendConformance):
@@ -291,7 +291,8 @@ def test_jax_without_its_wait_is_caught(monkeypatch: pytest.MonkeyPatch) -> None
     Jax().test_nothing_is_left_to_do_after_wait()
     monkeypatch.setattr(JaxPrepared, "wait", lambda self, x: None)
     with pytest.raises(AssertionError, match="wait returns early"):
-        Jax().test_nothing_is_left_to_do_after_wait()
+        for _ in range(10):
+            Jax().test_nothing_is_left_to_do_after_wait()
 
 
 def test_a_backend_may_lack_what_some_checks_need() -> None:
