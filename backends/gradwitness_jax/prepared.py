@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradwitness.arithmetic import RoundingErrors
+from gradwitness.errors import GradwitnessError
 from gradwitness.lowering import Implementation, expect_one_number
 from gradwitness.protocol import Array, Primals
 from gradwitness_jax.quiet import quiet
@@ -20,6 +21,8 @@ from gradwitness_jax.rounding import Perturbed
 __all__ = ["JaxPrepared"]
 
 Arrays = dict[str, jax.Array]
+WITHOUT_JIT = 'for Python control flow give Candidate("jax", loss, options={"jit": False}), else return a jax.Array'
+KEEP_TO_JAX = "keep to jax.numpy, as no gradient passes through float() or NumPy"
 FEW = 20  # values for which the loss alone is not worth a compilation of its own
 Tape = Any  # the pullback of one forward pass: a pytree that holds its residuals
 
@@ -52,7 +55,8 @@ class JaxPrepared:
 
     def _compile(self, implementation: Implementation, compiled: Any) -> None:
         def value(placed: Arrays, inputs: Arrays) -> jax.Array:
-            return _one_number(implementation.loss({**inputs, **placed}))
+            with _advising(jit=compiled is jax.jit):
+                return _one_number(implementation.loss({**inputs, **placed}))
 
         def vjp(placed: Arrays, inputs: Arrays) -> Tape:
             return jax.vjp(lambda p: value(p, inputs), placed)[1]
@@ -151,7 +155,23 @@ class JaxPrepared:
         return placed
 
 
+@contextmanager
+def _advising(*, jit: bool) -> Iterator[None]:
+    """Say what to do where a loss asks for the value of what jax only traces."""
+    try:
+        yield
+    except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError) as error:
+        advice = WITHOUT_JIT if jit else KEEP_TO_JAX
+        raise GradwitnessError(f"jax traces, so there is no value yet ({type(error).__name__}): {advice}") from error
+    except jax.errors.TracerArrayConversionError as error:
+        raise GradwitnessError(f"the loss hands an array over to NumPy while jax traces: {KEEP_TO_JAX}") from error
+
+
 def _one_number(loss: Any) -> jax.Array:
+    if not isinstance(loss, jax.Array | np.ndarray | np.generic):
+        raise GradwitnessError(f"the loss must return a jax.Array of one number, got {type(loss).__name__}")
     number = jnp.asarray(loss)
     expect_one_number(number.shape)
+    if not jnp.issubdtype(number.dtype, jnp.floating):
+        raise GradwitnessError(f"the loss must return a real number with a gradient, got one of {number.dtype}")
     return jnp.reshape(number, ())

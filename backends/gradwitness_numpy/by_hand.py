@@ -58,12 +58,7 @@ class PreparedByHand:
         """NumPy has finished when it returns."""
 
     def fetch(self, gradient: Mapping[str, Any]) -> dict[str, Array | None]:
-        return {path: None if g is None else self._real(path, g) for path, g in gradient.items()}
-
-    def _real(self, path: str, gradient: Any) -> Array:
-        if np.iscomplexobj(gradient):
-            raise GradwitnessError(f"the gradient of {path} is complex; that of a real loss by real params is real")
-        return np.array(gradient, self.dtype)
+        return {path: None if g is None else np.array(g, self.dtype) for path, g in gradient.items()}
 
 
 def _called(function: Callable[[Leaves], Any], leaves: Leaves) -> Any:

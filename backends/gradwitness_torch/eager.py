@@ -89,6 +89,7 @@ class TorchBackend(Extensible):
             if self.capabilities.compiles:
                 prepared.value_and_gradient(problem.primals)
             prepared.setup_seconds = time.perf_counter() - started
+            prepared.written = candidate.loss if callable(candidate.loss) else None
         return prepared
 
     def _ready(self, loss: Callable[..., Any], *, options: Mapping[str, Any]) -> Callable[..., Any]:

@@ -14,6 +14,7 @@ from gradwitness.arithmetic import RoundingErrors
 from gradwitness.errors import GradwitnessError, UnsupportedError
 from gradwitness.lowering import Implementation, expect_one_number
 from gradwitness.protocol import Array, Primals
+from gradwitness_torch.closed_over import warn_of_closed_over
 from gradwitness_torch.rounding import Rounding
 
 __all__ = ["Tape", "TorchPrepared"]
@@ -31,9 +32,13 @@ class Tape:
 
 
 class TorchPrepared:
-    """A candidate's functions, eager or compiled. `wrt` are the paths that it is differentiated by."""
+    """A candidate's functions, eager or compiled. `wrt` are the paths that it is differentiated by.
+
+    written: the loss as its user wrote it; the first gradient from then on shows what it closes over.
+    """
 
     setup_seconds = 0.0
+    written: Any = None
 
     def __init__(self, implementation: Implementation, wrt: Sequence[str], *, dtype: str, device: str) -> None:
         self._loss, self._by_hand = implementation.loss, implementation.value_and_gradient
@@ -76,6 +81,9 @@ class TorchPrepared:
         with self._expect_unmodified(placed):
             if self._by_hand is None:
                 tape = self.forward(placed)
+                if self.written is not None:
+                    warn_of_closed_over(tape.loss, tape.leaves.values(), self.written)
+                    self.written = None
                 return tape.loss.item(), self.backward(tape)
             with _recording():
                 loss, gradient = self._by_hand({**self._inputs, **placed})
@@ -100,7 +108,7 @@ class TorchPrepared:
             return placed
 
     def forward(self, placed: Tensors) -> Tape:
-        with _recording():
+        with _recording(), _expect_leaves_unmodified():
             leaves = {**self._inputs, **placed}
             return Tape(_one_number(self._loss(leaves)), leaves)
 
@@ -147,10 +155,25 @@ def _recording() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _expect_leaves_unmodified() -> Iterator[None]:
+    """torch itself refuses writes to a leaf that is differentiated: say what that means here."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "leaf Variable that requires grad" not in str(error):
+            raise
+        raise GradwitnessError(
+            "the function modifies one of its params, which belong to the caller; let it work on a copy"
+        ) from error
+
+
 def _one_number(loss: Any) -> torch.Tensor:
     if not isinstance(loss, torch.Tensor):
         raise GradwitnessError(f"the loss must return a torch.Tensor of one number, got {type(loss).__name__}")
     expect_one_number(loss.shape)
+    if not loss.is_floating_point():
+        raise GradwitnessError(f"the loss must return a real number with a gradient, got one of {loss.dtype}")
     return loss.reshape(())
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gradwitness import tree
+from gradwitness.dtypes import DTYPES
 from gradwitness.errors import GradwitnessError, NotOneNumberError, UnsupportedError
 from gradwitness.graph import Graph
 from gradwitness.ops import OPS
@@ -117,12 +118,12 @@ def _by_hand(
             return value, gradient(leaves)
         value, found = _pair(both(*problem.pullback_arguments(leaves)))
         contracted = _contracted(lambda _: value, problem)(leaves)
-        return contracted, _by_path(found, problem, "value_and_gradient")
+        return contracted, _by_path(found, problem, leaves, "value_and_gradient")
 
     def gradient(leaves: Leaves) -> dict[str, Any]:
         if alone is None:
             return together(leaves)[1]
-        return _by_path(alone(*problem.pullback_arguments(leaves)), problem, "gradient")
+        return _by_path(alone(*problem.pullback_arguments(leaves)), problem, leaves, "gradient")
 
     return together, gradient
 
@@ -135,17 +136,39 @@ def _pair(result: Any) -> tuple[Any, Any]:
     )
 
 
-def _by_path(gradient: Any, problem: Problem, name: str) -> dict[str, Any]:
+def _by_path(gradient: Any, problem: Problem, leaves: Leaves, name: str) -> dict[str, Any]:
     """The tree that a user's function returned, by path: what was asked for. Raises GradwitnessError for a path that
-    is no leaf's."""
+    is no leaf's, and for what is no array of real numbers as fine as its leaf's."""
     given = {} if gradient is None else tree.flatten(gradient, "params")
     if not given or not set(given) <= set(problem.leaves):
-        got = ", ".join(given) if isinstance(gradient, Mapping | list | tuple) else type(gradient).__name__
         raise GradwitnessError(
             f"{name}(params, batch) must return a gradient for each of {', '.join(problem.differentiated)}, "
-            f"in a dict shaped like params; it returned {got or 'nothing'}"
+            f"in a dict shaped like params; it returned {_returned(gradient, given, problem)}"
         )
-    return {path: given.get(path) for path in problem.differentiated}
+    found = {path: given.get(path) for path in problem.differentiated}
+    for path, one in found.items():
+        _expect_dtype(path, one, leaves[path])
+    return found
+
+
+def _returned(gradient: Any, given: Mapping[str, Any], problem: Problem) -> str:
+    """What was returned in the place of a gradient for each leaf."""
+    if not isinstance(gradient, Mapping | list | tuple):
+        return type(gradient).__name__
+    for path in problem.leaves:
+        if path not in given and any(name.startswith(f"{path}.") for name in given):
+            return f"a list, tuple or dict for {path}: give an array, of the framework or of NumPy"
+    return ", ".join(given) or "nothing"
+
+
+def _expect_dtype(path: str, gradient: Any, leaf: Any) -> None:
+    """Raise GradwitnessError for integers, complex numbers, and fewer digits than the leaf's; more do no harm."""
+    if not hasattr(gradient, "dtype") or not hasattr(leaf, "dtype"):
+        return
+    got, expected = (str(x.dtype).removeprefix("torch.") for x in (gradient, leaf))
+    if got == expected or (got in DTYPES and DTYPES[got].unit_roundoff <= DTYPES[expected].unit_roundoff):
+        return
+    raise GradwitnessError(f"the gradient of {path} has dtype {got}, its parameter {expected}: give it in that dtype")
 
 
 def expect_one_number(shape: tuple[int, ...]) -> None:

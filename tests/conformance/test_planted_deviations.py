@@ -290,9 +290,13 @@ def test_jax_without_its_wait_is_caught(monkeypatch: pytest.MonkeyPatch) -> None
 
     Jax().test_nothing_is_left_to_do_after_wait()
     monkeypatch.setattr(JaxPrepared, "wait", lambda self, x: None)
-    with pytest.raises(AssertionError, match="wait returns early"):
+
+    def several() -> None:
         for _ in range(10):
             Jax().test_nothing_is_left_to_do_after_wait()
+
+    with pytest.raises(AssertionError, match="wait returns early"):
+        several()
 
 
 def test_a_backend_may_lack_what_some_checks_need() -> None:

@@ -158,7 +158,7 @@ def test_a_function_that_remembers_a_batch_of_another_size_is_found() -> None:
 
     report = verify(by_fewest, normalized, dtypes="float64")
     assert verdicts(report) == {"nondeterministic"}
-    assert "the same call before and after a batch of another size gave two answers" in repr(report)
+    assert "the same call before and after a batch of another size gave two losses" in repr(report)
 
 
 def test_a_function_made_for_one_size_of_batch_is_no_fault() -> None:
@@ -348,7 +348,8 @@ def test_a_failure_costs_only_its_own_rows() -> None:
 
     report = against(gw.Candidate("numpy", raising, gradient=gradient))
     assert {str(r.verdict) for r in report.rows if r.candidate == "right"} == {"agree"}
-    assert [r.message for r in report.rows if r.candidate == "other"] == ["RuntimeError: out of luck"] * 2
+    place = f"tests/core/test_black_boxes.py:{raising.__code__.co_firstlineno + 1}, raising"
+    assert [r.message for r in report.rows if r.candidate == "other"] == [f"RuntimeError: out of luck (at {place})"] * 2
 
 
 def test_lower_precision_inside_is_seen_or_said_to_be_beyond_judgement() -> None:

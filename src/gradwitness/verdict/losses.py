@@ -16,17 +16,15 @@ __all__ = ["LossJudgement", "judge_loss"]
 
 @dataclass(frozen=True)
 class LossJudgement:
-    """What differs between two losses, if anything, and whether for certain."""
+    """What is wrong with a loss: the verdict, None where nothing is, and why."""
 
+    verdict: Verdict | None = None
     message: str = ""
-    certain: bool = True
 
-    @property
-    def verdict(self) -> Verdict | None:
-        """None if the losses are equal."""
-        if not self.message:
-            return None
-        return Verdict.DIFFERENT_LOSS if self.certain else Verdict.INCONCLUSIVE
+    @classmethod
+    def undefined(cls, loss: float) -> LossJudgement:
+        """Of a loss that is NaN or infinite, where no other says what it should be."""
+        return cls(Verdict.NONFINITE, f"the loss is {loss} at the given point: there is nothing to differentiate")
 
 
 def judge_loss(
@@ -48,7 +46,8 @@ def judge_loss(
             continue
         where = "at the given point" if place == 0 else f"at seeded neighbour {place} (not at the given point)"
         if not np.isfinite(loss):
-            return LossJudgement(f"the loss is {loss} {where}; that of {whose} is {reference:.9g}")
+            message = f"the loss is {loss} {where}; that of {whose} is {reference:.9g}"
+            return LossJudgement(Verdict.DIFFERENT_LOSS, message)
         ratio = float(over(abs(loss - reference), floor.norm))
         limits = reach(floor)
         if ratio <= limits.norm:
@@ -56,6 +55,6 @@ def judge_loss(
         size = f"{floors(ratio)} of the loss"
         message = f"the losses differ {where}: {loss:.17g} against {reference:.17g} of {whose}, {size}"
         if not ratio <= limits.beyond_doubt.norm:
-            return LossJudgement(message)
-        doubt = LossJudgement(f"{message}: not sure to be more than rounding", certain=False)
+            return LossJudgement(Verdict.DIFFERENT_LOSS, message)
+        doubt = LossJudgement(Verdict.INCONCLUSIVE, f"{message}: not sure to be more than rounding")
     return doubt

@@ -37,15 +37,19 @@ def unsteady(
     """
     part = min(ROUNDINGS * find_dtype(dtype).unit_roundoff, MOST)
     (loss, gradients), (loss_again, again) = first, second
-    by_loss = _apart(np.array(loss), np.array(loss_again), part * abs(loss))
+    if _apart(np.array(loss), np.array(loss_again), part * abs(loss)):
+        return dict.fromkeys(gradients, f"{how} gave two losses, {loss:.9g} and {loss_again:.9g}: {advice}")
     allowance = part * max((norm(g) for g in gradients.values() if g is not None), default=0.0)
-    found = {path: _apart(g, again.get(path), allowance) or by_loss for path, g in gradients.items()}
+    found = {path: _apart(g, again.get(path), allowance) for path, g in gradients.items()}
     return {path: f"{how} gave two answers, {apart}: {advice}" if apart else "" for path, apart in found.items()}
 
 
-def accumulated(answers: Sequence[Mapping[str, Array | None]]) -> dict[str, str]:
-    """By path, whether each of three equal calls adds the same to its gradient; empty where it does not."""
-    return {path: _growth([gradients[path] for gradients in answers]) for path in answers[0]}
+def accumulated(answers: Sequence[Answer]) -> dict[str, str]:
+    """By path, whether each of three equal calls adds the same to its gradient; empty where it does not, or the loss
+    changes too."""
+    if len({loss for loss, _ in answers}) > 1:
+        return dict.fromkeys(answers[0][1], "")
+    return {path: _growth([gradients[path] for _, gradients in answers]) for path in answers[0][1]}
 
 
 def _growth(gradients: Sequence[Array | None]) -> str:

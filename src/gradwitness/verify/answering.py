@@ -18,7 +18,8 @@ from gradwitness import registry
 from gradwitness.errors import GradwitnessError
 from gradwitness.protocol import Perturbing, Prepared
 from gradwitness.verify.crossing import Failure, Held
-from gradwitness.verify.trial import first_lines, prepare_here
+from gradwitness.verify.failing import first_lines
+from gradwitness.verify.trial import prepare_here
 
 __all__ = ["TELL_WHERE", "answer_calls"]
 

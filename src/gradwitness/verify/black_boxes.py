@@ -32,10 +32,11 @@ from gradwitness.verdict import (
     judge_loss,
     stands_against,
 )
+from gradwitness.verify.failing import first_lines
 from gradwitness.verify.intended import as_intended
 from gradwitness.verify.purity import impure
 from gradwitness.verify.settings import Settings
-from gradwitness.verify.trial import attempt, first_lines, judged_row, prepare, textbook, trial
+from gradwitness.verify.trial import attempt, judged_row, prepare, textbook, trial
 from gradwitness.verify.witness import Witness, comparable, joint_floor, reach_of
 
 __all__ = ["black_boxes"]
@@ -142,7 +143,8 @@ def _judged(witnesses: Sequence[Witness], problem: Problem, settings: Settings) 
 def _compared(witness: Witness, first: Witness) -> LossJudgement:
     """A loss against another."""
     if witness is first:
-        return LossJudgement()
+        loss = witness.tried.losses[0]
+        return LossJudgement() if math.isfinite(loss) else LossJudgement.undefined(loss)
     pairs = zip(first.evidence.floors.losses, witness.evidence.floors.losses, strict=True)
     spreads = [joint(a, b) if math.isfinite(b.norm) else a for a, b in pairs]  # a loss of NaN excuses nothing
     first_ones, whose = first.tried.losses, repr(first.label)

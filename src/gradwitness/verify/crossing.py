@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradwitness import errors
+from gradwitness.verify.failing import RAISED_AT, raised_at
 
 __all__ = ["Failure", "Held"]
 
@@ -23,7 +24,8 @@ class Held:
 class Failure:
     """What was raised in the subprocess, by its name and its message: its type may not exist on the other side.
 
-    kind: the class of `gradwitness.errors` that it is, else Exception; state: the attributes of such a class.
+    kind: the class of `gradwitness.errors` that it is, else Exception; state: the attributes of such a class. place:
+    where in the user's code.
     """
 
     kind: type[Exception]
@@ -31,19 +33,21 @@ class Failure:
     message: str
     state: Mapping[str, Any]
     trace: str
+    place: str
 
     @classmethod
     def of(cls, error: Exception) -> Failure:
         ours = (kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
         kind = next(ours, Exception)
         state = dict(vars(error)) if type(error) is kind else {}
-        return cls(kind, type(error).__name__, str(error), state, "".join(traceback.format_exception(error)))
+        trace = "".join(traceback.format_exception(error))
+        return cls(kind, type(error).__name__, str(error), state, trace, raised_at(error))
 
     def error(self) -> Exception:
         """The same to raise here: of its kind, and with its name and message. A note holds its traceback."""
         known = self.name == self.kind.__name__
         kind: type[Exception] = self.kind if known else type(self.name, (self.kind,), {})
         made: Exception = kind.__new__(kind, self.message)  # and not kind(...), whose arguments may be others
-        vars(made).update(self.state)
+        vars(made).update(self.state, **{RAISED_AT: self.place})
         made.add_note(f"in the subprocess:\n{self.trace}")
         return made

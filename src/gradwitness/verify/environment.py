@@ -8,8 +8,8 @@ from importlib import metadata
 from typing import Any
 
 from gradwitness import registry
+from gradwitness.verify.failing import first_lines
 from gradwitness.verify.settings import Settings
-from gradwitness.verify.trial import first_lines
 
 __all__ = ["environment"]
 

@@ -32,8 +32,8 @@ from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Array, Prepared, Primals
 from gradwitness.verify.answering import TELL_WHERE
 from gradwitness.verify.crossing import Failure, Held
+from gradwitness.verify.failing import first_lines
 from gradwitness.verify.settings import Settings
-from gradwitness.verify.trial import first_lines
 
 __all__ = ["Isolated", "IsolatedPerturbing", "ending", "isolate"]
 

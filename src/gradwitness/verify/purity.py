@@ -11,7 +11,8 @@ from gradwitness.errors import NoAnswerError
 from gradwitness.problem import Problem
 from gradwitness.protocol import Prepared
 from gradwitness.verdict import unsteady
-from gradwitness.verify.trial import Trial, first_lines
+from gradwitness.verify.failing import first_lines
+from gradwitness.verify.trial import Trial
 
 __all__ = ["impure"]
 
@@ -36,7 +37,7 @@ def impure(
             lambda: (answer[0], _with_a_forward_between(prepared, problem.primals, elsewhere)),
             dtype,
             how="two forwards before the first backward",
-            advice="the backward must use what its own forward saved",
+            advice="the backward must use what its own forward saved, and a seed what is random",
         )
     if any(found.values()) or not resizes or problem.examples < 2:
         return found

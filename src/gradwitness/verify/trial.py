@@ -16,9 +16,10 @@ from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Prepared, expect_runnable, expect_supported
 from gradwitness.report import Row
 from gradwitness.verdict import Judgement, Verdict, accumulated, unsteady
+from gradwitness.verify.failing import located
 from gradwitness.verify.settings import Settings
 
-__all__ = ["Trial", "attempt", "error_row", "first_lines", "judged_row", "prepare", "prepare_here", "textbook", "trial"]
+__all__ = ["Trial", "attempt", "error_row", "judged_row", "prepare", "prepare_here", "textbook", "trial"]
 
 Array = np.ndarray[Any, Any]
 Primals = Mapping[str, Array]
@@ -67,7 +68,7 @@ def trial(prepared: Prepared, primals: Primals, neighbours: Sequence[Primals], d
     differing = unsteady(first, second, dtype)
     if any(differing.values()):
         third = prepared.value_and_gradient(_read_only(primals))
-        growing = accumulated([gradients, second[1], third[1]])
+        growing = accumulated([first, second, third])
         differing = {path: reason and (growing[path] or reason) for path, reason in differing.items()}
     return Trial(prepared, (loss, *nearby), gradients, differing)
 
@@ -95,18 +96,12 @@ def attempt(blank: Row, work: Callable[[], T]) -> T | Row:
         return work()
     except UnsupportedError as error:
         return replace(blank, verdict=Verdict.UNSUPPORTED, message=str(error))
-    except Exception as error:  # noqa: BLE001  # whatever a candidate raises is its own
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever a candidate raises is its own
         return error_row(blank, error)
 
 
-def error_row(blank: Row, error: Exception, what: str = "") -> Row:
-    return replace(blank, verdict=Verdict.ERROR, message=what + first_lines(error))
-
-
-def first_lines(error: Exception) -> str:
-    """The error's type and the first lines of its message, on one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {' / '.join(lines[:3])[:400]}"
+def error_row(blank: Row, error: BaseException, what: str = "") -> Row:
+    return replace(blank, verdict=Verdict.ERROR, message=what + located(error))
 
 
 def textbook(

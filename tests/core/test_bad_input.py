@@ -1,0 +1,210 @@
+"""Bad input: one clear error each, in the row of the candidate whose it is, and no traceback of a framework."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+import gradwitness as gw
+
+RNG = np.random.default_rng(0)
+PARAMS = {"w": RNG.standard_normal((4, 3)), "b": RNG.standard_normal(3)}
+BATCH = {"x": RNG.standard_normal((8, 4)), "y": RNG.standard_normal((8, 3))}
+DRAWN = np.random.default_rng(1)
+
+
+def loss(p: Any, d: Any) -> Any:
+    return ((torch.tanh(d["x"] @ p["w"] + p["b"]) - d["y"]) ** 2).mean()
+
+
+def jax_loss(p: Any, d: Any) -> Any:
+    return ((jnp.tanh(d["x"] @ p["w"] + p["b"]) - d["y"]) ** 2).mean()
+
+
+def gradient(p: Any, d: Any) -> dict[str, Any]:
+    leaves = {name: x.detach().requires_grad_() for name, x in p.items()}
+    return dict(zip(leaves, torch.autograd.grad(loss(leaves, d), list(leaves.values())), strict=True))
+
+
+def by_hand(changed: Callable[[dict[str, Any]], Any]) -> gw.Candidate:
+    """The right gradient, with a change."""
+    return gw.Candidate("torch", loss, gradient=lambda p, d: changed(gradient(p, d)))
+
+
+def each(changed: Callable[[Any], Any]) -> gw.Candidate:
+    return by_hand(lambda g: {name: changed(x) for name, x in g.items()})
+
+
+def written_to(p: Any, d: Any) -> Any:
+    d["x"].mul_(2)
+    return loss(p, d)
+
+
+def params_written_to(p: Any, d: Any) -> Any:
+    p["w"].mul_(2)
+    return loss(p, d)
+
+
+def dropped_out(p: Any, d: Any) -> Any:
+    return torch.nn.functional.dropout(torch.linspace(1, 2, 100, dtype=torch.float64), 0.5).sum() * loss(p, d)
+
+
+def branching(p: Any, d: Any) -> Any:
+    value = jax_loss(p, d)
+    return value if value > 0 else -value
+
+
+HERE = "(at tests/core/test_bad_input.py"
+ERRORS: dict[str, tuple[gw.Candidate, str]] = {
+    "torch, None": (gw.Candidate("torch", lambda p, d: None), "must return a torch.Tensor of one number, got NoneType"),
+    "jax, None": (gw.Candidate("jax", lambda p, d: None), "must return a jax.Array of one number, got NoneType"),
+    "torch, float": (gw.Candidate("torch", lambda p, d: loss(p, d).item()), "a torch.Tensor of one number, got float"),
+    "jax, float": (gw.Candidate("jax", lambda p, d: 1.0), "must return a jax.Array of one number, got float"),
+    "jax, float()": (gw.Candidate("jax", lambda p, d: float(jax_loss(p, d))), 'options={"jit": False}'),
+    "jax, branching": (gw.Candidate("jax", branching), 'options={"jit": False}'),
+    "jax, NumPy": (gw.Candidate("jax", lambda p, d: np.sum(np.asarray(p["w"]))), "keep to jax.numpy"),
+    "torch, vector": (
+        gw.Candidate("torch", lambda p, d: p["b"]),
+        "shape (3,): end it in a mean or a sum",
+    ),
+    "jax, vector": (gw.Candidate("jax", lambda p, d: p["b"]), "shape (3,): end it in a mean or a sum"),
+    "torch, complex": (
+        gw.Candidate("torch", lambda p, d: 1j * loss(p, d)),
+        "a real number with a gradient",
+    ),
+    "torch, integer": (
+        gw.Candidate("torch", lambda p, d: loss(p, d).long()),
+        "a real number with a gradient",
+    ),
+    "jax, integer": (gw.Candidate("jax", lambda p, d: jnp.int32(3)), "a real number with a gradient, got one of int32"),
+    "no such parameter": (gw.Candidate("torch", lambda p, d: p["v"].sum()), "KeyError: 'v' " + HERE),
+    "raises": (by_hand(lambda g: 1 / 0), "ZeroDivisionError: division by zero " + HERE),
+    "exits": (by_hand(lambda g: sys.exit(3)), "SystemExit: 3 " + HERE),
+    "writes to batch": (
+        gw.Candidate("torch", written_to),
+        "modifies x, which belongs to the caller",
+    ),
+    "writes to params": (
+        gw.Candidate("torch", params_written_to),
+        "modifies one of its params",
+    ),
+    "gradient, extra": (
+        by_hand(lambda g: {**g, "c": g["b"]}),
+        "shaped like params; it returned w, b, c",
+    ),
+    "gradient, None": (by_hand(lambda g: None), "shaped like params; it returned NoneType"),
+    "gradient, lists": (
+        each(lambda x: x.tolist()),
+        "it returned a list, tuple or dict for w: give an array",
+    ),
+    "gradient, a list": (by_hand(lambda g: list(g.values())), "shaped like params; it returned 0, 1"),
+    "gradient, integers": (
+        each(lambda x: x.int()),
+        "gradient of w has dtype int32, its parameter float64",
+    ),
+    "gradient, complex": (
+        each(lambda x: x + 0j),
+        "dtype complex128, its parameter float64",
+    ),
+    "gradient, narrower": (
+        each(lambda x: x.float()),
+        "dtype float32, its parameter float64",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_it_is_one_error_and_the_others_are_judged(name: str) -> None:
+    candidate, says = ERRORS[name]
+    report = gw.verify({"torch": loss, "mine": candidate}, PARAMS, BATCH)
+    (error,) = (row for row in report.rows if row.candidate == "mine")
+    assert error.verdict == "error"
+    assert says in error.message
+    assert "\n" not in error.message
+    assert {str(row.verdict) for row in report.rows if row.candidate == "torch"} == {"agree"}
+
+
+def test_a_parameter_that_is_missing_in_one_gradient_is_named() -> None:
+    report = gw.verify({"torch": loss, "mine": by_hand(lambda g: {"b": g["b"]})}, PARAMS, BATCH)
+    assert [(row.parameter, str(row.verdict)) for row in report.rows if row.verdict != "agree"] == [("w", "missing")]
+
+
+def test_a_gradient_of_another_shape_is_named() -> None:
+    report = gw.verify({"torch": loss, "mine": by_hand(lambda g: {**g, "w": g["w"].T})}, PARAMS, BATCH)
+    (row,) = (row for row in report.rows if row.verdict != "agree")
+    assert (row.parameter, row.message) == ("w", "the gradient has shape (3, 4), its parameter (4, 3)")
+
+
+def test_a_gradient_with_more_digits_than_its_parameter_does_no_harm() -> None:
+    wider = each(lambda x: x.double())
+    assert gw.verify({"torch": loss, "mine": wider}, PARAMS, BATCH, dtypes="float32")
+
+
+def test_a_loss_of_nan_is_named() -> None:
+    nowhere = gw.Candidate("torch", lambda p, d: loss(p, d) * float("nan"))
+    report = gw.verify({"mine": nowhere, "also": nowhere}, PARAMS, BATCH)
+    assert {(str(r.verdict), r.message) for r in report.rows} == {
+        ("nonfinite", "the loss is nan at the given point: there is nothing to differentiate")
+    }
+    beside = gw.verify({"mine": nowhere, "torch": loss}, PARAMS, BATCH)
+    assert {str(r.verdict) for r in beside.rows if r.candidate == "mine"} == {"different-loss"}
+
+
+def drawing(p: Any, d: Any) -> Any:
+    return loss(p, d) * DRAWN.uniform(0.5, 1)
+
+
+@pytest.mark.parametrize("random", [dropped_out, drawing])
+def test_a_loss_that_is_random_is_named_and_not_taken_for_one_that_accumulates(random: Callable[..., Any]) -> None:
+    report = gw.verify({"torch": random}, PARAMS, BATCH)
+    for row in report.rows:
+        assert row.verdict == "nondeterministic"
+        assert row.message.startswith("the same call twice gave two losses, ")
+
+
+def test_a_gradient_that_accumulates_is_still_named() -> None:
+    times = count(1)
+    report = gw.verify({"torch": by_hand(lambda g: {k: x * next(times) for k, x in g.items()})}, PARAMS, BATCH)
+    assert "nondeterministic" in {str(row.verdict) for row in report.rows}
+
+
+SCALE = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+FIXED = torch.tensor(2.0, dtype=torch.float64)
+MANY = [torch.tensor(1.0, dtype=torch.float64, requires_grad=True) for _ in range(5)]
+HEAD = torch.nn.Linear(3, 3, bias=False).double()
+
+
+def warnings_of(candidates: dict[str, Any]) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert gw.verify(candidates, PARAMS, BATCH)
+    return sorted({str(w.message) for w in caught if "is not in params" in str(w.message)})
+
+
+@pytest.mark.parametrize(
+    ("function", "names"),
+    [
+        (lambda p, d: SCALE * loss(p, d), "SCALE"),
+        (lambda p, d: HEAD(d["x"] @ p["w"]).sum(), "HEAD.weight"),
+        (lambda p, d: loss(p, d) * sum(MANY), None),
+    ],
+)
+@pytest.mark.parametrize("backend", ["torch", pytest.param("torch.compile", marks=pytest.mark.slow)])
+def test_what_a_loss_closes_over_is_warned_of_if_it_requires_a_gradient(
+    function: Callable[..., Any], names: str | None, backend: str
+) -> None:
+    (message,) = warnings_of({backend: function})
+    expected = names or "a tensor of shape (), a tensor of shape (), a tensor of shape () and 2 more"
+    assert message.startswith(f"the loss reads {expected}: it requires a gradient and is not in params")
+
+
+def test_what_a_loss_closes_over_is_not_warned_of_if_it_requires_none() -> None:
+    assert not warnings_of({"torch": lambda p, d: FIXED * SCALE.detach() * loss(p, d)})
