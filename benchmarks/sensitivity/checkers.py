@@ -21,6 +21,7 @@ from benchmarks.sensitivity.cells import Cell
 from benchmarks.sensitivity.forms import (
     arguments,
     autograd_candidate,
+    custom_vjp_candidate,
     function_candidate,
     jax_function,
     numpy_candidate,
@@ -106,6 +107,11 @@ def gradwitness_alone(layer: type[Layer], cell: Cell, dtype: str, tolerance: flo
     return judged(function_candidate(layer()), cell, dtype)
 
 
+def gradwitness_in_jax(layer: type[Layer], cell: Cell, dtype: str, tolerance: float | None) -> Answer:
+    """`gradwitness.verify` of a jax loss that uses the layer as a jax.custom_vjp, as check_grads gets it."""
+    return judged(custom_vjp_candidate(layer()), cell, dtype)
+
+
 def gradwitness_beside(layer: type[Layer], cell: Cell, dtype: str, tolerance: float | None) -> Answer:
     """`gradwitness.verify` of the layer's NumPy beside torch's autograd, as the README shows it."""
     right = LAYERS[cell.layer]()
@@ -127,4 +133,9 @@ PEERS: dict[str, Check] = {
     "gradcheck fast": gradcheck_fast,
     "check_grads": check_grads_reverse,
 }
-CHECKERS: dict[str, Check] = {"gradwitness alone": gradwitness_alone, "gradwitness beside": gradwitness_beside, **PEERS}
+CHECKERS: dict[str, Check] = {
+    "gradwitness alone": gradwitness_alone,
+    "gradwitness in jax": gradwitness_in_jax,
+    "gradwitness beside": gradwitness_beside,
+    **PEERS,
+}

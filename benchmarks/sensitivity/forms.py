@@ -18,6 +18,7 @@ from benchmarks.sensitivity.layers import Layer
 __all__ = [
     "arguments",
     "autograd_candidate",
+    "custom_vjp_candidate",
     "function_candidate",
     "jax_function",
     "layer_inputs",
@@ -69,6 +70,16 @@ def function_candidate(layer: Layer) -> gw.Candidate:
         return (function(*layer_inputs(layer, params, batch)) * batch["cotangent"]).sum()
 
     return gw.Candidate("torch", loss)
+
+
+def custom_vjp_candidate(layer: Layer) -> gw.Candidate:
+    """A loss in jax that uses the layer as a jax.custom_vjp."""
+
+    def loss(params: Any, batch: Any) -> Any:
+        floats, integers = [params[name] for name in layer.floats], [batch[name] for name in layer.integers]
+        return (jax_function(layer, tuple(integers))(*floats) * batch["cotangent"]).sum()
+
+    return gw.Candidate("jax", loss)
 
 
 def autograd_candidate(layer: Layer) -> gw.Candidate:

@@ -111,7 +111,12 @@ def test_the_same_lines_give_the_same_gradient_in_each_library(
         assert np.linalg.norm(a - b) <= ROUNDING * np.linalg.norm(b)
 
 
-IN_FLOAT32 = ("gradwitness alone", "gradwitness beside", "check_grads")  # gradcheck is made for float64
+IN_FLOAT32 = (
+    "gradwitness alone",
+    "gradwitness in jax",
+    "gradwitness beside",
+    "check_grads",
+)  # gradcheck is made for float64
 
 
 @pytest.mark.parametrize(
