@@ -4,6 +4,7 @@ from gradwitness import ops
 from gradwitness.errors import GradwitnessError
 from gradwitness.graph import Graph, trace
 from gradwitness.own_ops import define_op, forget_op, verify_op
+from gradwitness.port import verify_port
 from gradwitness.problem import Candidate, Problem
 from gradwitness.registry import register_backend
 from gradwitness.report import Report, Row
@@ -25,4 +26,5 @@ __all__ = [
     "trace",
     "verify",
     "verify_op",
+    "verify_port",
 ]

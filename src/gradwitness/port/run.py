@@ -1,0 +1,154 @@
+"""A port of a torch model to jax: the mapping, then values, then gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gradwitness import registry, tree
+from gradwitness.errors import GradwitnessError
+from gradwitness.port.causes import Explained, explain, hypotheses, misplaced
+from gradwitness.port.matching import Match, match_parameters
+from gradwitness.port.report import PortReport
+from gradwitness.port.values import Compared, compared, first_difference, pair, rounding_of
+from gradwitness.problem import Candidate, Problem
+from gradwitness.protocol import Deviation, Observed, Observing
+from gradwitness.report import Report
+from gradwitness.verify import verify
+
+__all__ = ["verify_port"]
+
+Array = np.ndarray[Any, Any]
+
+
+def verify_port(
+    torch: Any,
+    jax: Callable[[Any, Any], Any],
+    *,
+    jax_params: Any,
+    batch: Any,
+    torch_loss: Callable[[Any, Any], Any] | None = None,
+    torch_params: Any = None,
+    mapping: Mapping[str, Any] | None = None,
+    converted: bool = False,
+    dtypes: str | Sequence[str] = "float64",
+    seed: int = 0,
+    jit: bool = True,
+    name: str = "port",
+) -> PortReport:
+    """Hold a model ported from torch to jax against the original: its parameters, values and gradients.
+
+    torch: a torch.nn.Module, with torch_loss, `loss(module, batch)`; or `loss(params, batch)`, with torch_params. jax:
+    `loss(params, batch)` of jax_params, any pytree of floating arrays or of what `jax.eval_shape` gives. batch: nested
+    dicts, lists or tuples of arrays; both losses get the same.
+
+    jax_params: their names and shapes count, and torch's values are converted into them. With converted=True they hold
+    values that the caller has converted, and each is held against torch's as well.
+
+    mapping: what is known of the parameters, by torch's name: {"0.weight": "dense.kernel"}, or with the layout, as the
+    report's table calls it, {"0.weight": ("dense.kernel", "transposed")}, or a function of torch's array that gives
+    jax's. The rest is guessed by name and shape.
+
+    Either loss may return `(loss, {name: activation})`; a module shows the outputs of its layers by itself. Values are
+    compared in float64, those of one name, in torch's order; of the first that differs the cause is looked for. Where
+    the losses agree, `gradwitness.verify` judges the gradients of both, by torch's names, in `dtypes`. jit: compile
+    jax's.
+
+    Raises GradwitnessError where parameters do not fit together, or fit in several ways, with the `mapping=` to write.
+    """
+    ours = _observing("torch").observe(torch, loss=torch_loss, params=torch_params)
+    theirs = _observing("jax").observe(jax, params=jax_params, jit=jit)
+    problem = Problem(name, None, dict(ours.params), batch)
+    constants = {path: np.asarray(x) for path, x in ours.constants.items()}
+    shapes = {path: x.shape for path, x in (problem.primals | constants).items()}
+    targets = {path: tuple(x.shape) for path, x in theirs.params.items()}
+    matches = match_parameters(shapes, targets, mapping, kinds=ours.kinds, required=problem.primals)
+    arrays = problem.primals | constants
+    values = _Values(ours, theirs, matches, problem, constants, seed)
+    found = values.compare((), {match.target: match for match in matches})
+    explained = Explained((), None, {})
+    if first_difference(found) is not None:
+        known = hypotheses(matches, ours.deviations(values.batch))
+        explained = explain(values.compare, matches, known)
+    same = next(one for one in found if one.torch == "loss").agrees
+    gradients = (
+        _gradients(ours, theirs, matches, constants, problem, jit=jit, dtypes=dtypes, seed=seed) if same else None
+    )
+    wrong = tuple(misplaced(matches, arrays, theirs.params)) if converted else ()
+    return PortReport(matches, wrong, tuple(found), explained, values.pairs.lonely, gradients)
+
+
+def _observing(framework: str) -> Observing:
+    backend = registry.installed(framework)
+    if not isinstance(backend, Observing):
+        raise GradwitnessError(
+            f"backend {framework!r} cannot look into a model: it is no gradwitness.protocol.Observing"
+        )
+    return backend
+
+
+class _Values:
+    """The values of both sides, each way of running computed once."""
+
+    def __init__(
+        self,
+        ours: Observed,
+        theirs: Observed,
+        matches: Sequence[Match],
+        problem: Problem,
+        constants: Mapping[str, Array],
+        seed: int,
+    ) -> None:
+        self.ours, self.theirs, self.problem = ours, theirs, problem
+        self.arrays = problem.primals | dict(constants)
+        self.batch = problem.arguments(problem.leaves)[1]
+        self._known: dict[Any, dict[str, Array]] = {}
+        mapping = {match.target: match for match in matches}
+        self.pairs = pair(self._torch(()), self._jax(mapping), matches, ours.kinds, constants)
+        leaves = {path: problem.leaves[path] for path in tree.flatten(problem.batch, "batch")}
+        self.floors = rounding_of(
+            lambda params, moved: ours.values(params, tree.rebuild(problem.batch, moved, "batch")),
+            problem.primals,
+            leaves,
+            seed,
+        )
+
+    def compare(self, deviations: Sequence[Deviation], matches: Mapping[str, Match]) -> list[Compared]:
+        return compared(self.pairs, self._torch(deviations), self._jax(matches), self.floors)
+
+    def _torch(self, deviations: Sequence[Deviation]) -> dict[str, Array]:
+        key = tuple(deviation.text for deviation in deviations)
+        if key not in self._known:
+            self._known[key] = self.ours.values(self.problem.primals, self.batch, deviations)
+        return self._known[key]
+
+    def _jax(self, matches: Mapping[str, Match]) -> dict[str, Array]:
+        key = tuple((m.piece.label, target, m.how) for target, m in matches.items())
+        if key not in self._known:
+            params = {target: match.convert(self.arrays) for target, match in matches.items()}
+            self._known[key] = self.theirs.values(params, self.batch)
+        return self._known[key]
+
+
+def _gradients(
+    ours: Observed,
+    theirs: Observed,
+    matches: Sequence[Match],
+    constants: Mapping[str, Array],
+    problem: Problem,
+    *,
+    jit: bool,
+    **how: Any,
+) -> Report:
+    """Both candidates by torch's names: jax's gets torch's parameters and converts them, and is differentiated through
+    that."""
+
+    def converted(params: Any, batch: Any) -> Any:
+        dtype = next(iter(params.values())).dtype
+        arrays = {**{path: x.astype(dtype) for path, x in constants.items()}, **params}
+        return theirs.loss({match.target: match.convert(arrays) for match in matches}, batch)
+
+    candidates = {"torch": Candidate("torch", ours.loss), "jax": Candidate("jax", converted, options={"jit": jit})}
+    return verify(candidates, dict(ours.params), problem.batch, name=problem.name, **how)
