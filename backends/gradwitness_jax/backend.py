@@ -119,10 +119,12 @@ class JaxBackend(Extensible):
             prepared.setup_seconds = time.perf_counter() - started
         return prepared
 
-    def observe(self, model: Any, *, loss: Any = None, params: Any = None, jit: bool = True) -> Observed:
+    def observe(
+        self, model: Any, *, loss: Any = None, params: Any = None, dtype: str = "float64", jit: bool = True
+    ) -> Observed:
         """A loss and its params, any pytree. loss= is for modules, which jax does not have. jit: compile it."""
         if loss is not None:
             raise UnsupportedError("a jax model is its loss(params, batch) with its params; it takes no other loss")
         with quiet():
             from gradwitness_jax.observing import ObservedLoss
-        return ObservedLoss(model, params, jit=jit)
+        return ObservedLoss(model, params, dtype=dtype, jit=jit)

@@ -24,6 +24,7 @@ __all__ = ["CONVENTIONS", "Convention", "deviating", "deviations_in"]
 Arguments = dict[str, Any]
 Call = Callable[[Arguments], Any]
 EPSILONS = (1e-3, 1e-5, 1e-6, 1e-8, 1e-12)  # Keras and TensorFlow; torch and haiku; flax; T5's kin; BERT
+MOMENTA = (0.1, 0.01, 0.001)  # torch's default; flax's and Keras's, 0.99 there; EfficientNet's kin
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,12 @@ def _trains(given: Arguments) -> bool:
 def _momentum(given: Arguments, result: Any) -> Iterator[Variant]:
     """The running mean becomes (1 - m) old + m new in torch, and m old + (1 - m) new in flax and Keras."""
     m = given.get("momentum", 0.1)
-    if _trains(given) and m is not None and m != 0.5:
-        remedy = f"momentum={m:g} in torch is momentum={1 - m:g} in flax and decay_rate={1 - m:g} in haiku"
-        yield Variant(f"{m:g} of the new", f"{1 - m:g} of the new", partial(_with, {"momentum": 1 - m}), remedy)
+    if not _trains(given) or m is None:
+        return
+    remedy = f"momentum={m:g} in torch is momentum={1 - m:g} in flax and decay_rate={1 - m:g} in haiku"
+    for other in dict.fromkeys((1 - m, *MOMENTA)):
+        if other != m:
+            yield Variant(f"{m:g} of the new", f"{other:g} of the new", partial(_with, {"momentum": other}), remedy)
 
 
 def _running_variance(given: Arguments, result: Any) -> Iterator[Variant]:
@@ -191,8 +195,8 @@ CONVENTIONS = (
     Convention("batch_norm eps", BATCH, partial(_epsilons, 1e-5)),
     Convention("layer_norm ddof", {F.layer_norm: NORM, torch.layer_norm: NORM}, _ddof_of_layer_norm),
     Convention("ddof of the variance", dict.fromkeys(VARIANCES, VAR), _correction),
+    Convention("batch_norm running variance", BATCH, _running_variance),  # inside of momentum, which it has to know
     Convention("batch_norm momentum", BATCH, _momentum),
-    Convention("batch_norm running variance", BATCH, _running_variance),
     Convention(
         "order of flattening",
         dict.fromkeys(FLATTENING, ("input", "start_dim", "end_dim")) | dict.fromkeys(RESHAPING, ("input",)),

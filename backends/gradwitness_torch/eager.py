@@ -91,11 +91,13 @@ class TorchBackend(Extensible):
             prepared.setup_seconds = time.perf_counter() - started
         return prepared
 
-    def observe(self, model: Any, *, loss: Any = None, params: Any = None, jit: bool = True) -> Observed:
+    def observe(
+        self, model: Any, *, loss: Any = None, params: Any = None, dtype: str = "float64", jit: bool = True
+    ) -> Observed:
         """A module and its loss, or a loss and its params, that show their activations. jit means nothing here."""
         with quiet():
             from gradwitness_torch.observing import observed
-        return observed(model, loss, params)
+        return observed(model, loss, params, dtype)
 
     def _ready(self, loss: Callable[..., Any], *, options: Mapping[str, Any]) -> Callable[..., Any]:
         """What is run for a loss: here, itself."""

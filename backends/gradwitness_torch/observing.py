@@ -32,7 +32,9 @@ class ObservedTorch:
         params: Mapping[str, Any],
         constants: Mapping[str, Any],
         kinds: Mapping[str, str],
+        dtype: str,
     ) -> None:
+        self._dtype: torch.dtype = getattr(torch, dtype)
         self.loss, self._shown, self.params, self.constants, self.kinds = loss, shown, params, constants, kinds
 
     def values(self, params: Mapping[str, Any], batch: Any, deviations: Sequence[Deviation] = ()) -> dict[str, Array]:
@@ -43,8 +45,8 @@ class ObservedTorch:
         return deviations_in(lambda: self._run(self.params, batch))
 
     def _run(self, params: Mapping[str, Any], batch: Any) -> dict[str, Array]:
-        leaves = {name: _wide(x) for name, x in tree.flatten(batch, "batch").items()}
-        given = {name: _wide(x) for name, x in params.items()}
+        leaves = {name: _placed(x, self._dtype) for name, x in tree.flatten(batch, "batch").items()}
+        given = {name: _placed(x, self._dtype) for name, x in params.items()}
         with torch.no_grad():
             shown = self._shown(given, tree.rebuild(batch, leaves, "batch"))
         loss, activations = shown if isinstance(shown, tuple) else (shown, {})
@@ -57,7 +59,7 @@ class ObservedTorch:
         return {**found, "loss": _host(loss.reshape(()))}
 
 
-def observed(model: Any, loss: Any, params: Any) -> ObservedTorch:
+def observed(model: Any, loss: Any, params: Any, dtype: str) -> ObservedTorch:
     """A module with `loss(module, batch)`, whose layers' outputs and running statistics are shown by their names; or
     `loss(params, batch)` with params. Raises GradwitnessError for anything else."""
     if isinstance(model, nn.Module):
@@ -65,23 +67,24 @@ def observed(model: Any, loss: Any, params: Any) -> ObservedTorch:
             raise GradwitnessError(
                 "a torch module needs torch_loss=, a loss(module, batch), and no torch_params=, as it has its own"
             )
-        return _of_module(model, loss)
+        return _of_module(model, loss, dtype)
     if not callable(model) or params is None or loss is not None:
         raise GradwitnessError(
             "expected a torch.nn.Module with torch_loss=loss(module, batch), or a loss(params, batch) with "
             f"torch_params=, got {type(model).__name__}"
         )
-    return ObservedTorch(_first(_of_leaves(model, params)), _of_leaves(model, params), _flat(params), {}, {})
+    shown = _of_leaves(model, params)
+    return ObservedTorch(_first(shown), shown, _flat(params), {}, {}, dtype)
 
 
-def _of_module(module: nn.Module, loss: Any) -> ObservedTorch:
+def _of_module(module: nn.Module, loss: Any, dtype: str) -> ObservedTorch:
     of_params, params = from_module(module, _first(loss) if callable(loss) else loss)
     from_module(module, loss)  # refuses a loss that uses the module from outside
     shown, _ = from_module(module, _showing(loss))
     every = chain(module.named_parameters(), module.named_buffers())
     constants = {name: _host(x) for name, x in every if name not in params and x.is_floating_point()}
     kinds = {name: type(layer).__name__ for name, layer in module.named_modules()}
-    return ObservedTorch(of_params, shown, {n: p.detach() for n, p in params.items()}, constants, kinds)
+    return ObservedTorch(of_params, shown, {n: p.detach() for n, p in params.items()}, constants, kinds, dtype)
 
 
 def _showing(loss: Any) -> Callable[[Any, Any], Any]:
@@ -89,12 +92,11 @@ def _showing(loss: Any) -> Callable[[Any, Any], Any]:
 
     def shown(module: nn.Module, batch: Any) -> tuple[Any, dict[str, Any]]:
         outputs: dict[str, torch.Tensor] = {}
-        before = {name: x.clone() for name, x in module.named_buffers()}
         with _hooked(module, outputs):
             value = loss(module, batch)
         value, own = value if isinstance(value, tuple) else (value, {})
-        written = {n: x for n, x in module.named_buffers() if x.is_floating_point() and not torch.equal(x, before[n])}
-        return value, {**outputs, **own, **written}
+        state = {name: x for name, x in module.named_buffers() if x.is_floating_point()}
+        return value, {**outputs, **own, **state}
 
     return shown
 
@@ -110,7 +112,7 @@ def _hooked(module: nn.Module, outputs: Tensors) -> Iterator[None]:
 
         return keep
 
-    handles = [layer.register_forward_hook(hook(name)) for name, layer in module.named_modules() if name]
+    handles = [layer.register_forward_hook(hook(name or "output")) for name, layer in module.named_modules()]
     try:
         yield
     finally:
@@ -145,9 +147,10 @@ def _flat(params: Any) -> dict[str, Any]:
     return {name: torch.as_tensor(x).detach() for name, x in tree.flatten(params, "params").items()}
 
 
-def _wide(x: Any) -> torch.Tensor:
+def _placed(x: Any, dtype: torch.dtype) -> torch.Tensor:
+    """A copy; floats in this dtype."""
     tensor = x.detach().clone() if isinstance(x, torch.Tensor) else torch.from_numpy(np.array(x))
-    return tensor.double() if tensor.is_floating_point() else tensor
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def _host(x: Any) -> Array:

@@ -167,7 +167,7 @@ class Observed(Protocol):
     kinds: Mapping[str, str]
 
     def values(self, params: Mapping[str, Any], batch: Any, deviations: Sequence[Deviation] = ()) -> dict[str, Array]:
-        """Everything shown by one call in float64, by name in the order in which it came, "loss" last."""
+        """Everything shown by one call, in the dtype asked for, by name in the order in which it came, "loss" last."""
         ...
 
     def deviations(self, batch: Any) -> list[Deviation]:
@@ -183,7 +183,9 @@ class Observing(Protocol):
     `(loss, {name: array})`, and shows these arrays. Raises GradwitnessError for what it cannot take.
     """
 
-    def observe(self, model: Any, *, loss: Any = None, params: Any = None, jit: bool = True) -> Observed: ...
+    def observe(
+        self, model: Any, *, loss: Any = None, params: Any = None, dtype: str = "float64", jit: bool = True
+    ) -> Observed: ...
 
 
 class Extensible:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import combinations, islice, permutations
 from typing import Any
@@ -45,11 +46,15 @@ class Cause:
 
 @dataclass(frozen=True)
 class Explained:
-    """causes: each with the value that it makes agree. rest: what still differs first. tried: causes by family."""
+    """causes: each with the value that it makes agree. rest: what still differs first. tried: causes by family.
+
+    nearest: the one that leaves least of `rest`, if that is less than a thousandth, and what it leaves.
+    """
 
     causes: tuple[tuple[Cause, Compared], ...]
     rest: Compared | None
     tried: Mapping[str, int]
+    nearest: tuple[Cause, Compared] | None = None
 
 
 def hypotheses(matches: Sequence[Match], deviations: Sequence[Deviation]) -> list[Cause]:
@@ -122,7 +127,9 @@ def explain(compare: Compare, matches: Sequence[Match], known: Sequence[Cause]) 
         held = [cause for cause, _ in causes]
         found = _first_that_explains(compare, mapping, held, known, before, place)
         if not found:
-            return Explained(tuple(causes), before[place], Counter(cause.family for cause in known))
+            tried = Counter(cause.family for cause in known)
+            nearest = _nearest(compare, mapping, held, known, before[place], place)
+            return Explained(tuple(causes), before[place], tried, nearest)
         causes += [(cause, before[place]) for cause in found]
         before = _compare(compare, mapping, [*held, *found])
     return Explained(tuple(causes), None, Counter(cause.family for cause in known))
@@ -145,6 +152,19 @@ def _first_that_explains(
         if after[place].agrees and (further is None or further > place):
             return tried
     return ()
+
+
+def _nearest(
+    compare: Compare, mapping: Matches, held: list[Cause], known: Sequence[Cause], before: Compared, place: int
+) -> tuple[Cause, Compared] | None:
+    """A cause that explains all but what a computation in fewer bits on one side may leave."""
+    found = []
+    for cause in known:
+        if not {target for other in held for target in other.matches} & {*cause.matches}:
+            with suppress(Exception):
+                found.append((cause, _compare(compare, mapping, [*held, cause])[place]))
+    best = min(found, key=lambda each: each[1].error, default=None)
+    return best if best is not None and best[1].error < before.error / 1000 else None
 
 
 def _compare(compare: Compare, mapping: Matches, causes: Sequence[Cause]) -> list[Compared]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["Name", "read_name"]
+__all__ = ["OUTPUT", "Name", "read_name"]
 
 ROLES = {
     "weight": "weight",
@@ -49,6 +49,7 @@ SILENT = {
     "projection",
 }
 WRAPPING = re.compile(r"^(intermediates|batch_stats|params)\.|\.(value|__call__(\.0)?)$")
+OUTPUT = "output"  # of the whole model
 TOKEN = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
 
 
@@ -73,12 +74,15 @@ def read_name(path: str, kind: str = "", *, layer: bool = False) -> Name:
     """kind: the class of its layer, where that is known. layer: the path is that of a layer, and has no role."""
     while (bare := WRAPPING.sub("", path)) != path:
         path = bare
+    path = OUTPUT if path.startswith("__call__") else path
     before, _, last = path.rpartition(".")
+    called = last if layer else before.rpartition(".")[2]
+    kind = "" if re.search("[A-Za-z]", called) else re.sub(r"\d+d$", "", kind)  # of a layer that has but a number
     own = _tokens(last)
     leaf = "" if layer else next((token for token in own if token in ROLES), "")
     if leaf:
         own.remove(leaf)
-    tokens = [token for token in [*_tokens(re.sub(r"\d", "", kind)), *_tokens(before), *own] if token not in SILENT]
+    tokens = [token for token in [*_tokens(before), *_tokens(kind), *own] if token not in SILENT]
     words = dict.fromkeys(w for token in tokens if not token.isdigit() for w in SYNONYMS.get(token, token).split())
     return Name(tuple(words), tuple(int(token) for token in tokens if token.isdigit()), ROLES.get(leaf), leaf)
 

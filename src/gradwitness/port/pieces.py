@@ -28,8 +28,8 @@ class Piece:
     """An array made of torch's parameters.
 
     label: how tables and `mapping=` call it. sources: torch's names. name: what it is matched by. gates: how many
-    stacked blocks it has, 0 if their order means nothing; layer: to which recurrent layer they belong. required: whether
-    a port must have it; a buffer or a frozen parameter may be missing in jax.
+    stacked blocks it has, 0 if their order means nothing; layer: to which recurrent layer they belong. required:
+    whether a port must have it; a buffer or a frozen parameter may be missing in jax.
     """
 
     label: str

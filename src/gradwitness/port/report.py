@@ -22,7 +22,7 @@ class PortReport:
     matches: the mapping, guessed and given. misplaced: parameters of jax that do not hold torch's (`converted=True`).
     values: activations, the loss and running statistics, each against the other side's. explained: causes of what
     differs. unseen: activations of jax that no name of torch's belongs to. gradients: those of torch and jax by torch's
-    names, None where the losses differ: there is nothing to compare then.
+    names, None where the losses differ: there is nothing to compare then. allow: kinds of causes that are meant to be.
     """
 
     matches: tuple[Match, ...]
@@ -31,11 +31,13 @@ class PortReport:
     explained: Explained
     unseen: tuple[str, ...]
     gradients: Report | None
+    allow: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
         """Parameters, values and gradients agree."""
-        return not (self.misplaced or self.explained.causes or self.explained.rest) and bool(self.gradients)
+        meant = all(cause.family in self.allow for cause, _ in self.explained.causes)
+        return not self.misplaced and meant and self.explained.rest is None and bool(self.gradients)
 
     def __bool__(self) -> bool:
         return self.ok
@@ -60,6 +62,9 @@ class PortReport:
             then = "then differs" if self.explained.causes else "first difference"
             tried = ", ".join(f"{family} ({count})" for family, count in self.explained.tried.items()) or "nothing"
             lines += [f"{then}: {self.explained.rest}", f"none of the known causes explains it; tried: {tried}"]
+            if self.explained.nearest is not None:
+                cause, left = self.explained.nearest
+                lines.append(f"nearest: {cause.text}; it leaves a relative error of {left.error:.1e}")
         return tuple(lines)
 
     def mapping(self) -> str:

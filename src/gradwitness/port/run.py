@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradwitness import registry, tree
+from gradwitness.dtypes import DTYPES
 from gradwitness.errors import GradwitnessError
 from gradwitness.port.causes import Explained, explain, hypotheses, misplaced
 from gradwitness.port.matching import Match, match_parameters
@@ -17,6 +18,7 @@ from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Deviation, Observed, Observing
 from gradwitness.report import Report
 from gradwitness.verify import verify
+from gradwitness.verify.trial import first_lines
 
 __all__ = ["verify_port"]
 
@@ -33,6 +35,7 @@ def verify_port(
     torch_params: Any = None,
     mapping: Mapping[str, Any] | None = None,
     converted: bool = False,
+    allow: str | Sequence[str] = (),
     dtypes: str | Sequence[str] = "float64",
     seed: int = 0,
     jit: bool = True,
@@ -52,21 +55,24 @@ def verify_port(
     jax's. The rest is guessed by name and shape.
 
     Either loss may return `(loss, {name: activation})`; a module shows the outputs of its layers by itself. Values are
-    compared in float64, those of one name, in torch's order; of the first that differs the cause is looked for. Where
-    the losses agree, `gradwitness.verify` judges the gradients of both, by torch's names, in `dtypes`. jit: compile
-    jax's.
+    compared in the widest of `dtypes`, those of one name, in torch's order; of the first that differs the cause is
+    looked for. Where the losses agree, `gradwitness.verify` judges the gradients of both, by torch's names, in
+    `dtypes`. jit: compile jax's.
+
+    allow: causes that are meant, by their first words, such as "batch_norm running variance".
 
     Raises GradwitnessError where parameters do not fit together, or fit in several ways, with the `mapping=` to write.
     """
-    ours = _observing("torch").observe(torch, loss=torch_loss, params=torch_params)
-    theirs = _observing("jax").observe(jax, params=jax_params, jit=jit)
+    widest = min([dtypes] if isinstance(dtypes, str) else dtypes, key=[*DTYPES].index)
+    ours = _observing("torch").observe(torch, loss=torch_loss, params=torch_params, dtype=widest)
+    theirs = _observing("jax").observe(jax, params=jax_params, dtype=widest, jit=jit)
     problem = Problem(name, None, dict(ours.params), batch)
     constants = {path: np.asarray(x) for path, x in ours.constants.items()}
     shapes = {path: x.shape for path, x in (problem.primals | constants).items()}
     targets = {path: tuple(x.shape) for path, x in theirs.params.items()}
     matches = match_parameters(shapes, targets, mapping, kinds=ours.kinds, required=problem.primals)
     arrays = problem.primals | constants
-    values = _Values(ours, theirs, matches, problem, constants, seed)
+    values = _Values(ours, theirs, matches, problem, constants, widest, seed)
     found = values.compare((), {match.target: match for match in matches})
     explained = Explained((), None, {})
     if first_difference(found) is not None:
@@ -77,7 +83,8 @@ def verify_port(
         _gradients(ours, theirs, matches, constants, problem, jit=jit, dtypes=dtypes, seed=seed) if same else None
     )
     wrong = tuple(misplaced(matches, arrays, theirs.params)) if converted else ()
-    return PortReport(matches, wrong, tuple(found), explained, values.pairs.lonely, gradients)
+    meant = (allow,) if isinstance(allow, str) else tuple(allow)
+    return PortReport(matches, wrong, tuple(found), explained, values.pairs.lonely, gradients, meant)
 
 
 def _observing(framework: str) -> Observing:
@@ -99,6 +106,7 @@ class _Values:
         matches: Sequence[Match],
         problem: Problem,
         constants: Mapping[str, Array],
+        dtype: str,
         seed: int,
     ) -> None:
         self.ours, self.theirs, self.problem = ours, theirs, problem
@@ -106,12 +114,13 @@ class _Values:
         self.batch = problem.arguments(problem.leaves)[1]
         self._known: dict[Any, dict[str, Array]] = {}
         mapping = {match.target: match for match in matches}
-        self.pairs = pair(self._torch(()), self._jax(mapping), matches, ours.kinds, constants)
+        self.pairs = pair(self._torch(()), self._first_of_jax(mapping, dtype), matches, ours.kinds, constants)
         leaves = {path: problem.leaves[path] for path in tree.flatten(problem.batch, "batch")}
         self.floors = rounding_of(
             lambda params, moved: ours.values(params, tree.rebuild(problem.batch, moved, "batch")),
             problem.primals,
             leaves,
+            dtype,
             seed,
         )
 
@@ -123,6 +132,17 @@ class _Values:
         if key not in self._known:
             self._known[key] = self.ours.values(self.problem.primals, self.batch, deviations)
         return self._known[key]
+
+    def _first_of_jax(self, matches: Mapping[str, Match], dtype: str) -> dict[str, Array]:
+        try:
+            return self._jax(matches)
+        except Exception as error:
+            made = "\n".join(f"  {m.piece.label} {m.piece.shape} -> {t} {m.shape}, {m.how}" for t, m in matches.items())
+            raise GradwitnessError(
+                f"the jax loss raises, in {dtype}, on torch's parameters: {first_lines(error)}. It got\n{made}\n"
+                "If one of these is wrong, say so by mapping=. If a dtype is: let it follow the parameters' "
+                '(param_dtype= of a flax cell), or give dtypes="float32"'
+            ) from error
 
     def _jax(self, matches: Mapping[str, Match]) -> dict[str, Array]:
         key = tuple((m.piece.label, target, m.how) for target, m in matches.items())

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gradwitness.dtypes import find_dtype
 from gradwitness.evidence.norms import norm
 from gradwitness.port.matching import Match
 from gradwitness.port.names import read_name
@@ -17,7 +18,7 @@ __all__ = ["Compared", "Pairs", "compared", "first_difference", "pair", "roundin
 
 Array = np.ndarray[Any, Any]
 Values = Mapping[str, Array]
-UNIT = 2.0**-53
+Floors = dict[str, float]
 RUNS = 8
 LOSS = "loss"
 REACH = JITTER_REACH.certain  # beyond so many floors by inputs, rounding is no explanation
@@ -90,13 +91,15 @@ def pair(torch: Iterable[str], jax: Iterable[str], matches: Sequence[Match], kin
     return Pairs(tuple(p for p in pairs if p[0] not in state), tuple(p for p in pairs if p[0] in state), lonely)
 
 
-def rounding_of(run: Callable[[Values, Any], Values], params: Values, batch: Values, seed: int) -> dict[str, float]:
+def rounding_of(
+    run: Callable[[Values, Any], Values], params: Values, batch: Values, dtype: str, seed: int
+) -> dict[str, float]:
     """How far rounding of the inputs, by x (1 + u z), moves each value by norm; at least one rounding of it."""
-    rng = np.random.default_rng([seed, 7])
+    rng, unit = np.random.default_rng([seed, 7]), find_dtype(dtype).unit_roundoff
 
     def moved(leaves: Values) -> dict[str, Array]:
         return {
-            n: x * (1 + UNIT * rng.standard_normal(x.shape)) if x.dtype.kind == "f" and np.any(x % 1) else x
+            n: x * (1 + unit * rng.standard_normal(x.shape)) if x.dtype.kind == "f" and np.any(x % 1) else x
             for n, x in leaves.items()
         }
 
@@ -106,7 +109,7 @@ def rounding_of(run: Callable[[Values, Any], Values], params: Values, batch: Val
         for name, x in run(moved(params), moved(batch)).items():
             if x.shape == right[name].shape:
                 spread[name] += norm(x - right[name]) ** 2 / RUNS
-    return {name: float(np.sqrt(spread[name])) + UNIT * norm(x) for name, x in right.items()}
+    return {name: float(np.sqrt(spread[name])) + unit * norm(x) for name, x in right.items()}
 
 
 def compared(pairs: Pairs, torch: Values, jax: Values, floors: Mapping[str, float]) -> list[Compared]:
