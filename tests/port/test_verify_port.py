@@ -198,6 +198,36 @@ def test_equal_losses_with_another_gradient_are_named_by_torchs_name() -> None:
     assert wrong == {("jax", "1.weight")}
 
 
+@values_alone
+def test_a_bias_that_is_forgotten_shows_though_it_is_zero() -> None:
+    module = seeded(perceptron)
+    nn.init.zeros_(module[3].bias)
+    right = perceptron_in_jax()
+
+    def forgotten(params: Any, batch: Any) -> Any:
+        return right({**params, "Dense_1": {**params["Dense_1"], "bias": 0.0}}, batch)
+
+    assert port(module, right, PERCEPTRON, ROWS)
+    report = port(module, forgotten, PERCEPTRON, ROWS)
+    assert not report
+    assert report.elsewhere
+    assert report.explained.rest is not None
+    assert report.explained.rest.torch == "3"
+    assert "all agree at the given point" in repr(report)
+
+
+def test_a_module_at_random_is_refused() -> None:
+    module = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5))
+
+    def loss(params: Any, batch: Any) -> Any:
+        return jnp.mean((batch["x"] @ params["kernel"] + params["bias"] - batch["y"]) ** 2)
+
+    params = {"kernel": np.ones((3, 2)), "bias": np.ones(2)}
+    with pytest.raises(GradwitnessError, match=r"two answers to equal calls.*module.eval\(\)"):
+        port(module, loss, params, ROWS)
+    assert port(module.eval(), loss, params, ROWS)
+
+
 # Parameters that the caller has converted.
 
 

@@ -23,6 +23,7 @@ class PortReport:
     values: activations, the loss and running statistics, each against the other side's. explained: causes of what
     differs. unseen: activations of jax that no name of torch's belongs to. gradients: those of torch and jax by torch's
     names, None where the losses differ: there is nothing to compare then. allow: kinds of causes that are meant to be.
+    elsewhere: the values are those at a seeded neighbour of the given point, which hides a difference.
     """
 
     matches: tuple[Match, ...]
@@ -32,6 +33,7 @@ class PortReport:
     unseen: tuple[str, ...]
     gradients: Report | None
     allow: tuple[str, ...] = ()
+    elsewhere: bool = False
 
     @property
     def ok(self) -> bool:
@@ -50,6 +52,8 @@ class PortReport:
     def findings(self) -> tuple[str, ...]:
         """What differs and why, a line each; none if nothing does. Gradients have findings of their own."""
         lines = [f"parameter {line}" for line in self.misplaced]
+        if self.elsewhere and (self.explained.causes or self.explained.rest):
+            lines.append("all agree at the given point; what follows is at a seeded neighbour, and hidden there")
         for at in dict.fromkeys(at for _, at in self.explained.causes):
             causes = [cause for cause, its in self.explained.causes if its is at]
             changed = "this" if len(causes) == 1 else "all of these"

@@ -10,6 +10,7 @@ import numpy as np
 from gradwitness import registry, tree
 from gradwitness.dtypes import DTYPES
 from gradwitness.errors import GradwitnessError
+from gradwitness.evidence.neighbours import draw_neighbours
 from gradwitness.port.causes import Explained, explain, hypotheses, misplaced
 from gradwitness.port.matching import Match, match_parameters
 from gradwitness.port.report import PortReport
@@ -72,8 +73,7 @@ def verify_port(
     targets = {path: tuple(x.shape) for path, x in theirs.params.items()}
     matches = match_parameters(shapes, targets, mapping, kinds=ours.kinds, required=problem.primals)
     arrays = problem.primals | constants
-    values = _Values(ours, theirs, matches, problem, constants, widest, seed)
-    found = values.compare((), {match.target: match for match in matches})
+    elsewhere, values, found = _differing(ours, theirs, matches, problem, constants, widest, seed)
     explained = Explained((), None, {})
     if first_difference(found) is not None:
         known = hypotheses(matches, ours.deviations(values.batch))
@@ -84,7 +84,38 @@ def verify_port(
     )
     wrong = tuple(misplaced(matches, arrays, theirs.params)) if converted else ()
     meant = (allow,) if isinstance(allow, str) else tuple(allow)
-    return PortReport(matches, wrong, tuple(found), explained, values.pairs.lonely, gradients, meant)
+    return PortReport(matches, wrong, tuple(found), explained, values.pairs.lonely, gradients, meant, elsewhere)
+
+
+def _differing(
+    ours: Observed,
+    theirs: Observed,
+    matches: Sequence[Match],
+    problem: Problem,
+    constants: Mapping[str, Array],
+    dtype: str,
+    seed: int,
+) -> tuple[bool, _Values, list[Compared]]:
+    """Whether it is at a neighbour, and the values there or at the given point.
+
+    The neighbour is asked where all agree at the given point: biases of 0 and scales of 1 hide faults.
+    """
+    mapping = {match.target: match for match in matches}
+
+    def at(primals: Mapping[str, Array]) -> tuple[_Values, list[Compared]]:
+        values = _Values(ours, theirs, matches, problem.at(primals), constants, dtype, seed)
+        return values, values.compare((), mapping)
+
+    def is_usable(primals: Mapping[str, Array]) -> bool:
+        return bool(np.isfinite(ours.values(primals, here[0].batch)["loss"]))
+
+    here = at(problem.primals)
+    if first_difference(here[1]) is None:
+        for neighbour in draw_neighbours(problem.primals, is_usable, dtype, seed=(seed, 8))[:1]:
+            there = at(neighbour)
+            if first_difference(there[1]) is not None:
+                return True, *there
+    return False, *here
 
 
 def _observing(framework: str) -> Observing:
@@ -115,6 +146,12 @@ class _Values:
         self._known: dict[Any, dict[str, Array]] = {}
         mapping = {match.target: match for match in matches}
         self.pairs = pair(self._torch(()), self._first_of_jax(mapping, dtype), matches, ours.kinds, constants)
+        again = ours.values(problem.primals, self.batch)
+        if not all(np.array_equal(x, again[name], equal_nan=True) for name, x in self._torch(()).items()):
+            raise GradwitnessError(
+                "the torch loss gives two answers to equal calls, so there is no value to compare with: put dropout to "
+                "rest by module.eval(), and seed what is random"
+            )
         leaves = {path: problem.leaves[path] for path in tree.flatten(problem.batch, "batch")}
         self.floors = rounding_of(
             lambda params, moved: ours.values(params, tree.rebuild(problem.batch, moved, "batch")),
