@@ -276,5 +276,5 @@ def deviations_in(run: Callable[[], Any]) -> list[Deviation]:
         for number in (None, *(range(1, count + 1) if count > 1 else ())):
             place = "" if number is None else f" (call {number} of {count})"
             text = f"{convention.name}{place}: {variant.was} in torch, {variant.would} in jax"
-            found.append(Deviation(text, variant.remedy, _Change(convention, variant.would, number)))
+            found.append(Deviation(text, variant.remedy, _Change(convention, variant.would, number), number is None))
     return found

@@ -146,12 +146,13 @@ class Deviation:
     """A convention in which one framework's function is another than its namesake, to be tried in place of it.
 
     text: what is done, and what would be ("layer_norm eps: 1e-05 in torch, 1e-06 in jax"). remedy: what mends a port in
-    which it is so. change: the adapter's own.
+    which it is so. change: the adapter's own. everywhere: at all calls that it concerns, or at one of several.
     """
 
     text: str
     remedy: str
     change: Any = field(compare=False)
+    everywhere: bool = True
 
 
 class Observed(Protocol):

@@ -30,6 +30,8 @@ from tests.port.models import (
     seeded,
 )
 
+RNG = np.random.default_rng(1)
+
 pytestmark = pytest.mark.usefixtures("values_alone")
 
 
@@ -80,6 +82,25 @@ def test_two_faults_that_show_in_the_loss_alone_are_named_together() -> None:
     report = port(seeded(perceptron), loss, PERCEPTRON, ROWS)
     assert set(report.causes) == {PLANTED["eps of flax"][2], PLANTED["gelu"][2]}
     assert "with all of these changed, loss agrees" in repr(report)
+
+
+def test_two_faults_of_a_deep_network_are_found_among_many_single_calls() -> None:
+    def deep(gelu: Any, norm: Any) -> Any:
+        def loss(params: Any, batch: Any) -> Any:
+            x = batch["x"] @ params["w"]
+            for _ in range(8):
+                x = gelu(norm(x)) @ params["v"]
+            return (x**2).mean()
+
+        return loss
+
+    def norm(x: Any) -> Any:
+        return (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-6)
+
+    params = {"w": RNG.normal(size=(3, 6)), "v": RNG.normal(size=(6, 6))}
+    in_torch = deep(F.gelu, lambda x: F.layer_norm(x, (6,)))
+    report = port(in_torch, deep(jax.nn.gelu, norm), params, ROWS, torch_params=params)
+    assert set(report.causes) == {PLANTED["eps of flax"][2], PLANTED["gelu"][2]}
 
 
 def test_what_no_cause_explains_says_what_was_tried() -> None:
@@ -157,9 +178,6 @@ def test_two_parameters_in_each_others_place() -> None:
     assert port(loss, loss, params, batch, torch_params=params)
     report = port(loss, exchanged, params, batch, torch_params=params)
     assert report.causes == ("a and b are in each other's place: b and a in jax",)
-
-
-RNG = np.random.default_rng(1)
 
 
 def test_flattening_in_another_order() -> None:

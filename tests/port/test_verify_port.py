@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import gradwitness as gw
-from gradwitness.errors import GradwitnessError
+from gradwitness.errors import GradwitnessError, UnknownName
 from gradwitness.port import flattened
 from tests.port.models import (
     CONVOLUTION,
@@ -335,6 +335,13 @@ def test_python_control_flow_on_values_needs_jit_off() -> None:
     with pytest.raises(GradwitnessError, match=r"the jax loss raises.*TracerBoolConversionError"):
         port(torch_loss, branching, LAYERS, ROWS, torch_params=LAYERS)
     assert port(torch_loss, branching, LAYERS, ROWS, torch_params=LAYERS, jit=False)
+
+
+@values_alone
+def test_dtypes_may_be_joined_and_must_be_known() -> None:
+    assert port(torch_loss, jax_loss, LAYERS, ROWS, torch_params=LAYERS, dtypes="float32, float64")
+    with pytest.raises(UnknownName, match="unknown dtype 'float65'"):
+        port(torch_loss, jax_loss, LAYERS, ROWS, torch_params=LAYERS, dtypes="float65")
 
 
 @pytest.mark.parametrize(

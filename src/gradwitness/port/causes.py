@@ -58,12 +58,15 @@ class Explained:
 
 
 def hypotheses(matches: Sequence[Match], deviations: Sequence[Deviation]) -> list[Cause]:
-    """Everything that may be otherwise."""
-    found = [*_layouts(matches), *_gates(matches), *_exchanges(matches)]
-    return [
-        *(Cause(d.text, d.remedy, d.text.partition(":")[0].partition(" (call")[0], (d,)) for d in deviations),
-        *found,
-    ]
+    """Everything that may be otherwise, the likelier first: pairs are made in this order."""
+    at_all, at_one = [d for d in deviations if d.everywhere], [d for d in deviations if not d.everywhere]
+    of_parameters = (*_layouts(matches), *_gates(matches))
+    return [*map(_deviating, at_all), *of_parameters, *map(_deviating, at_one), *_exchanges(matches)]
+
+
+def _deviating(deviation: Deviation) -> Cause:
+    family = deviation.text.partition(":")[0].partition(" (call")[0]
+    return Cause(deviation.text, deviation.remedy, family, (deviation,))
 
 
 def _layouts(matches: Sequence[Match]) -> Iterator[Cause]:
@@ -139,8 +142,8 @@ def _first_that_explains(
     compare: Compare, mapping: Matches, held: list[Cause], known: Sequence[Cause], before: list[Compared], place: int
 ) -> tuple[Cause, ...]:
     """One cause, or two together; the smallest number of them that moves the first difference on."""
-    single = ((cause,) for cause in known)
-    for tried in (*single, *islice(combinations(known, 2), PAIRS)):
+    places = sorted(combinations(range(len(known)), 2), key=sum)[:PAIRS]
+    for tried in (*((cause,) for cause in known), *((known[i], known[j]) for i, j in places)):
         targets = [target for cause in (*held, *tried) for target in cause.matches]
         if len({*targets}) < len(targets):
             continue

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradwitness import registry, tree
-from gradwitness.dtypes import DTYPES
+from gradwitness.dtypes import find_dtype
 from gradwitness.errors import GradwitnessError
 from gradwitness.evidence.neighbours import draw_neighbours
 from gradwitness.port.causes import Explained, explain, hypotheses, misplaced
@@ -24,6 +24,7 @@ from gradwitness.verify.trial import first_lines
 __all__ = ["verify_port"]
 
 Array = np.ndarray[Any, Any]
+KEPT = 32  # ways of running whose values are kept
 
 
 def verify_port(
@@ -64,7 +65,7 @@ def verify_port(
 
     Raises GradwitnessError where parameters do not fit together, or fit in several ways, with the `mapping=` to write.
     """
-    widest = min([dtypes] if isinstance(dtypes, str) else dtypes, key=[*DTYPES].index)
+    widest = _widest(dtypes)
     ours = _observing("torch").observe(torch, loss=torch_loss, params=torch_params, dtype=widest)
     theirs = _observing("jax").observe(jax, params=jax_params, dtype=widest, jit=jit)
     problem = Problem(name, None, dict(ours.params), batch)
@@ -118,6 +119,11 @@ def _differing(
     return False, *here
 
 
+def _widest(dtypes: str | Sequence[str]) -> str:
+    names = [name.strip() for name in dtypes.split(",")] if isinstance(dtypes, str) else dtypes
+    return min((find_dtype(name) for name in names), key=lambda dtype: dtype.unit_roundoff).name
+
+
 def _observing(framework: str) -> Observing:
     backend = registry.installed(framework)
     if not isinstance(backend, Observing):
@@ -128,7 +134,7 @@ def _observing(framework: str) -> Observing:
 
 
 class _Values:
-    """The values of both sides, each way of running computed once."""
+    """The values of both sides, each way of running computed once, if it can be kept."""
 
     def __init__(
         self,
@@ -166,9 +172,7 @@ class _Values:
 
     def _torch(self, deviations: Sequence[Deviation]) -> dict[str, Array]:
         key = tuple(deviation.text for deviation in deviations)
-        if key not in self._known:
-            self._known[key] = self.ours.values(self.problem.primals, self.batch, deviations)
-        return self._known[key]
+        return self._once(key, lambda: self.ours.values(self.problem.primals, self.batch, deviations))
 
     def _first_of_jax(self, matches: Mapping[str, Match], dtype: str) -> dict[str, Array]:
         try:
@@ -182,10 +186,18 @@ class _Values:
             ) from error
 
     def _jax(self, matches: Mapping[str, Match]) -> dict[str, Array]:
-        key = tuple((m.piece.label, target, m.how) for target, m in matches.items())
-        if key not in self._known:
+        def run() -> dict[str, Array]:
             params = {target: match.convert(self.arrays) for target, match in matches.items()}
-            self._known[key] = self.theirs.values(params, self.batch)
+            return self.theirs.values(params, self.batch)
+
+        return self._once(tuple((m.piece.label, target, m.how) for target, m in matches.items()), run)
+
+    def _once(self, key: Any, run: Callable[[], dict[str, Array]]) -> dict[str, Array]:
+        """Each way of running once, as long as it is kept: all activations of a large model take room."""
+        if key not in self._known:
+            if len(self._known) >= KEPT:
+                del self._known[next(iter(self._known))]
+            self._known[key] = run()
         return self._known[key]
 
 
