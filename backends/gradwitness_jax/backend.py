@@ -15,7 +15,7 @@ from gradwitness.graph import Graph
 from gradwitness.lowering import implement
 from gradwitness.ops import BUILT_IN
 from gradwitness.problem import Candidate, Problem
-from gradwitness.protocol import Capabilities, Extensible, Prepared, expect_options, expect_supported
+from gradwitness.protocol import Capabilities, Extensible, Observed, Prepared, expect_options, expect_supported
 from gradwitness_jax.quiet import quiet
 
 __all__ = ["JaxBackend"]
@@ -118,3 +118,13 @@ class JaxBackend(Extensible):
             prepared = JaxPrepared(implementation, problem.primals, dtype=dtype, device=device, jit=jit)
             prepared.setup_seconds = time.perf_counter() - started
         return prepared
+
+    def observe(
+        self, model: Any, *, loss: Any = None, params: Any = None, dtype: str = "float64", jit: bool = True
+    ) -> Observed:
+        """A loss and its params, any pytree. loss= is for modules, which jax does not have. jit: compile it."""
+        if loss is not None:
+            raise UnsupportedError("a jax model is its loss(params, batch) with its params; it takes no other loss")
+        with quiet():
+            from gradwitness_jax.observing import ObservedLoss
+        return ObservedLoss(model, params, dtype=dtype, jit=jit)

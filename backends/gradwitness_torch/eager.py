@@ -15,7 +15,7 @@ from gradwitness.graph import Graph
 from gradwitness.lowering import implement
 from gradwitness.ops import BUILT_IN
 from gradwitness.problem import Candidate, Problem
-from gradwitness.protocol import Capabilities, Extensible, Prepared, expect_options, expect_supported
+from gradwitness.protocol import Capabilities, Extensible, Observed, Prepared, expect_options, expect_supported
 from gradwitness_torch.quiet import quiet
 
 __all__ = ["TorchBackend"]
@@ -91,6 +91,14 @@ class TorchBackend(Extensible):
             prepared.setup_seconds = time.perf_counter() - started
             prepared.written = candidate.loss if callable(candidate.loss) else None
         return prepared
+
+    def observe(
+        self, model: Any, *, loss: Any = None, params: Any = None, dtype: str = "float64", jit: bool = True
+    ) -> Observed:
+        """A module and its loss, or a loss and its params, that show their activations. jit means nothing here."""
+        with quiet():
+            from gradwitness_torch.observing import observed
+        return observed(model, loss, params, dtype)
 
     def _ready(self, loss: Callable[..., Any], *, options: Mapping[str, Any]) -> Callable[..., Any]:
         """What is run for a loss: here, itself."""

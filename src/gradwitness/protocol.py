@@ -23,9 +23,12 @@ __all__ = [
     "Array",
     "Backend",
     "Capabilities",
+    "Deviation",
     "ExtendedInterpreter",
     "Extensible",
     "Interpreter",
+    "Observed",
+    "Observing",
     "Perturbing",
     "Prepared",
     "Primals",
@@ -136,6 +139,54 @@ class Backend(Protocol):
     def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> Prepared:
         """The candidate, compiled and placed. The problem is at a point that `dtype` can hold."""
         ...
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """A convention in which one framework's function is another than its namesake, to be tried in place of it.
+
+    text: what is done, and what would be ("layer_norm eps: 1e-05 in torch, 1e-06 in jax"). remedy: what mends a port in
+    which it is so. change: the adapter's own. everywhere: at all calls that it concerns, or at one of several.
+    """
+
+    text: str
+    remedy: str
+    change: Any = field(compare=False)
+    everywhere: bool = True
+
+
+class Observed(Protocol):
+    """A model that shows what it computes on its way to the loss.
+
+    loss: `loss(params, batch)`, of `params`, host arrays by name, which are differentiated; constants: other floating
+    state, such as buffers; kinds: classes of its layers, by name.
+    """
+
+    loss: Callable[[Any, Any], Any]
+    params: Mapping[str, Any]
+    constants: Mapping[str, Any]
+    kinds: Mapping[str, str]
+
+    def values(self, params: Mapping[str, Any], batch: Any, deviations: Sequence[Deviation] = ()) -> dict[str, Array]:
+        """Everything shown by one call, in the dtype asked for, by name in the order in which it came, "loss" last."""
+        ...
+
+    def deviations(self, batch: Any) -> list[Deviation]:
+        """What of its calls may be done otherwise elsewhere."""
+        ...
+
+
+@runtime_checkable
+class Observing(Protocol):
+    """A backend that can look into models of its framework.
+
+    model: a module, with `loss(module, batch)`; or `loss(params, batch)` itself, with its params. A loss may return
+    `(loss, {name: array})`, and shows these arrays. Raises GradwitnessError for what it cannot take.
+    """
+
+    def observe(
+        self, model: Any, *, loss: Any = None, params: Any = None, dtype: str = "float64", jit: bool = True
+    ) -> Observed: ...
 
 
 class Extensible:
