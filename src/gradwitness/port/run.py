@@ -19,7 +19,7 @@ from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Deviation, Observed, Observing
 from gradwitness.report import Report
 from gradwitness.verify import verify
-from gradwitness.verify.trial import first_lines
+from gradwitness.verify.failing import first_lines
 
 __all__ = ["verify_port"]
 
