@@ -1,0 +1,36 @@
+"""The numerical derivative that a script takes, and what it explains: these functions are written into the script.
+
+The shrinking judges by them too, so that a script says what was seen when it was made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+__all__ = ["central_difference", "explained"]
+
+
+def central_difference(function: Callable[[float], float], x: float) -> tuple[float, float, float]:
+    """The derivative at x, a bound on its error, and the step: of several steps, the one with the least bound.
+
+    Two central differences, extrapolated (Richardson). The bound adds what halving the step changed, the rounding of
+    the function over the step, and the jump of the slope at x, if there is one.
+    """
+    middle, best = function(x), (math.nan, math.inf, math.nan)
+    for step in (scale * size for scale in {1.0, abs(x) or 1.0} for size in (1e-2, 1e-3, 1e-4, 1e-5)):
+        central, jump, largest = [], [], abs(middle)
+        for h in (step, step / 2):
+            above, below = function(x + h), function(x - h)
+            central.append((above - below) / (2 * h))
+            jump.append((above - 2 * middle + below) / h)
+            largest = max(largest, abs(above), abs(below))
+        bound = abs(central[1] - central[0]) + abs(2 * jump[1] - jump[0]) + 2.0**-48 * largest / step
+        if bound < best[1]:
+            best = ((4 * central[1] - central[0]) / 3, bound, step)
+    return best
+
+
+def explained(gradient: float, difference: float, bound: float, unit_roundoff: float) -> bool:
+    """Whether the bound of the difference, and 32 roundings of the gradient's dtype, explain that the two differ."""
+    return abs(gradient - difference) <= bound + 32 * unit_roundoff * max(abs(gradient), abs(difference))
