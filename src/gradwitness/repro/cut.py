@@ -46,15 +46,22 @@ def ending_sooner(fault: Fault) -> Iterator[Smaller]:
         weights = round_to(np.random.default_rng(0).standard_normal(node.spec.shape), fault.dtype)
         yield partial(_ended, fault, node, lambda value: value.sum())
         if not _is_sum_of(graph.output.inputs[0], node, "multiply"):
-            yield partial(_ended, fault, node, partial(_weighted, weights))
-
-
-def _weighted(weights: Array, value: Value) -> Value:
-    return (value * weights).sum()
+            yield partial(_weighted, fault, node, weights)
 
 
 def _ended(fault: Fault, node: Node, finish: Callable[[Value], Value]) -> Fault:
     return _with(fault, *replayed(_graph(fault), fault.problem.leaves, end=node, finish=finish))
+
+
+def _weighted(fault: Fault, node: Node, weights: Array) -> Fault:
+    path = _unused("weights", fault.problem.leaves)
+    leaves = {**fault.problem.leaves, path: weights}
+
+    def finish(value: Value) -> Value:
+        assert isinstance(value.builder, Tracer)
+        return (value * value.builder.leaf(path, spec_of(weights))).sum()
+
+    return _with(fault, *replayed(_graph(fault), leaves, end=node, finish=finish))
 
 
 def starting_later(fault: Fault) -> Iterator[Smaller]:
@@ -65,7 +72,10 @@ def starting_later(fault: Fault) -> Iterator[Smaller]:
     for node in reversed(graph.nodes[:-1]):
         if node.op in (LEAF, LITERAL) or not _is_one_array(node):
             continue
-        yield partial(_given, fault, node, np.asarray(values[node.id]))
+        value = np.asarray(values[node.id])
+        yield partial(_given, fault, node, value)
+        if value.dtype.kind == "f":  # another point may be smooth where this one is at a kink
+            yield partial(_given, fault, node, np.random.default_rng(0).standard_normal(value.shape))
 
 
 def _given(fault: Fault, node: Node, value: Array) -> Fault:

@@ -61,8 +61,9 @@ def definition_of(thing: Any, hint: str) -> Definition | None:
 
 
 def assignment_of(name: str, function: Any) -> Definition | None:
-    """The statement of its module that assigns this global name of the function; None if there is none."""
-    inner = inspect.unwrap(function)
+    """The statement that assigns this name of the function's; None if there is none, or several, or it takes names
+    that the function does not know."""
+    inner = inspect.unwrap(function) if callable(function) else function
     if not isinstance(inner, FunctionType):
         return None
     tree, lines = _parsed(inner.__code__, name)
@@ -73,9 +74,8 @@ def assignment_of(name: str, function: Any) -> Definition | None:
     ]
     if len(found) != 1:
         return None
-    return Definition(
-        name, _dedented(lines, found[0].lineno, found[0].end_lineno), {**inner.__globals__, **_cells(inner)}
-    )
+    text, space = _dedented(lines, found[0].lineno, found[0].end_lineno), {**inner.__globals__, **_cells(inner)}
+    return Definition(name, text, space) if set(free_names(text)) <= set(space) else None
 
 
 def free_names(text: str) -> list[str]:
@@ -153,7 +153,13 @@ def _global_names(table: symtable.SymbolTable) -> set[str]:
 
 def _of_class(thing: type) -> Definition:
     methods = [m for m in map(_function_in, vars(thing).values()) if m is not None]
-    own = [m for m in methods if m.__qualname__.startswith(f"{thing.__qualname__}.")]
+    own = [
+        m
+        for m in methods
+        if m.__qualname__.startswith(f"{thing.__qualname__}.")
+        and m.__globals__.get("__name__") == thing.__module__
+        and linecache.getlines(m.__code__.co_filename)
+    ]  # others are inherited, or made by a decorator or namedtuple
     space: dict[str, Any] = dict(vars(inspect.getmodule(thing) or builtins))
     for method in own:
         space |= {**method.__globals__, **_cells(method)}

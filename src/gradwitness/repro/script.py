@@ -97,7 +97,8 @@ class _Writing:
     def __init__(self, fault: Fault, how: Script) -> None:
         self.fault, self.how, self.candidate = fault, how, fault.candidate
         functions = (self.candidate.loss, self.candidate.gradient, self.candidate.value_and_gradient)
-        self.sources = Sources([f.__module__ for f in functions if hasattr(f, "__module__") and callable(f)])
+        homes = (getattr(f, "__module__", None) for f in functions)
+        self.sources = Sources([home for home in homes if home and home != Graph.__module__])
         names = ("params", "batch") if fault.problem.cotangent is None else ("params", "batch", COTANGENT)
         self.arguments = [self.sources.reserve(name, object()) for name in names]
         for name in ("arguments", "found", "given", "difference", "bound", "step", "reproduces", "sys", "copy"):

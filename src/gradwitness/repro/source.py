@@ -76,7 +76,7 @@ class Sources:
             or self._public(thing)
             or self._made_of_parts(thing, hint)
             or self._defined(definition_of(thing, hint), thing, hint)
-            or self._defined(assignment_of(hint, user) if user is not None else None, thing, hint)
+            or self._defined(assignment_of(hint, user), thing, hint)
             or self._without_text(thing, hint)
         )
 
