@@ -45,7 +45,7 @@ def definition_of(thing: Any, hint: str) -> Definition | None:
         return None
     tree, lines = _parsed(inner.__code__, hint)
     node = _node_of(inner.__code__, tree, hint)
-    space = {**inner.__globals__, **_cells(inner)}
+    space = {**inner.__globals__, **_cells(inner), **_defaults(inner, node)}
     if isinstance(node, ast.Lambda):
         return Definition(
             hint, f"{hint} = {_one_expression(ast.get_source_segment(''.join(lines), node) or '')}", space
@@ -263,6 +263,18 @@ def _cells(function: Any) -> dict[str, Any]:
         except ValueError:  # not assigned yet
             continue
     return found
+
+
+def _defaults(function: FunctionType, node: Def | ast.Lambda) -> dict[str, Any]:
+    """What the names stood for that are defaults of parameters: they may be those of a scope that is gone."""
+    positional = zip(node.args.defaults, function.__defaults__ or (), strict=False)
+    by_keyword = ((d, (function.__kwdefaults__ or {}).get(a.arg)) for a, d in _keyword_defaults(node))
+    return {default.id: value for default, value in (*positional, *by_keyword) if isinstance(default, ast.Name)}
+
+
+def _keyword_defaults(node: Def | ast.Lambda) -> Iterator[tuple[ast.arg, ast.expr]]:
+    pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+    return ((argument, default) for argument, default in pairs if default is not None)
 
 
 def _dedented(lines: list[str], first: int, last: int | None) -> str:

@@ -320,7 +320,10 @@ def _recorded(label: str, given: float) -> str:
 def _about(row: Row, requires: tuple[str, ...]) -> str:
     versions = {"numpy": metadata.version("numpy")} | registry.versions(row.backend)
     made_with = " and ".join(f"{name} {versions[name]}" for name in ("numpy", *_framework(requires)))
-    return f"Exits with 1 while that is so, and with 0 once it is not. Made with {made_with}."
+    return (
+        f"Exits with 1 while that is so, and with 0 once it is not. Written by gradwitness with {made_with};\n"
+        "it needs nothing else."
+    )
 
 
 def _framework(requires: tuple[str, ...]) -> tuple[str, ...]:
