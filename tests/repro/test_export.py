@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import gradwitness as gw
 from gradwitness import ops
@@ -20,6 +19,7 @@ from gradwitness.own_ops import Spec, real, sample
 from gradwitness_numpy.rules import RULES
 from gradwitness_torch.functions import FUNCTIONS
 from tests.repro import planted
+from tests.repro.faulty_torch import WrongTanh
 from tests.repro.running import Said, fixed, run
 
 EXAMPLES = 64
@@ -157,19 +157,6 @@ def test_a_partial(point: Point, script: Path) -> None:
     exported(gw.verify({"mine": mine}, *point), script)
     shows(run(script))
     is_mended(run(fixed(script, '"b": params["b"]}', '"b": 2 * params["b"]}')))
-
-
-class WrongTanh(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        y = torch.tanh(x)
-        ctx.save_for_backward(y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, g: Any) -> Any:
-        (y,) = ctx.saved_tensors
-        return g * (1 - y)  # the square is missing
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

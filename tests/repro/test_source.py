@@ -148,7 +148,8 @@ def test_one_name_for_two_things() -> None:
     3, -0.5, 1e-30, True, None, "it's", b"\0", (1,), (), [1, [2.0]], {"a": (1, 2)}, {1}, slice(1, None), ..., 1 + 2j,
     float("inf"), np.float32(0.1), np.arange(6).reshape(2, 3), np.array(0.1), np.array([np.inf, 0.1, -1e-9]),
     np.random.default_rng(0).normal(size=(20, 30)), np.random.default_rng(0).normal(size=(200, 7)),
-    np.ones((3, 4)), np.array([True, False]), np.array([1, 2], np.int32), np.zeros((0, 3)), np.array([1 / 3, 2 / 3], np.float32),
+    np.ones((3, 4)), np.array([True, False]), np.array([1, 2], np.int32), np.zeros((0, 3)),
+    np.array([1 / 3, 2 / 3], np.float32),
 ])  # fmt: skip
 def test_a_value_is_read_back_to_the_bit(value: Any) -> None:
     import base64
@@ -184,3 +185,30 @@ def test_renaming_leaves_text_and_attributes_alone() -> None:
 def test_annotations_of_parameters_are_taken_out() -> None:
     text = "def f(x: Any, *, y: dict[str, int] = {}, z=1) -> Any:  # noqa: B006  # why\n    return x  # kept"
     assert bare(text) == "def f(x, *, y={}, z=1):\n    return x  # kept"
+
+
+def test_a_name_that_an_import_would_take_is_left_to_the_user() -> None:
+    made = closing_over_f(torch.float32)
+    assert written(made)(2.0) == made(2.0) == 6.0
+
+
+def closing_over_f(dtype: torch.dtype) -> Callable[..., Any]:
+    F, np, sqrt = 3.0, F_relu, from_math  # noqa: N806
+    return lambda x: float(np(torch.tensor(F * x, dtype=dtype))) + sqrt(0.0)
+
+
+F_relu, from_math = F.relu, math.sqrt
+
+
+def test_what_a_library_made_is_made_by_the_users_call() -> None:
+    sources = Sources()
+    sources.bind("function", uses_what_a_library_made)
+    assert "made_by_a_library = np.vectorize(lambda x: x + 1)" in sources.definitions
+    assert written(uses_what_a_library_made)(1.0) == 2.0
+
+
+made_by_a_library = np.vectorize(lambda x: x + 1)
+
+
+def uses_what_a_library_made(x: float) -> float:
+    return float(made_by_a_library(x))

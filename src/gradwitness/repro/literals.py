@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import math
 import textwrap
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,9 @@ MANY = 1000  # elements, beyond which nobody reads them
 WIDE = 88  # columns of a line of values
 SAME = 4  # elements, beyond which an array of one value is written by that value
 PLAIN = (bool, int, str, bytes, type(None), type(Ellipsis))
-FRAMEWORKS = {  # by the package of the type: what is imported, and how an array is written
-    "torch": ("import torch", "torch.tensor({values}, dtype=torch.{dtype})"),
-    "jaxlib": ("import jax.numpy as jnp", "jnp.array({values}, dtype={dtype!r})"),
+FRAMEWORKS = {  # by the package of the type: what is imported, as what, and how an array is written
+    "torch": ("torch", "torch", "torch.tensor({values}, dtype=torch.{dtype})"),
+    "jaxlib": ("jax.numpy", "jnp", "jnp.array({values}, dtype={dtype!r})"),
 }
 
 
@@ -29,6 +28,8 @@ def literal(value: Any) -> str | None:
         return repr(value)
     if type(value) in (float, complex):
         return _number(value)
+    if isinstance(value, np.generic) and np.isfinite(value):
+        return repr(value)  # np.float32(0.1)
     if isinstance(value, np.ndarray | np.generic):
         return array_text(np.asarray(value))
     if type(value) is slice:
@@ -96,13 +97,13 @@ def _element(number: Any) -> str:
     return f"np.{number}" if number.dtype.kind == "f" else repr(number.item())
 
 
-def framework_array(value: Any, hosted: Mapping[str, Any] = FRAMEWORKS) -> tuple[str, str] | None:
-    """(what is imported, the text) of an array of a framework; None for what is none."""
-    found = hosted.get(type(value).__module__.partition(".")[0])
+def framework_array(value: Any) -> tuple[str, str, str] | None:
+    """(what is imported, as what, the text) of an array of a framework; None for what is none."""
+    found = FRAMEWORKS.get(type(value).__module__.partition(".")[0])
     if found is None or not hasattr(value, "dtype") or not hasattr(value, "shape"):
         return None
     dtype = str(value.dtype).rpartition(".")[2]
     host = value.detach().cpu() if hasattr(value, "detach") else value
     if dtype == "bfloat16":
         host = host.float() if hasattr(host, "float") else host.astype("float32")
-    return found[0], found[1].format(values=_values(np.asarray(host)), dtype=dtype)
+    return *found[:2], found[2].format(values=_values(np.asarray(host)), dtype=dtype)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import sys
 import textwrap
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module, metadata
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,8 +99,8 @@ class _Writing:
     def __init__(self, fault: Fault, how: Script) -> None:
         self.fault, self.how, self.candidate = fault, how, fault.candidate
         functions = (self.candidate.loss, self.candidate.gradient, self.candidate.value_and_gradient)
-        homes = (getattr(f, "__module__", None) for f in functions)
-        self.sources = Sources([home for home in homes if home and home != Graph.__module__])
+        users = [inspect.unwrap(f) for f in functions if callable(f)]
+        self.sources = Sources([f.__module__ for f in users if isinstance(f, FunctionType) and f.__module__])
         names = ("params", "batch") if fault.problem.cotangent is None else ("params", "batch", COTANGENT)
         self.arguments = [self.sources.reserve(name, object()) for name in names]
         for name in ("arguments", "found", "given", "difference", "bound", "step", "reproduces", "sys", "copy"):

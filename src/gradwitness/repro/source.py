@@ -13,7 +13,8 @@ import functools
 import inspect
 import sys
 import sysconfig
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from importlib import import_module
 from types import MethodType, ModuleType
 from typing import Any
 
@@ -25,20 +26,20 @@ from gradwitness.repro.literals import framework_array, literal
 
 __all__ = ["Sources"]
 
-# Where public names are looked up, those first by which people know them.
+# Where public names are looked up, those first by which people know them: what is imported, and as what.
 PUBLIC = {
-    "numpy": ("np", "import numpy as np"),
-    "torch": ("torch", "import torch"),
-    "torch.nn.functional": ("F", "import torch.nn.functional as F"),
-    "torch.linalg": ("torch.linalg", "import torch"),
-    "jax": ("jax", "import jax"),
-    "jax.numpy": ("jnp", "import jax.numpy as jnp"),
-    "jax.numpy.linalg": ("jnp.linalg", "import jax.numpy as jnp"),
-    "jax.nn": ("jax.nn", "import jax"),
-    "jax.lax": ("jax.lax", "import jax"),
-    "jax.scipy.special": ("jax.scipy.special", "import jax"),
-    "operator": ("operator", "import operator"),
-    "math": ("math", "import math"),
+    "numpy": ("numpy", "np"),
+    "torch": ("torch", "torch"),
+    "torch.nn.functional": ("torch.nn.functional", "F"),
+    "torch.linalg": ("torch", "torch"),
+    "jax": ("jax", "jax"),
+    "jax.numpy": ("jax.numpy", "jnp"),
+    "jax.numpy.linalg": ("jax.numpy", "jnp"),
+    "jax.nn": ("jax", "jax"),
+    "jax.lax": ("jax", "jax"),
+    "jax.scipy.special": ("jax", "jax"),
+    "operator": ("operator", "operator"),
+    "math": ("math", "math"),
 }
 INSTALLED = tuple({sysconfig.get_path(kind) for kind in ("purelib", "platlib", "stdlib", "platstdlib")})
 OURS = "gradwitness"
@@ -71,14 +72,15 @@ class Sources:
             return self._names[id(thing)]
         if isinstance(thing, ModuleType):
             return self._module(thing, hint, user)
-        return (
-            literal_text(self, thing)
-            or self._public(thing)
-            or self._made_of_parts(thing, hint)
-            or self._defined(definition_of(thing, hint), thing, hint)
-            or self._defined(assignment_of(hint, user), thing, hint)
-            or self._without_text(thing, hint)
-        )
+        text = self._constant(thing) or self._public(thing) or self._made_of_parts(thing, hint)
+        if text:
+            return text
+        made = assignment_of(hint, user)
+        if not self._is_installed(_home(thing)):  # of a closure that a library made, the user's call says more
+            made = definition_of(thing, hint) or made
+        if made is None:
+            raise _without_text(thing, hint)
+        return self._defined(made, thing, hint)
 
     def text(self, definition: Definition, user: Any) -> str:
         """The definition, all that it refers to defined before it."""
@@ -98,83 +100,77 @@ class Sources:
             self._names[id(thing)] = free
         return free
 
+    def _constant(self, thing: Any) -> str | None:
+        text = literal(thing)
+        if text and "np." in text:
+            self.expression(np, "np")
+        if text and "base64." in text:
+            self.imports["import base64"] = None
+        return text
+
     def _module(self, module: ModuleType, hint: str, user: Any) -> str:
         if self._is_installed(module.__name__):
-            self._import(module, hint)
-            return self.reserve(hint, module) if hint not in self._bound else hint
+            name = self.reserve(hint, module)
+            self.imports[f"import {module.__name__}" + ("" if name == module.__name__ else f" as {name}")] = None
+            return name
         self.imports["from types import SimpleNamespace"] = None
         used = sorted(_attributes(hint, user))
-        parts = ", ".join(f"{name}={self.bind(name, getattr(module, name))}" for name in used)
-        return f"SimpleNamespace({parts})"
-
-    def _import(self, module: ModuleType, hint: str) -> None:
-        alias = "" if hint == module.__name__ else f" as {hint}"
-        self.imports[f"import {module.__name__}{alias}"] = None
+        return f"SimpleNamespace({', '.join(f'{name}={self.bind(name, getattr(module, name))}' for name in used)})"
 
     def _public(self, thing: Any) -> str | None:
         """What is installed, by the name under which people know it, or by that of its module."""
         name = getattr(thing, "__name__", "")
-        for place, (prefix, statement) in PUBLIC.items():
+        for place, (module, alias) in PUBLIC.items():
             if name and getattr(sys.modules.get(place), name, None) is thing:
-                return self._imported(prefix, statement) + f".{name}"
-        home, path = getattr(thing, "__module__", None), getattr(thing, "__qualname__", "")
-        if not isinstance(home, str) or not path or not self._is_installed(home):
+                return f"{self._imported(module, alias)}{place.removeprefix(module)}.{name}"
+        home, path = _home(thing), getattr(thing, "__qualname__", "")
+        if not path or not self._is_installed(home) or _looked_up(home, path) is not thing:
             return None
-        first, _, rest = path.partition(".")
-        found = getattr(sys.modules.get(home), first, None)
-        if (
-            functools.reduce(lambda x, part: getattr(x, part, None), rest.split(".") if rest else [], found)
-            is not thing
-        ):
-            return None
-        if home == "builtins":
-            return path
-        self.imports[f"from {home} import {first}"] = None
-        self._bound.setdefault(first, getattr(sys.modules[home], first))
-        return path
+        return path if home == "builtins" else self._taken_from(home, path)
 
-    def _imported(self, prefix: str, statement: str) -> str:
-        self.imports[statement] = None
-        root = prefix.partition(".")[0]
-        self._bound.setdefault(root, sys.modules[statement.split()[1]])
-        self._names.setdefault(id(self._bound[root]), root)
-        return prefix
+    def _imported(self, module: str, alias: str) -> str:
+        return self.expression(import_module(module), alias)
+
+    def _taken_from(self, home: str, path: str) -> str:
+        """`from home import first`, and the rest of the path."""
+        first, dot, rest = path.partition(".")
+        found = getattr(sys.modules[home], first)
+        if id(found) not in self._names:
+            name = self.reserve(first, found)
+            self.imports[f"from {home} import {first}" + ("" if name == first else f" as {name}")] = None
+        return self._names[id(found)] + dot + rest
 
     def _made_of_parts(self, thing: Any, hint: str) -> str | None:
-        """A partial, a method, an instance of a dataclass, an array of a framework, a container of any of them."""
+        """A partial, a method, an instance of a dataclass, a container, an array or dtype of a framework."""
         if isinstance(thing, functools.partial):
-            parts = [self.expression(thing.func, f"{hint}_function")]
-            parts += [self.expression(x, f"{hint}_argument") for x in thing.args]
-            parts += [f"{k}={self.expression(x, k)}" for k, x in thing.keywords.items()]
-            self.imports["import functools"] = None
-            return f"functools.partial({', '.join(parts)})"
+            keywords = {key: self.expression(x, key) for key, x in thing.keywords.items()}
+            given = [self.expression(x, f"{hint}_part") for x in (thing.func, *thing.args)]
+            return _call(self._imported("functools", "functools") + ".partial", given, keywords)
         if isinstance(thing, MethodType):
             return f"{self.expression(thing.__self__, f'{hint}_self')}.{thing.__name__}"
         if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
-            fields = [f for f in dataclasses.fields(thing) if f.init and getattr(thing, f.name) is not f.default]
-            parts = [f"{f.name}={self.expression(getattr(thing, f.name), f.name)}" for f in fields]
-            return f"{self.expression(type(thing), type(thing).__name__)}({', '.join(parts)})"
+            fields = {f.name: getattr(thing, f.name) for f in dataclasses.fields(thing) if f.init}
+            keywords = {name: self.expression(x, name) for name, x in fields.items()}
+            return _call(self.expression(type(thing), type(thing).__name__), (), keywords)
         if type(thing) in (list, tuple):
-            inside = "".join(f"{self.expression(x, hint)}, " for x in thing)
-            return f"({inside})" if isinstance(thing, tuple) else f"[{inside.rstrip(', ')}]"
+            inside = ", ".join(self.expression(x, hint) for x in thing)
+            return f"({inside},)" if isinstance(thing, tuple) else f"[{inside}]"
         if type(thing) is dict:
-            return (
-                "{"
-                + ", ".join(f"{self.expression(k, hint)}: {self.expression(x, hint)}" for k, x in thing.items())
-                + "}"
-            )
+            pairs = [(self.expression(key, hint), self.expression(x, hint)) for key, x in thing.items()]
+            return "{" + ", ".join(f"{key}: {x}" for key, x in pairs) + "}"
+        return self._of_framework(thing)
+
+    def _of_framework(self, thing: Any) -> str | None:
         if found := framework_array(thing):
-            self.imports[found[0]] = None
-            return found[1]
-        text = repr(thing)  # torch.float32
-        if text.startswith("torch.") and text.replace(".", "").isidentifier():
-            return self._imported("torch", "import torch") + text.removeprefix("torch")
+            module, alias, text = found
+            return text.replace(alias, self._imported(module, alias))
+        dtype = repr(thing)
+        if dtype.startswith("torch.") and dtype.replace(".", "").isidentifier():
+            return self._imported("torch", "torch") + dtype.removeprefix("torch")
         return None
 
-    def _defined(self, definition: Definition | None, thing: Any, hint: str) -> str | None:
-        if definition is None:
-            return None
-        ours = _is_ours(getattr(thing, "__module__", None) or "")
+    def _defined(self, definition: Definition, thing: Any, hint: str) -> str:
+        ours = _is_ours(_home(thing))
         made_within = ours and "<locals>" in getattr(thing, "__qualname__", "")  # several ops may share its name
         name = self.reserve(hint if made_within else definition.name, thing)
         if ours:
@@ -182,12 +178,6 @@ class Sources:
         text = self.text(definition, thing)
         self.definitions.append(renamed(text, {definition.name: name}) if name != definition.name else text)
         return name
-
-    def _without_text(self, thing: Any, hint: str) -> str:
-        raise GradwitnessError(
-            f"{hint!r} is a {type(thing).__module__}.{type(thing).__qualname__}, which no source text makes: let the "
-            "functions make it themselves, or take what they need of it as params, batch or constants"
-        )
 
     def _is_installed(self, module: str) -> bool:
         root = module.partition(".")[0]
@@ -204,14 +194,28 @@ def _is_ours(module: str) -> bool:
     return root == OURS or root.startswith(f"{OURS}_")
 
 
-def literal_text(sources: Sources, thing: Any) -> str | None:
-    """The text of a constant, with what it needs imported."""
-    text = literal(thing)
-    if text and "np." in text:
-        sources.expression(np, "np")
-    if text and "base64." in text:
-        sources.imports["import base64"] = None
-    return text
+def _home(thing: Any) -> str:
+    """The module that a thing says it is from."""
+    found = getattr(thing, "__module__", None)
+    return found if isinstance(found, str) else ""
+
+
+def _looked_up(home: str, path: str) -> Any:
+    found: Any = sys.modules.get(home)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _call(function: str, parts: Iterable[str], keywords: Mapping[str, str]) -> str:
+    return f"{function}({', '.join([*parts, *(f'{key}={text}' for key, text in keywords.items())])})"
+
+
+def _without_text(thing: Any, hint: str) -> GradwitnessError:
+    return GradwitnessError(
+        f"{hint!r} is a {type(thing).__module__}.{type(thing).__qualname__}, which no source text makes: let the "
+        "functions make it themselves, or take what they need of it as params, batch or constants"
+    )
 
 
 def _attributes(name: str, user: Any) -> set[str]:
