@@ -15,7 +15,7 @@ import sys
 import sysconfig
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib import import_module
-from types import MethodType, ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -185,8 +185,9 @@ class Sources:
             return False
         if root in sys.stdlib_module_names or root == "builtins":
             return True
-        file = getattr(sys.modules.get(module) or sys.modules.get(root), "__file__", None)
-        return root != "__main__" and (file is None or file.startswith(INSTALLED))
+        known = sys.modules.get(module) or sys.modules.get(root)
+        file = getattr(known, "__file__", None)
+        return known is not None and root != "__main__" and (file is None or file.startswith(INSTALLED))
 
 
 def _is_ours(module: str) -> bool:
@@ -195,9 +196,10 @@ def _is_ours(module: str) -> bool:
 
 
 def _home(thing: Any) -> str:
-    """The module that a thing says it is from."""
+    """The module that a thing says it is from; of code that was executed without one it says Python's own."""
     found = getattr(thing, "__module__", None)
-    return found if isinstance(found, str) else ""
+    nameless = isinstance(thing, FunctionType) and found == "builtins"
+    return found if isinstance(found, str) and not nameless else ""
 
 
 def _looked_up(home: str, path: str) -> Any:
