@@ -39,5 +39,5 @@ def central_difference(function: Callable[[float], float], x: float) -> tuple[fl
 
 
 def explained(gradient: float, difference: float, bound: float, unit_roundoff: float) -> bool:
-    """Whether the bound of the difference, and 32 roundings of the gradient's dtype, explain that the two differ."""
-    return abs(gradient - difference) <= bound + 32 * unit_roundoff * min(abs(gradient), abs(difference))
+    """Whether the bound of the difference, and rounding, which may cost half of the digits, explain it."""
+    return abs(gradient - difference) <= bound + math.sqrt(unit_roundoff) * min(abs(gradient), abs(difference))

@@ -105,7 +105,7 @@ def located(fault: Fault) -> Fault:
             if look(at).is_wrong:
                 return at
     raise GradwitnessError(
-        f"{fault.path}: no single element is so wrong that a finite difference and the roundings of {fault.dtype} do "
+        f"{fault.path}: no single element is so wrong that a finite difference and rounding in {fault.dtype} do "
         "not explain it, so a script of its own has nothing to show"
     )
 
