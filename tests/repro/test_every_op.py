@@ -40,9 +40,7 @@ def test_there_are_backends_to_try() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(
-    "backend", [b if b == "torch" else pytest.param(b, marks=pytest.mark.nightly) for b in BACKENDS]
-)
+@pytest.mark.parametrize("backend", [b if b == QUICK else pytest.param(b, marks=pytest.mark.nightly) for b in BACKENDS])
 def test_every_op(backend: str, dtype: str) -> None:
     tried = set()
     for problem in op_problems(0):
