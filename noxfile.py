@@ -90,6 +90,17 @@ def package(session: nox.Session) -> None:
     expect_verdicts(session, Path("report.json"), agree=set(BACKENDS))
 
 
+@nox.session(requires=["environment"], default=False)
+def repro(session: nox.Session) -> None:
+    """Export the script of a fault planted in torch, and run it in a fresh environment with torch alone."""
+    script = Path(session.create_tmp(), "bug.py")
+    run(session, "python", "-m", "tests.repro.faulty_torch", str(script))
+    install(session, "torch", "numpy")
+    session.run("python", "-I", str(script), success_codes=[1])
+    script.write_text(script.read_text().replace("(1 - y)", "(1 - y * y)"))
+    session.run("python", "-I", str(script))
+
+
 @nox.session(default=False)
 def build(session: nox.Session) -> None:
     """Build the sdist, and from it the wheel, into dist/."""

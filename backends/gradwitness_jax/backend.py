@@ -15,7 +15,7 @@ from gradwitness.graph import Graph
 from gradwitness.lowering import implement
 from gradwitness.ops import BUILT_IN
 from gradwitness.problem import Candidate, Problem
-from gradwitness.protocol import Capabilities, Extensible, Observed, Prepared, expect_options, expect_supported
+from gradwitness.protocol import Capabilities, Extensible, Observed, Prepared, Script, expect_options, expect_supported
 from gradwitness_jax.quiet import quiet
 
 __all__ = ["JaxBackend"]
@@ -101,6 +101,14 @@ class JaxBackend(Extensible):
         with quiet():
             from gradwitness_jax.functions import functions
         return lowering.lower(graph, {**functions(dtype), **self.own_ops})
+
+    def script(self, dtype: str) -> Script:
+        """What a script without gradwitness runs."""
+        with quiet():
+            from gradwitness_jax import standalone
+            from gradwitness_jax.functions import functions
+        ops = {**functions(dtype), **self.own_ops}
+        return Script(standalone.value, standalone.gradient, standalone.by_hand, ops)
 
     def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> Prepared:
         """The candidate's own loss, or its graph or the problem's, compiled unless its options say {"jit": False}.

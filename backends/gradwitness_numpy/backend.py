@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,13 @@ from gradwitness.protocol import (
     ExtendedInterpreter,
     Extensible,
     Prepared,
+    Script,
     expect_options,
     expect_supported,
 )
 from gradwitness_numpy.by_hand import PreparedByHand
 from gradwitness_numpy.rule import Rule, own_rule
-from gradwitness_numpy.rules import one_hot_in, with_rules
+from gradwitness_numpy.rules import RULES, one_hot_in, with_rules
 from gradwitness_numpy.sweep import OnCotangent, OnSum, OnValue, Tape, backward, forward
 
 __all__ = ["NumpyBackend", "PreparedNumpy"]
@@ -68,6 +70,15 @@ class NumpyBackend(Extensible):
 
     def lower(self, graph: Graph) -> Any:
         return lambda leaves: self.loss(self.forward(graph, leaves))
+
+    def script(self, dtype: str) -> Script:
+        """What a script without gradwitness runs: the rules, and a sweep of a page."""
+        from gradwitness_numpy import standalone
+
+        one_hot = replace(RULES["one_hot"], forward=one_hot_in(np.dtype(dtype)))
+        rules = {**RULES, "one_hot": one_hot, **self.own_ops}
+        ops = {name: standalone.recorded(rule) for name, rule in rules.items()}
+        return Script(standalone.value, standalone.gradient, standalone.by_hand, ops)
 
     def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> Prepared:
         expect_supported(self, dtype, device)

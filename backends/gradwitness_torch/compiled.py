@@ -27,3 +27,7 @@ class TorchCompileBackend(TorchBackend):
 
         compiled: Callable[..., Any] = torch.compile(loss, **{"fullgraph": True, "dynamic": False, **options})
         return compiled
+
+    def _gradient_of(self, standalone: Any) -> Callable[..., Any]:
+        found: Callable[..., Any] = standalone.compiled_gradient
+        return found

@@ -15,7 +15,7 @@ from gradwitness.graph import Graph
 from gradwitness.lowering import implement
 from gradwitness.ops import BUILT_IN
 from gradwitness.problem import Candidate, Problem
-from gradwitness.protocol import Capabilities, Extensible, Observed, Prepared, expect_options, expect_supported
+from gradwitness.protocol import Capabilities, Extensible, Observed, Prepared, Script, expect_options, expect_supported
 from gradwitness_torch.quiet import quiet
 
 __all__ = ["TorchBackend"]
@@ -99,6 +99,19 @@ class TorchBackend(Extensible):
         with quiet():
             from gradwitness_torch.observing import observed
         return observed(model, loss, params, dtype)
+
+    def script(self, dtype: str) -> Script:
+        """What a script without gradwitness runs."""
+        with quiet():
+            from gradwitness_torch import standalone
+            from gradwitness_torch.functions import functions
+        ops = {**functions(dtype), **self.own_ops}
+        return Script(standalone.value, self._gradient_of(standalone), standalone.by_hand, ops)
+
+    def _gradient_of(self, standalone: Any) -> Callable[..., Any]:
+        """How a loss is differentiated there."""
+        found: Callable[..., Any] = standalone.gradient
+        return found
 
     def _ready(self, loss: Callable[..., Any], *, options: Mapping[str, Any]) -> Callable[..., Any]:
         """What is run for a loss: here, itself."""

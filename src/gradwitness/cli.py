@@ -114,6 +114,12 @@ def _verdicts(context: click.Context, parameter: click.Parameter, value: str | N
 @click.option("--allow", callback=_verdicts, metavar="VERDICT,...", help="Verdicts that pass as well.")
 @click.option("--require", callback=_split, metavar="A,B", help="Backends that must run and agree.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the evidence here.")
+@click.option(
+    "--repro",
+    "script",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a script that shows the first wrong gradient without gradwitness here.",
+)
 @click.option("--verbose", is_flag=True, help="A row per gradient.")
 def verify(
     networks: tuple[str, ...],
@@ -130,6 +136,7 @@ def verify(
     allow: tuple[str, ...],
     require: tuple[str, ...],
     json_file: Path | None,
+    script: Path | None,
     verbose: bool,
 ) -> None:
     """Run NETWORKs (default: all; the name of an op is its small problems) through every backend and judge each
@@ -151,6 +158,7 @@ def verify(
     settings = Settings(dtypes, devices, precision, seed, reference, reference_seconds, timeout)
     expect_devices(devices, chosen)
     _expect_writable("--json", json_file)
+    _expect_writable("--repro", script)
     problems, runs = _targets(networks)
     known = tuple(name for name in dict.fromkeys(networks) if not is_target(name))
     zoo = known or ops or not networks
@@ -165,6 +173,8 @@ def verify(
     click.echo(report.table(verbose=verbose, color=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
     for reason in report.shortfalls():
         click.echo(reason)
+    if script and not report.ok:
+        click.echo(_exported(report, script))
     raise SystemExit(0 if report.ok else 1)
 
 
@@ -215,6 +225,15 @@ def _reported(name: str, report: Any) -> Report:
     if not isinstance(report, Report):
         raise GradwitnessError(f"{name} returned {type(report).__name__}; return what gradwitness.verify returns")
     return report
+
+
+def _exported(report: Report, script: Path) -> str:
+    """What became of the script; that there is none is no reason to exit otherwise."""
+    try:
+        report.export_repro(script)
+    except GradwitnessError as error:
+        return f"--repro {script}: {error}"
+    return f"{script} shows the first wrong gradient by itself"
 
 
 def _cases(

@@ -151,13 +151,23 @@ class Graph:
                 values[node.id] = builder.apply(node.op, operands, node.attributes)
         return builder.graph(values[self.output.id], {**self.constants})
 
-    def source(self) -> str:
-        """The graph as a straight-line Python function of its leaves: what backends execute."""
-        lines = ["def loss(leaves):"]
+    def source(
+        self,
+        head: str = "loss(leaves)",
+        *,
+        leaves: Mapping[str, str] | None = None,
+        ops: Mapping[str, str] | None = None,
+    ) -> str:
+        """The graph as a straight-line Python function of its leaves: what backends execute.
+
+        leaves, ops: the text to write for a leaf, by path, and for an op, by name; `leaves['path']` and its name if
+        they do not say.
+        """
+        lines = [f"def {head}:"]
         for node in self.nodes:
             if node.op == LITERAL:
                 continue
-            lines.append(f"    v{node.id} = {_expression(node)}")
+            lines.append(f"    v{node.id} = {_expression(node, leaves or {}, ops or {})}")
         lines.append(f"    return v{self.output.id}")
         return "\n".join(lines) + "\n"
 
@@ -365,16 +375,17 @@ def _only(node: Node) -> Node:
     return source
 
 
-def _expression(node: Node) -> str:
+def _expression(node: Node, leaves: Mapping[str, str], ops: Mapping[str, str]) -> str:
     if node.op == LEAF:
-        return f"leaves[{node.attributes['path']!r}]"
+        path = node.attributes["path"]
+        return leaves.get(path, f"leaves[{path!r}]")
     if node.op == OUTPUT:
         return f"v{_only(node).id}[{node.attributes['position']}]"
     arguments = [_argument(i) for i in node.inputs]
     if find_op(node.op).variadic:
         arguments = [f"[{', '.join(arguments)}]"]
     arguments += [f"{name}={value!r}" for name, value in node.attributes.items()]
-    return f"{node.op}({', '.join(arguments)})"
+    return f"{ops.get(node.op, node.op)}({', '.join(arguments)})"
 
 
 def _argument(node: Node | None) -> str:

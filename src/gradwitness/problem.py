@@ -170,9 +170,17 @@ class Problem:
         return self._with({**self.leaves, **fewer})
 
     @property
+    def leaves_of_batch(self) -> tuple[str, ...]:
+        """The paths of the leaves of batch."""
+        return tuple(tree.flatten(self.batch, "batch"))
+
+    @property
     def _batched(self) -> list[str]:
-        paths = tree.flatten(self.batch, "batch")
-        return [p for p in paths if p not in self.differentiated and self.leaves[p].ndim]
+        return [p for p in self.leaves_of_batch if p not in self.differentiated and self.leaves[p].ndim]
+
+    def resized(self, leaves: Mapping[str, Array]) -> Problem:
+        """The same problem with some leaves replaced, by path, by others that may have other shapes."""
+        return self._with({**self.leaves, **leaves})
 
     def at(self, leaves: Mapping[str, Array]) -> Problem:
         """The same problem with some leaves replaced, by path."""

@@ -32,6 +32,8 @@ __all__ = [
     "Perturbing",
     "Prepared",
     "Primals",
+    "Script",
+    "Scripted",
     "expect_options",
     "expect_runnable",
     "expect_supported",
@@ -213,6 +215,30 @@ class Extensible:
         others = frozenset(name for name in self.capabilities.ops if name not in self.own_ops)
         self.capabilities = replace(self.capabilities, ops=others.union(implementations))
         self.own_ops = dict(implementations)
+
+
+@dataclass(frozen=True)
+class Script:
+    """How a backend's candidates run in a script without gradwitness: functions whose source is written into it.
+
+    `arguments` are what a loss takes, nested host arrays in float64, int64 or bool; `leaf(*arguments)` is the leaf to
+    differentiate by. value: `value(loss, arguments, dtype, device)`, a float. gradient: `gradient(loss, leaf,
+    arguments, dtype, device, **options)`, the framework's gradient as a host array, or None if it has none. by_hand:
+    `by_hand(function, leaf, arguments, dtype, device)`, the leaf of what a user's own gradient returns. ops: the
+    functions of the vocabulary's ops, and of users' own, in one dtype.
+    """
+
+    value: Callable[..., float]
+    gradient: Callable[..., Any]
+    by_hand: Callable[..., Any]
+    ops: Mapping[str, Any]
+
+
+@runtime_checkable
+class Scripted(Protocol):
+    """A backend whose candidates can run in a script without gradwitness."""
+
+    def script(self, dtype: str) -> Script: ...
 
 
 def expect_runnable(backend: Backend, candidate: Candidate) -> None:

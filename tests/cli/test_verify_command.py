@@ -315,3 +315,24 @@ def test_ok_in_the_json_is_what_the_exit_status_says(tmp_path: Path, tamper: Cal
     for options, code in ([], 1), (["--allow", "disagree"], 0), (["--allow", "disagree", "--require", "jax"], 1):
         assert article("--json", str(file), *options).exit_code == code
         assert json.loads(file.read_text())["ok"] is (code == 0)
+
+
+def test_a_script_of_the_first_wrong_gradient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = RULES["tanh"]
+    monkeypatch.setitem(RULES, "tanh", replace(rule, vjp=lambda g, step: [-g for g in rule.vjp(g, step)]))
+    script = tmp_path / "bug.py"
+    result = CliRunner().invoke(
+        cli, ["verify", "mlp", "--backend", "numpy", "--dtype", "float64", "--repro", str(script)]
+    )
+    assert result.exit_code == 1
+    assert f"{script} shows the first wrong gradient by itself" in result.output
+    assert subprocess.run([sys.executable, str(script)], capture_output=True, check=False).returncode == 1
+
+
+def test_no_script_where_nothing_is_wrong(tmp_path: Path) -> None:
+    script = tmp_path / "bug.py"
+    result = CliRunner().invoke(
+        cli, ["verify", "article", "--backend", "numpy", "--dtype", "float64", "--repro", str(script)]
+    )
+    assert result.exit_code == 0
+    assert not script.exists()

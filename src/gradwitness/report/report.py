@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from gradwitness.evidence.exercise import Exercise
+from gradwitness.report.case import Case
 from gradwitness.report.document import to_json
 from gradwitness.report.row import Row, describe
 from gradwitness.report.table import short_report, table
@@ -23,7 +25,9 @@ def joined(reports: Sequence[Report]) -> Report:
             both = isinstance(value, Mapping) and isinstance(environment.get(key), Mapping)
             environment[key] = {**environment[key], **value} if both else environment.setdefault(key, value)
     exercise = {name: calls for report in reports for name, calls in report.exercise.items()}
-    return Report(tuple(row for report in reports for row in report.rows), environment, exercise=exercise)
+    cases = tuple(case for report in reports for case in report.cases)
+    rows = tuple(row for report in reports for row in report.rows)
+    return Report(rows, environment, exercise=exercise, cases=cases)
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Report:
     allow: tuple[str, ...] = ()
     require: tuple[str, ...] = ()
     exercise: Mapping[str, tuple[Exercise, ...]] = field(default_factory=dict)
+    cases: tuple[Case, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
@@ -82,3 +87,27 @@ class Report:
     def json(self) -> str:
         """The whole report as JSON, as `report/schema.json` describes it."""
         return to_json(self.ok, self.environment, self.rows, self.exercise)
+
+    def export_repro(
+        self,
+        path: str | Path,
+        *,
+        candidate: str | None = None,
+        parameter: str | None = None,
+        dtype: str | None = None,
+        seconds: float = 30.0,
+    ) -> None:
+        """Write a script that shows the first wrong gradient on its own: with NumPy and the candidate's framework, and
+        without gradwitness, as small as it was found in so many seconds.
+
+        It prints the gradient and the finite difference at one element, and exits with 1 while they differ. It is run
+        before this returns. candidate, parameter, dtype: those of the row, where it is not to be the first that is
+        `disagree`, `nonfinite` or `missing`.
+
+        Raises GradwitnessError if there is none, if no single element shows it, if the source text of what the
+        candidate runs cannot be had, and if the script does not show it.
+        """
+        from gradwitness.repro import export  # here, so that importing gradwitness is quick
+
+        asked = {"candidate": candidate, "parameter": parameter, "dtype": dtype}
+        export(self.cases, self.rows, Path(path), **asked, seconds=seconds)

@@ -11,7 +11,7 @@ from gradwitness.errors import GradwitnessError, UnknownName
 from gradwitness.evidence.exercise import Exercise, exercise
 from gradwitness.problem import Candidate, Loss, Problem
 from gradwitness.protocol import expect_options
-from gradwitness.report import Report, Row
+from gradwitness.report import Case, Report, Row
 from gradwitness.verdict import Verdict
 from gradwitness.verify.cotangent import with_random_cotangent
 from gradwitness.verify.environment import environment
@@ -82,7 +82,8 @@ def verify(
     used = tuple(dict.fromkeys(candidate.backend for candidate in on_trial.values()))
     expect_devices(settings.devices, used)
     rows = tuple(verify_problem(problem, on_trial, settings))
-    return Report(rows, environment(used, settings), exercise=_exercise(problem))
+    case = Case(problem, on_trial, settings)
+    return Report(rows, environment(used, settings), exercise=_exercise(problem), cases=(case,))
 
 
 def _problem(loss: Any, name: str, **given: Any) -> Problem:
@@ -169,12 +170,14 @@ def verify_problems(
     rows: list[Row] = []
     used: dict[str, None] = {}
     exercised: dict[str, tuple[Exercise, ...]] = {}
+    tried: list[Case] = []
     for problem, names in cases:
         candidates = names if isinstance(names, Mapping) else {name: Candidate(name) for name in names}
         used |= dict.fromkeys(candidate.backend for candidate in candidates.values())
         rows += verify_problem(problem, candidates, settings, progress=progress)
         exercised |= _exercise(problem)
-    return Report(tuple(rows), environment(used, settings), exercise=exercised)
+        tried.append(Case(problem, candidates, settings))
+    return Report(tuple(rows), environment(used, settings), exercise=exercised, cases=tuple(tried))
 
 
 def verify_problem(
