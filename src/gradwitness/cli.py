@@ -111,6 +111,12 @@ def _verdicts(context: click.Context, parameter: click.Parameter, value: str | N
     metavar="S",
     help="Run each candidate in a subprocess, in which preparing and any single answer may take S seconds.",
 )
+@click.option(
+    "--paths",
+    callback=_split,
+    metavar="all|A,B",
+    help="The ways to the gradient: each candidate along each, such as torch.func.grad or vmap, that its backend has.",
+)
 @click.option("--allow", callback=_verdicts, metavar="VERDICT,...", help="Verdicts that pass as well.")
 @click.option("--require", callback=_split, metavar="A,B", help="Backends that must run and agree.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the evidence here.")
@@ -127,6 +133,7 @@ def verify(
     reference: str,
     reference_seconds: float,
     timeout: float | None,
+    paths: tuple[str, ...],
     allow: tuple[str, ...],
     require: tuple[str, ...],
     json_file: Path | None,
@@ -148,7 +155,7 @@ def verify(
         registry.backend(name)
     for name in backends:
         registry.installed(name)  # whoever is named must be there
-    settings = Settings(dtypes, devices, precision, seed, reference, reference_seconds, timeout)
+    settings = Settings(dtypes, devices, precision, seed, reference, reference_seconds, timeout, paths)
     expect_devices(devices, chosen)
     _expect_writable("--json", json_file)
     problems, runs = _targets(networks)
