@@ -20,6 +20,7 @@ class TorchCompileBackend(TorchBackend):
         TorchBackend.capabilities,
         compiles=True,
         paths=(),
+        compiled_paths=(),
         options=("backend", "dynamic", "fullgraph", "mode", "options"),
         shares="torch",
     )

@@ -43,6 +43,7 @@ class TorchBackend(Extensible):
             "non-contiguous",
             "channels-last",
         ),
+        compiled_paths=("torch.compile", "torch.compile(grad)"),
         sums={
             ("conv2d", "float32"): Sums(1 / 3),  # oneDNN's gradients of weight and bias
             ("conv2d", "float64"): Sums(1 / 3),
@@ -99,7 +100,7 @@ class TorchBackend(Extensible):
             implementation = implement(candidate, problem, partial(self.lower, dtype=dtype), ready=ready)
             if path:
                 implementation = along(path, implementation, candidate, problem, dtype=dtype, device=device)
-            compiled = path.compiled if path else self.capabilities.compiles
+            compiled = self.capabilities.compiles_along(candidate.path)
             prepared = TorchPrepared(
                 implementation,
                 problem.differentiated,

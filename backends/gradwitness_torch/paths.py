@@ -47,14 +47,12 @@ class Path:
     UnsupportedError where the path does not apply.
 
     ready: what is made of the user's own loss. loss: of the loss of leaves by path, which is then differentiated by a
-    plain backward pass. both: a function of leaves that gives (loss, gradients by path) in its place. compiled: torch
-    runs it out of Python's sight.
+    plain backward pass. both: a function of leaves that gives (loss, gradients by path) in its place.
     """
 
     ready: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda loss: loss
     loss: Callable[[Case], Loss] = lambda case: case.loss
     both: Callable[[Case], Both] | None = None
-    compiled: bool = False
 
 
 def along(
@@ -213,8 +211,8 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 PATHS: dict[str, Path] = {
     "eager": Path(),
     "torch.func.grad": Path(both=_functional),
-    "torch.compile": Path(ready=_compiled, compiled=True),
-    "torch.compile(grad)": Path(both=_compiled_gradient, compiled=True),
+    "torch.compile": Path(ready=_compiled),
+    "torch.compile(grad)": Path(both=_compiled_gradient),
     "vmap": Path(both=_per_example),
     "checkpoint": Path(loss=_checkpointed),
     "non-contiguous": Path(loss=_non_contiguous),
@@ -240,7 +238,9 @@ def _explained(error: Exception) -> Exception:
     if not isinstance(error, TorchDynamoException):
         return error
     own = [frame for frame in FRAME.finditer(text.partition("from user code")[2]) if TORCH not in frame["file"]]
-    where = f" at {os.path.basename(own[-1]['file'])}:{own[-1]['line']}, {own[-1]['code'].strip()[:60]}" if own else ""
+    where = (
+        f" at {os.path.basename(own[-1]['file'])}:{own[-1]['line']}, {own[-1]['code'].strip(' :')[:60]}" if own else ""
+    )
     explanation = re.search(r"Explanation: ([^\n]*)", text)
     inner = re.search(r"got \w+\([\"'](.*)[\"']\)", text)
     why = next((found[1] for found in (inner, explanation) if found), "")

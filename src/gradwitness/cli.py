@@ -147,8 +147,10 @@ def verify(
 
     Exits with 0 if at least one gradient agreed and every other is accepted, 1 if not, 2 for wrong usage.
     """
+    from gradwitness.problem import Candidate
     from gradwitness.report import joined
     from gradwitness.verify import Settings, expect_devices, verify_problems
+    from gradwitness.verify.paths import expect_taken
 
     chosen = _backends(backends, fast)
     for name in (*backends, *require):
@@ -157,6 +159,7 @@ def verify(
         registry.installed(name)  # whoever is named must be there
     settings = Settings(dtypes, devices, precision, seed, reference, reference_seconds, timeout, paths)
     expect_devices(devices, chosen)
+    expect_taken({name: Candidate(name) for name in chosen}, paths)
     _expect_writable("--json", json_file)
     problems, runs = _targets(networks)
     known = tuple(name for name in dict.fromkeys(networks) if not is_target(name))

@@ -54,7 +54,7 @@ class Capabilities:
     measures both.
     native: it runs losses in the framework's own arrays, and gradients written by hand.
     options: names of what `Candidate.options` may hold. paths: names of the ways to a gradient that `Candidate.path`
-    may name, such as "eager" or "vmap", the plainest first.
+    may name, such as "eager" or "vmap", the plainest first; compiled_paths: those for which preparing compiles.
     shares: the backend whose functions for users' own ops it runs too, where it is given none of its own.
     """
 
@@ -70,7 +70,12 @@ class Capabilities:
     native: bool = False
     options: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
+    compiled_paths: tuple[str, ...] = ()
     shares: str = ""
+
+    def compiles_along(self, path: str | None) -> bool:
+        """Whether preparing compiles on this path, None for the plain one."""
+        return self.compiles if path is None else path in self.compiled_paths
 
     def arithmetic(self, dtype: str) -> Arithmetic:
         """How it rounds in one dtype."""

@@ -85,7 +85,8 @@ def _witness(
             neighbours = draw_neighbours(problem.primals, is_usable, blank.dtype, seed=(settings.seed, 4))
         tried = trial(prepared, problem.primals, neighbours, blank.dtype)
         if not any(tried.unsteady.values()):
-            resizes = not registry.backend(candidate.backend).capabilities.compiles  # anew for each size
+            capabilities = registry.backend(candidate.backend).capabilities
+            resizes = not capabilities.compiles_along(candidate.path)  # anew for each size
             elsewhere = next(iter(neighbours), None)
             found = impure(prepared, problem, tried, elsewhere, blank.dtype, resizes=resizes)
             tried = replace(tried, unsteady=found)
