@@ -237,10 +237,10 @@ def _explained(error: Exception) -> Exception:
             return UnsupportedError(means)
     if not isinstance(error, TorchDynamoException):
         return error
-    own = [frame for frame in FRAME.finditer(text.partition("from user code")[2]) if TORCH not in frame["file"]]
-    where = (
-        f" at {os.path.basename(own[-1]['file'])}:{own[-1]['line']}, {own[-1]['code'].strip(' :')[:60]}" if own else ""
-    )
+    where = ""
+    for frame in FRAME.finditer(text.partition("from user code")[2]):
+        if TORCH not in frame["file"]:  # the innermost line of the user's own
+            where = f" at {os.path.basename(frame['file'])}:{frame['line']}, {frame['code'].strip(' :')[:60]}"
     explanation = re.search(r"Explanation: ([^\n]*)", text)
     inner = re.search(r"got \w+\([\"'](.*)[\"']\)", text)
     why = next((found[1] for found in (inner, explanation) if found), "")

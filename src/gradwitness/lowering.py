@@ -80,10 +80,9 @@ def _contracted(loss: LossOfLeaves, problem: Problem) -> LossOfLeaves:
     """The loss as one number: the sum of its elements, each times that of the problem's cotangent, if it has one."""
     if problem.cotangent is None:
         return loss
-    shape = problem.leaves[COTANGENT].shape
 
     def contracted(leaves: Leaves) -> Any:
-        value = loss(leaves)
+        value, shape = loss(leaves), tuple(leaves[COTANGENT].shape)  # of fewer examples than the problem's, perhaps
         if tuple(getattr(value, "shape", ())) != shape:
             raise GradwitnessError(
                 f"the cotangent has shape {shape}, the loss returned {_described(value)}: every candidate must return "

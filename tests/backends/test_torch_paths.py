@@ -215,6 +215,11 @@ def test_a_loss_that_is_no_sum_over_examples_has_no_vmap() -> None:
     assert "the batch has no array of examples" in message(alone, "vmap")
 
 
+def test_an_array_of_losses_is_weighed_example_by_example() -> None:
+    report = verify(gw.Candidate("torch", lambda p, d: torch.tanh(d["x"] @ p["w"])), ["vmap"], cotangent="random")
+    assert verdicts(report) == {"vmap": "agree"}, repr(report)
+
+
 def test_what_a_function_lacks_for_a_path_is_said_with_how_to_mend_it() -> None:
     old = verify(layer(OldStyle.apply), ["eager", "torch.func.grad"])
     assert old, "what cannot be tried on a path is no fault"
