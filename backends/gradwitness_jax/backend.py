@@ -52,6 +52,7 @@ class JaxBackend(Extensible):
         install='pip install "gradwitness[jax]"',
         composed=frozenset(COMPOSED),
         options=("jit",),
+        paths=("eager", "jax.jit(grad)", "jax.grad(jit)", "vmap", "checkpoint"),
         native=True,
         sums={
             ("sum", "bfloat16"): Sums(0.5),  # XLA on the CPU adds cotangents one by one, in 16 bits
@@ -111,19 +112,24 @@ class JaxBackend(Extensible):
         return Script(standalone.value, standalone.gradient, standalone.by_hand, ops)
 
     def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> Prepared:
-        """The candidate's own loss, or its graph or the problem's, compiled unless its options say {"jit": False}.
+        """The candidate's own loss, or its graph or the problem's, along the candidate's path. Without one it
+        is compiled, unless its options say {"jit": False}.
 
-        Raises UnsupportedError for a dtype or device, UnknownName for an option.
+        Raises UnsupportedError for a dtype or device, or where the path does not apply; UnknownName for an option.
         """
         expect_supported(self, dtype, device)
         expect_options(self, candidate)
         with quiet():
+            from gradwitness_jax.paths import PATHS, Case
             from gradwitness_jax.prepared import JaxPrepared
 
             started = time.perf_counter()
             implementation = implement(candidate, problem, partial(self.lower, dtype=dtype))
-            jit = bool(candidate.options.get("jit", True))
-            prepared = JaxPrepared(implementation, problem.primals, dtype=dtype, device=device, jit=jit)
+            jit, both = bool(candidate.options.get("jit", True)), None
+            if candidate.path:
+                path = PATHS[candidate.path]
+                jit, both = path.jit, path.both and path.both(Case(implementation.loss, problem, dtype))
+            prepared = JaxPrepared(implementation, problem.primals, dtype=dtype, device=device, jit=jit, both=both)
             prepared.setup_seconds = time.perf_counter() - started
         return prepared
 

@@ -13,8 +13,10 @@ import numpy as np
 
 from gradwitness.arithmetic import RoundingErrors
 from gradwitness.errors import GradwitnessError
-from gradwitness.lowering import Implementation, expect_one_number
-from gradwitness.protocol import Array, Primals
+from gradwitness.lowering import Implementation
+from gradwitness.protocol import Array, CustomRule, Primals
+from gradwitness_jax.custom import custom_rules
+from gradwitness_jax.paths import Both, one_number
 from gradwitness_jax.quiet import quiet
 from gradwitness_jax.rounding import Perturbed
 
@@ -31,13 +33,21 @@ class JaxPrepared:
     """A candidate's functions at work.
 
     Every call enters x64 anew: a function compiled under it and called outside retraces to float32.
-    A gradient written by hand runs as it is: whoever wants it compiled gives it compiled.
+    A gradient written by hand runs as it is: whoever wants it compiled gives it compiled. both: a way to loss and
+    gradient other than the plain one, as it is made by `paths`; jit: whether the rest is compiled.
     """
 
     setup_seconds = 0.0
 
     def __init__(
-        self, implementation: Implementation, primals: Primals, *, dtype: str, device: str, jit: bool = True
+        self,
+        implementation: Implementation,
+        primals: Primals,
+        *,
+        dtype: str,
+        device: str,
+        jit: bool = True,
+        both: Both | None = None,
     ) -> None:
         self._by_hand, self._gradient = implementation.value_and_gradient, implementation.gradient
         self._dtype, self._wide = jnp.dtype(dtype), dtype == "float64"
@@ -47,22 +57,22 @@ class JaxPrepared:
         with self._x64():
             self._inputs = self._placed(implementation.inputs)
             self._one = self._put(np.ones(()))
-        self._compile(implementation, jax.jit if jit else lambda function: function)
+        self._compile(implementation, jax.jit if jit else lambda function: function, both)
         if self._by_hand is None:  # what compiles; a gradient by hand would see the point before its neighbours
             self.value_and_gradient(primals)
         self._warm, self._values = False, 0
         self._perturbed: Perturbed | None = None
 
-    def _compile(self, implementation: Implementation, compiled: Any) -> None:
+    def _compile(self, implementation: Implementation, compiled: Any, both: Both | None) -> None:
         def value(placed: Arrays, inputs: Arrays) -> jax.Array:
             with _advising(jit=compiled is jax.jit):
-                return _one_number(implementation.loss({**inputs, **placed}))
+                return one_number(implementation.loss({**inputs, **placed}))
 
         def vjp(placed: Arrays, inputs: Arrays) -> Tape:
             return jax.vjp(lambda p: value(p, inputs), placed)[1]
 
-        self._value = compiled(value)
-        self._value_and_grad = compiled(jax.value_and_grad(value))
+        self._plain, self._value = value, compiled(value)
+        self._value_and_grad, self._has_tape = both or compiled(jax.value_and_grad(value)), both is None
         self._vjp = compiled(vjp)
         self._pull = compiled(lambda pullback, cotangent: pullback(cotangent)[0])
 
@@ -93,12 +103,24 @@ class JaxPrepared:
                 result = float(value), self.fetch(gradient) if gradients else {}
             yield result  # outside of x64, which is the caller's again
 
+    def custom_rules(self, params: Primals) -> tuple[CustomRule, ...] | None:
+        """Each custom_vjp and custom_jvp that the loss calls, and whether its derivative is made of it: the same on
+        every path, as all transform the same loss. None for a gradient by hand, and a loss that cannot be traced."""
+        if self._by_hand is not None:
+            return None
+        with quiet(), self._x64():
+            try:
+                found = custom_rules(self._plain, *self._split(params))
+            except Exception:  # noqa: BLE001  # a user's function may raise anything on tracers
+                return None
+        return tuple(CustomRule(name, ran) for name, ran in found.items())
+
     def _both(self, placed: Arrays, inputs: Arrays) -> tuple[jax.Array, Any]:
         if self._by_hand is None:
             value, gradient = self._value_and_grad(placed, inputs)
         else:
             value, gradient = self._by_hand({**inputs, **placed})
-        return _one_number(value), gradient
+        return one_number(value), gradient
 
     def place(self, params: Primals) -> Arrays:
         """The leaves on the device. The first call compiles what is timed, and adds its seconds to the setup."""
@@ -116,10 +138,14 @@ class JaxPrepared:
         with self._x64():
             if self._gradient is not None:
                 return {**self._inputs, **placed}, self._value(placed, self._inputs)
+            if not self._has_tape:
+                return placed, self._value(placed, self._inputs)
             return self._vjp(placed, self._inputs)
 
     def backward(self, tape: Tape) -> Any:
         with self._x64():
+            if not self._has_tape:
+                return self._value_and_grad(tape[0], self._inputs)[1]
             return self._pull(tape, self._one) if self._gradient is None else self._gradient(tape[0])
 
     def forward_backward(self, placed: Arrays) -> Any:
@@ -165,13 +191,3 @@ def _advising(*, jit: bool) -> Iterator[None]:
         raise GradwitnessError(f"jax traces, so there is no value yet ({type(error).__name__}): {advice}") from error
     except jax.errors.TracerArrayConversionError as error:
         raise GradwitnessError(f"the loss hands an array over to NumPy while jax traces: {KEEP_TO_JAX}") from error
-
-
-def _one_number(loss: Any) -> jax.Array:
-    if not isinstance(loss, jax.Array | np.ndarray | np.generic):
-        raise GradwitnessError(f"the loss must return a jax.Array of one number, got {type(loss).__name__}")
-    number = jnp.asarray(loss)
-    expect_one_number(number.shape)
-    if not jnp.issubdtype(number.dtype, jnp.floating):
-        raise GradwitnessError(f"the loss must return a real number with a gradient, got one of {number.dtype}")
-    return jnp.reshape(number, ())

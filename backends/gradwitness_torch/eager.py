@@ -33,6 +33,17 @@ class TorchBackend(Extensible):
         requires=("torch",),
         install='pip install "gradwitness[torch]"',
         native=True,
+        paths=(
+            "eager",
+            "torch.func.grad",
+            "torch.compile",
+            "torch.compile(grad)",
+            "vmap",
+            "checkpoint",
+            "non-contiguous",
+            "channels-last",
+        ),
+        compiled_paths=("torch.compile", "torch.compile(grad)"),
         sums={
             ("conv2d", "float32"): Sums(1 / 3),  # oneDNN's gradients of weight and bias
             ("conv2d", "float64"): Sums(1 / 3),
@@ -73,20 +84,32 @@ class TorchBackend(Extensible):
         return lowering.lower(graph, {**functions(dtype), **self.own_ops})
 
     def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> Prepared:
-        """The candidate's own loss, or its graph or the problem's in native ops.
+        """The candidate's own loss, or its graph or the problem's in native ops, along the candidate's path.
 
-        Raises UnsupportedError for a dtype or device, UnknownName for an option.
+        Raises UnsupportedError for a dtype or device, or where the path does not apply; UnknownName for an option.
         """
         expect_supported(self, dtype, device)
         expect_options(self, candidate)
         with quiet():
+            from gradwitness_torch.paths import PATHS, along
             from gradwitness_torch.prepared import TorchPrepared
 
             started = time.perf_counter()
-            ready = partial(self._ready, options=candidate.options)
+            path = PATHS[candidate.path] if candidate.path else None
+            ready = path.ready if path else partial(self._ready, options=candidate.options)
             implementation = implement(candidate, problem, partial(self.lower, dtype=dtype), ready=ready)
-            prepared = TorchPrepared(implementation, problem.differentiated, dtype=dtype, device=device)
-            if self.capabilities.compiles:
+            if path:
+                implementation = along(path, implementation, candidate, problem, dtype=dtype, device=device)
+            compiled = self.capabilities.compiles_along(candidate.path)
+            prepared = TorchPrepared(
+                implementation,
+                problem.differentiated,
+                dtype=dtype,
+                device=device,
+                way=candidate.path,
+                compiled=compiled,
+            )
+            if compiled:
                 prepared.value_and_gradient(problem.primals)
             prepared.setup_seconds = time.perf_counter() - started
             prepared.written = candidate.loss if callable(candidate.loss) else None

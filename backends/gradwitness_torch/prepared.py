@@ -12,9 +12,11 @@ import torch
 
 from gradwitness.arithmetic import RoundingErrors
 from gradwitness.errors import GradwitnessError, UnsupportedError
-from gradwitness.lowering import Implementation, expect_one_number
-from gradwitness.protocol import Array, Primals
+from gradwitness.lowering import Implementation
+from gradwitness.protocol import Array, CustomRule, Primals
 from gradwitness_torch.closed_over import warn_of_closed_over
+from gradwitness_torch.custom import faults_of, watching
+from gradwitness_torch.paths import one_number
 from gradwitness_torch.rounding import Rounding
 
 __all__ = ["Tape", "TorchPrepared"]
@@ -32,7 +34,8 @@ class Tape:
 
 
 class TorchPrepared:
-    """A candidate's functions, eager or compiled. `wrt` are the paths that it is differentiated by.
+    """A candidate's functions, eager or compiled. `wrt` are the paths of the leaves that it is differentiated by; `way`
+    is the execution path that these functions take, if not the backend's plain one.
 
     written: the loss as its user wrote it; the first gradient from then on shows what it closes over.
     """
@@ -40,12 +43,23 @@ class TorchPrepared:
     setup_seconds = 0.0
     written: Any = None
 
-    def __init__(self, implementation: Implementation, wrt: Sequence[str], *, dtype: str, device: str) -> None:
+    def __init__(
+        self,
+        implementation: Implementation,
+        wrt: Sequence[str],
+        *,
+        dtype: str,
+        device: str,
+        way: str | None = None,
+        compiled: bool = False,
+    ) -> None:
         self._loss, self._by_hand = implementation.loss, implementation.value_and_gradient
         self._gradient = implementation.gradient
         self._dtype, self._device = getattr(torch, dtype), torch.device(device)
         self._host = np.float64 if dtype == "float64" else np.float32
         self._paths = wrt
+        self._is_plain = way in (None, "eager")
+        self._compiled = compiled
         self._taped = frozenset() if self._by_hand else frozenset(implementation.reaching)
         self._unused = frozenset(wrt) - frozenset(implementation.reaching)
         with _recording():
@@ -76,6 +90,20 @@ class TorchPrepared:
                 raise UnsupportedError(f"with rounding errors put on its results the loss raises {error!r}") from error
             yield value, self.fetch(gradient)
 
+    def custom_rules(self, params: Primals) -> tuple[CustomRule, ...] | None:
+        """Each autograd.Function, and each op of torch.library, whose backward ran; and what `torch.library.opcheck`
+        says of the ops, once for all paths. None for compiled code, which runs none of them as Python."""
+        if self._compiled:
+            return None
+        with watching() as seen:
+            self.value_and_gradient(params)
+        faults = {op: faults_of(op, seen) if self._is_plain else ({}, {}) for op in seen.ops}
+        others = {op: found for op, found in faults.items() if op not in seen.ran and any(found)}
+        return (
+            *(CustomRule(name, True, *faults.get(name, ({}, {}))) for name in seen.ran),
+            *(CustomRule(name, False, *found) for name, found in others.items()),
+        )
+
     def _evaluated(self, placed: Tensors) -> tuple[float, Gradients]:
         """The loss, and the gradients on the device."""
         with self._expect_unmodified(placed):
@@ -87,7 +115,7 @@ class TorchPrepared:
                 return tape.loss.item(), self.backward(tape)
             with _recording():
                 loss, gradient = self._by_hand({**self._inputs, **placed})
-            return _one_number(loss).item(), gradient
+            return one_number(loss).item(), gradient
 
     @contextmanager
     def _expect_unmodified(self, placed: Tensors) -> Iterator[None]:
@@ -110,7 +138,7 @@ class TorchPrepared:
     def forward(self, placed: Tensors) -> Tape:
         with _recording(), _expect_leaves_unmodified():
             leaves = {**self._inputs, **placed}
-            return Tape(_one_number(self._loss(leaves)), leaves)
+            return Tape(one_number(self._loss(leaves)), leaves)
 
     def backward(self, tape: Tape) -> Gradients:
         if self._gradient is not None:
@@ -166,15 +194,6 @@ def _expect_leaves_unmodified() -> Iterator[None]:
         raise GradwitnessError(
             "the function modifies one of its params, which belong to the caller; let it work on a copy"
         ) from error
-
-
-def _one_number(loss: Any) -> torch.Tensor:
-    if not isinstance(loss, torch.Tensor):
-        raise GradwitnessError(f"the loss must return a torch.Tensor of one number, got {type(loss).__name__}")
-    expect_one_number(loss.shape)
-    if not loss.is_floating_point():
-        raise GradwitnessError(f"the loss must return a real number with a gradient, got one of {loss.dtype}")
-    return loss.reshape(())
 
 
 _WIDER = {np.float64: torch.float64, np.float32: torch.float32}

@@ -111,6 +111,12 @@ def _verdicts(context: click.Context, parameter: click.Parameter, value: str | N
     metavar="S",
     help="Run each candidate in a subprocess, in which preparing and any single answer may take S seconds.",
 )
+@click.option(
+    "--paths",
+    callback=_split,
+    metavar="all|A,B",
+    help="The ways to the gradient: each candidate along each, such as torch.func.grad or vmap, that its backend has.",
+)
 @click.option("--allow", callback=_verdicts, metavar="VERDICT,...", help="Verdicts that pass as well.")
 @click.option("--require", callback=_split, metavar="A,B", help="Backends that must run and agree.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the evidence here.")
@@ -133,6 +139,7 @@ def verify(
     reference: str,
     reference_seconds: float,
     timeout: float | None,
+    paths: tuple[str, ...],
     allow: tuple[str, ...],
     require: tuple[str, ...],
     json_file: Path | None,
@@ -147,16 +154,19 @@ def verify(
 
     Exits with 0 if at least one gradient agreed and every other is accepted, 1 if not, 2 for wrong usage.
     """
+    from gradwitness.problem import Candidate
     from gradwitness.report import joined
     from gradwitness.verify import Settings, expect_devices, verify_problems
+    from gradwitness.verify.paths import expect_taken
 
     chosen = _backends(backends, fast)
     for name in (*backends, *require):
         registry.backend(name)
     for name in backends:
         registry.installed(name)  # whoever is named must be there
-    settings = Settings(dtypes, devices, precision, seed, reference, reference_seconds, timeout)
+    settings = Settings(dtypes, devices, precision, seed, reference, reference_seconds, timeout, paths)
     expect_devices(devices, chosen)
+    expect_taken({name: Candidate(name) for name in chosen}, paths)
     _expect_writable("--json", json_file)
     _expect_writable("--repro", script)
     problems, runs = _targets(networks)

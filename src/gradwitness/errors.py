@@ -6,6 +6,7 @@ Each message says what is wrong, where, what was expected, what came, and how to
 from collections.abc import Iterable
 
 __all__ = [
+    "BypassedError",
     "GradwitnessError",
     "NoAnswerError",
     "NotOneNumberError",
@@ -38,6 +39,10 @@ class NotOneNumberError(GradwitnessError):
             f"the loss must return one number, got an array of shape {shape}: {advice}, or give "
             'verify(cotangent="random"), which weighs its elements at random, or weights of your own'
         )
+
+
+class BypassedError(GradwitnessError):
+    """A derivative rule that was to be verified (`Candidate.custom`) had no part in the gradient."""
 
 
 class NoAnswerError(GradwitnessError):

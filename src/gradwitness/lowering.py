@@ -22,7 +22,15 @@ from gradwitness.graph import Graph
 from gradwitness.ops import OPS
 from gradwitness.problem import COTANGENT, Candidate, Problem
 
-__all__ = ["Implementation", "expect_one_number", "implement", "lower", "runnable"]
+__all__ = [
+    "Implementation",
+    "LossOfLeaves",
+    "expect_one_number",
+    "implement",
+    "lower",
+    "reduction_over_examples",
+    "runnable",
+]
 
 Array = np.ndarray[Any, Any]
 Leaves = Mapping[str, Any]
@@ -73,10 +81,9 @@ def _contracted(loss: LossOfLeaves, problem: Problem) -> LossOfLeaves:
     """The loss as one number: the sum of its elements, each times that of the problem's cotangent, if it has one."""
     if problem.cotangent is None:
         return loss
-    shape = problem.leaves[COTANGENT].shape
 
     def contracted(leaves: Leaves) -> Any:
-        value = loss(leaves)
+        value, shape = loss(leaves), tuple(leaves[COTANGENT].shape)  # of fewer examples than the problem's, perhaps
         if tuple(getattr(value, "shape", ())) != shape:
             raise GradwitnessError(
                 f"the cotangent has shape {shape}, the loss returned {_described(value)}: every candidate must return "
@@ -175,6 +182,31 @@ def expect_one_number(shape: tuple[int, ...]) -> None:
     """Raise NotOneNumberError unless a loss of this shape is one number."""
     if math.prod(shape) != 1:
         raise NotOneNumberError(tuple(shape))
+
+
+def reduction_over_examples(problem: Problem, value: Callable[[Mapping[str, Array]], float], unit: float) -> str:
+    """ "sum" or "mean": what the loss is of the losses of single examples, by its values.
+
+    value: the loss at leaves by path, at the unit roundoff `unit`. Raises UnsupportedError where it is neither.
+    """
+    paths, count = problem.by_example, problem.examples
+    if not paths:
+        raise UnsupportedError("the batch has no array of examples")
+    whole = value(problem.leaves)
+    try:
+        singles = [
+            value({**problem.leaves, **{path: problem.leaves[path][i : i + 1] for path in paths}}) for i in range(count)
+        ]
+    except Exception as error:
+        raise UnsupportedError(f"the loss takes no single example ({type(error).__name__})") from error
+    total, reach = math.fsum(singles), math.sqrt(unit) * math.fsum(map(abs, singles))  # far above rounding
+    for name, number in (("sum", total), ("mean", total / count)):
+        if abs(whole - number) <= (reach if name == "sum" else reach / count):
+            return name
+    raise UnsupportedError(
+        f"the loss is neither the sum nor the mean of the losses of its {count} examples: it is {whole:.6g}, "
+        f"and they add up to {total:.6g}"
+    )
 
 
 def runnable(graph: Graph, known: Collection[str]) -> Graph:

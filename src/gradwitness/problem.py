@@ -32,7 +32,9 @@ class Candidate:
     like params, in the framework's arrays or NumPy's; without it the framework differentiates the loss. Of a loss that
     returns an array, it takes the cotangent as well: `gradient(params, batch, cotangent)`.
     value_and_gradient: the same together with the loss, in one call; it may stand alone. options:
-    what the backend takes (`Capabilities.options`), such as {"jit": False} for jax.
+    what the backend takes (`Capabilities.options`), such as {"jit": False} for jax. path: the way to the gradient
+    (`Capabilities.paths`), such as "vmap", in the place of the backend's plain one. custom: rules of one's own
+    (an autograd.Function, a custom_vjp, a custom_op) that must have a part in the gradient, or their names.
     """
 
     backend: str
@@ -41,6 +43,8 @@ class Candidate:
     gradient: Callable[..., Any] | None = None
     value_and_gradient: Callable[..., Any] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    path: str | None = None
+    custom: Any = ()
 
     @property
     def is_written_by_hand(self) -> bool:
@@ -165,9 +169,13 @@ class Problem:
 
     def with_examples(self, kept: int) -> Problem:
         """The same problem with its first examples alone. What is differentiated stays."""
+        return self._with({**self.leaves, **{path: self.leaves[path][:kept] for path in self.by_example}})
+
+    @property
+    def by_example(self) -> tuple[str, ...]:
+        """Paths of the leaves that hold an entry for each example, along their first axis."""
         paths = self._batched if self.cotangent is None else [*self._batched, COTANGENT]
-        fewer = {p: self.leaves[p][:kept] for p in paths if len(self.leaves[p]) == self.examples}
-        return self._with({**self.leaves, **fewer})
+        return tuple(p for p in paths if self.leaves[p].ndim and len(self.leaves[p]) == self.examples)
 
     @property
     def leaves_of_batch(self) -> tuple[str, ...]:

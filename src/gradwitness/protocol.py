@@ -23,6 +23,7 @@ __all__ = [
     "Array",
     "Backend",
     "Capabilities",
+    "CustomRule",
     "Deviation",
     "ExtendedInterpreter",
     "Extensible",
@@ -32,6 +33,7 @@ __all__ = [
     "Perturbing",
     "Prepared",
     "Primals",
+    "RuleTelling",
     "Script",
     "Scripted",
     "expect_options",
@@ -56,7 +58,8 @@ class Capabilities:
     of each product and of the result. flushes: dtypes in which subnormal numbers become zero. The conformance suite
     measures both.
     native: it runs losses in the framework's own arrays, and gradients written by hand.
-    options: names of what `Candidate.options` may hold.
+    options: names of what `Candidate.options` may hold. paths: names of the ways to a gradient that `Candidate.path`
+    may name, such as "eager" or "vmap", the plainest first; compiled_paths: those for which preparing compiles.
     shares: the backend whose functions for users' own ops it runs too, where it is given none of its own.
     """
 
@@ -71,7 +74,13 @@ class Capabilities:
     flushes: tuple[str, ...] = ()
     native: bool = False
     options: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    compiled_paths: tuple[str, ...] = ()
     shares: str = ""
+
+    def compiles_along(self, path: str | None) -> bool:
+        """Whether preparing compiles on this path, None for the plain one."""
+        return self.compiles if path is None else path in self.compiled_paths
 
     def arithmetic(self, dtype: str) -> Arithmetic:
         """How it rounds in one dtype."""
@@ -113,6 +122,30 @@ class Perturbing(Protocol):
     def perturbed(
         self, params: Primals, errors: RoundingErrors, *, runs: int, seed: Sequence[int], gradients: bool = True
     ) -> Iterator[tuple[float, dict[str, Array | None]]]: ...
+
+
+@dataclass(frozen=True)
+class CustomRule:
+    """A derivative rule of a user's own that a loss refers to.
+
+    ran: whether it had a part in the gradient. faults: what checks of the framework's own say against it, by their
+    names. lacking: the same, where it lacks what only some paths need.
+    """
+
+    name: str
+    ran: bool
+    faults: Mapping[str, str] = field(default_factory=dict)
+    lacking: Mapping[str, str] = field(default_factory=dict)
+
+
+@runtime_checkable
+class RuleTelling(Protocol):
+    """A Prepared that tells which rules of users' own its gradient at a point is made of, in one more evaluation.
+
+    None where that cannot be told, as of code that was compiled.
+    """
+
+    def custom_rules(self, params: Primals) -> tuple[CustomRule, ...] | None: ...
 
 
 @runtime_checkable
@@ -250,10 +283,17 @@ def expect_runnable(backend: Backend, candidate: Candidate) -> None:
 
 
 def expect_options(backend: Backend, candidate: Candidate) -> None:
-    """Raise UnknownName for an option that the backend lacks."""
+    """Raise UnknownName for an option or a path that the backend lacks, UnsupportedError for a path of a gradient by
+    hand."""
     for name in candidate.options:
         if name not in backend.capabilities.options:
             raise UnknownName(f"option of {backend.name}", name, backend.capabilities.options or ["none"])
+    if candidate.path is None:
+        return
+    if candidate.path not in backend.capabilities.paths:
+        raise UnknownName(f"path of {backend.name}", candidate.path, backend.capabilities.paths or ["none"])
+    if candidate.is_written_by_hand:
+        raise UnsupportedError(f"a gradient written by hand is not differentiated: no path {candidate.path!r}")
 
 
 def expect_supported(backend: Backend, dtype: str, device: str) -> None:

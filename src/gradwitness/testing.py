@@ -236,6 +236,12 @@ class BackendConformance:
         with pytest.raises((UnknownName, UnsupportedError), match="no_such_option"):
             self._prepare(self._capabilities().dtypes[0], candidate)
 
+    def test_an_unknown_path_is_refused(self) -> None:
+        """Or a plain gradient would be taken for that of another path."""
+        candidate = Candidate(self.backend, path="no_such_path")
+        with pytest.raises((UnknownName, UnsupportedError), match="no_such_path"):
+            self._prepare(self._capabilities().dtypes[0], candidate)
+
     def test_an_op_that_it_lacks_is_refused_by_name(self) -> None:
         with _new_op() as op:
             problem = Problem("lacking", lambda params, batch: op(params["x"]), {"x": np.ones(())}, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -52,6 +53,13 @@ def test_with_a_timeout_candidates_run_in_subprocesses(tmp_path: Path) -> None:
     assert document["environment"]["timeout"] == 60
 
 
+def test_each_backend_is_tried_along_the_paths_that_it_has() -> None:
+    result = verify("article", "--backend", "numpy,jax", "--dtype", "float64", "--paths", "eager,vmap")
+    assert result.exit_code == 0, result.output
+    cells = [re.split(r"  +", line) for line in result.output.splitlines() if line.startswith("article ")]
+    assert [cell[2] for cell in cells if len(cell) > 2] == ["numpy", "jax [eager]", "jax [vmap]"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -61,6 +69,8 @@ def test_with_a_timeout_candidates_run_in_subprocesses(tmp_path: Path) -> None:
         (["article", "--device", "tpu"], "unknown device 'tpu'; there is: cpu"),
         (["article", "--require", "tensorflow"], "unknown backend 'tensorflow'"),
         (["article", "--allow", "everything"], "unknown verdict 'everything'; there is: agree"),
+        (["article", "--paths", "jit"], "unknown path 'jit'; there is: all, channels-last"),
+        (["article", "--backend", "numpy", "--paths", "vmap"], "'vmap' is for no candidate here"),
         (["article", "--timeout", "0"], "timeout must be a positive number of seconds"),
         (["article", "--seed", "soon"], "expected a whole number or 'random'"),
         (["article", "--json", "no/such/folder/report.json"], "the folder no/such/folder does not exist"),

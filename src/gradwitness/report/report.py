@@ -30,6 +30,11 @@ def joined(reports: Sequence[Report]) -> Report:
     return Report(rows, environment, exercise=exercise, cases=cases)
 
 
+def _is_unable(row: Row) -> bool:
+    """Whether a candidate could not run; one path of several that does not apply is no such failure."""
+    return row.verdict is Verdict.UNSUPPORTED and row.path is None
+
+
 @dataclass(frozen=True)
 class Report:
     """All rows of a run, and the environment in which they were found. Falsy if something does not agree.
@@ -61,7 +66,7 @@ class Report:
         missing = [
             f"{name} is required, and did not agree everywhere it was asked"
             for name in self.require
-            if not self._agreed(name) or any(r.verdict is Verdict.UNSUPPORTED for r in self._rows_of(name))
+            if not self._agreed(name) or any(_is_unable(row) for row in self._rows_of(name))
         ]
         if not any(row.verdict is Verdict.AGREE for row in self.rows):
             unable = dict.fromkeys(describe(row) for row in self.rows if row.verdict is Verdict.UNSUPPORTED)
@@ -69,7 +74,7 @@ class Report:
         return tuple(missing)
 
     def _rows_of(self, name: str) -> list[Row]:
-        return [row for row in self.rows if name in (row.backend, row.candidate)]
+        return [row for row in self.rows if name in (row.backend, row.candidate, row.label)]
 
     def _agreed(self, name: str) -> bool:
         return any(row.verdict is Verdict.AGREE for row in self._rows_of(name))

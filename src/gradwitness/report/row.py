@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gradwitness.verdict import Verdict
@@ -18,7 +19,9 @@ class Row:
     candidate. referee: this is the gradient that the others are held against. refused: why there is no reference in
     256 bits. left, right: at a kink, the one-sided derivatives by the element that the message names. Where the
     losses are black boxes, against is the label of the candidate from whose gradient `error` is measured, and fd_dtype
-    what the differences were taken in.
+    what the differences were taken in. path: the execution path that the candidate took, if not its plain one. custom:
+    the custom rules that the candidate refers to, by name, and whether its gradient is made of them; None where that
+    cannot be told.
     """
 
     network: str
@@ -48,6 +51,13 @@ class Row:
     setup_seconds: float | None = None
     against: str | None = None
     fd_dtype: str | None = None
+    path: str | None = None
+    custom: Mapping[str, bool] | None = None
+
+    @property
+    def label(self) -> str:
+        """The candidate's, without the path."""
+        return self.candidate.removesuffix(f" [{self.path}]")
 
 
 def describe(row: Row) -> str:

@@ -40,9 +40,11 @@ def table(rows: Sequence[Row], exercise: Mapping[str, Sequence[Exercise]], *, ve
     shown = rows if verbose else [_worst(list(cell)) for _, cell in groupby(rows, _cell)]
     body = [_line(row, color) for row in shown]
     lines = [tabulate(body, HEADERS, tablefmt="simple", disable_numparse=True, colalign=_ALIGN)]
-    details = [describe(row) for row in rows if row.verdict is not Verdict.AGREE]
+    details = [describe(row) for row in rows if row.verdict is not Verdict.AGREE and not _is_inapplicable(row)]
+    details += _inapplicable(rows)
     remarks = Counter(row.message for row in rows if row.verdict is Verdict.AGREE and row.message)
     details += [f"{count} that agree were {message}" for message, count in remarks.items()]
+    details += _custom(rows)
     measured = {(row.dtype, row.against): None for row in rows if row.against}
     details += [f"{dtype}: error is the distance from the gradient of {label}" for dtype, label in measured]
     details += [f"{place}: no reference in 256 bits: {reason}" for place, reason in _refusals(rows).items()]
@@ -50,6 +52,30 @@ def table(rows: Sequence[Row], exercise: Mapping[str, Sequence[Exercise]], *, ve
     if details:
         lines += ["", *_deduplicated(details)]
     return "\n".join([*lines, "", summary(rows)])
+
+
+def _is_inapplicable(row: Row) -> bool:
+    return row.verdict is Verdict.UNSUPPORTED and row.path is not None
+
+
+def _inapplicable(rows: Sequence[Row]) -> list[str]:
+    """Why paths do not apply: a line for each reason, whatever the dtype."""
+    where: dict[tuple[str, str], dict[str, None]] = {}
+    for row in filter(_is_inapplicable, rows):
+        where.setdefault((row.network, row.message), {})[row.candidate] = None
+    return [f"{network} {', '.join(who)}: {Verdict.UNSUPPORTED}: {why}" for (network, why), who in where.items()]
+
+
+def _custom(rows: Sequence[Row]) -> list[str]:
+    """Which custom rules had a part in which candidates' gradients, and which were there and had none."""
+    where: dict[tuple[str, bool], dict[str, None]] = {}
+    for row in rows:
+        for name, ran in (row.custom or {}).items():
+            where.setdefault((name, ran), {})[row.candidate] = None
+    return [
+        f"custom rule {name} {'ran' if ran else 'NEVER RAN'} in {', '.join(labels)}"
+        for (name, ran), labels in where.items()
+    ]
 
 
 def _refusals(rows: Sequence[Row]) -> dict[str, str]:

@@ -16,8 +16,9 @@ from typing import Any
 
 from gradwitness import registry
 from gradwitness.errors import GradwitnessError
-from gradwitness.protocol import Perturbing, Prepared
+from gradwitness.protocol import CustomRule, Perturbing, Prepared, Primals
 from gradwitness.verify.crossing import Failure, Held
+from gradwitness.verify.custom import observed
 from gradwitness.verify.failing import first_lines
 from gradwitness.verify.trial import prepare_here
 
@@ -88,7 +89,12 @@ class Answers:
         for number in released:
             self._held.pop(number, None)
         found = [self._held[arg.number] if isinstance(arg, Held) else arg for arg in args]
-        own: dict[str, Callable[..., Any]] = {"load": self.load, "prepare": self.prepare, "perturbed_run": self._next}
+        own: dict[str, Callable[..., Any]] = {
+            "load": self.load,
+            "prepare": self.prepare,
+            "perturbed_run": self._next,
+            "custom_rules": self._custom,
+        }
         if name in own:
             return own[name](*found, **kwargs)
         result = getattr(self._prepared, name)(*found, **kwargs)
@@ -115,6 +121,10 @@ class Answers:
     def _next(self, iterator: Any) -> Any:
         """The next result; None after the last."""
         return next(iterator, None)
+
+    def _custom(self, primals: Primals) -> tuple[CustomRule, ...] | None:
+        assert self._prepared is not None
+        return observed(self._prepared, primals)
 
     def _hold(self, result: Any) -> Held:
         handle = Held(next(self._numbers))

@@ -32,6 +32,7 @@ from gradwitness.verdict import (
     judge_loss,
     stands_against,
 )
+from gradwitness.verify.custom import custom_rules
 from gradwitness.verify.failing import first_lines
 from gradwitness.verify.intended import as_intended
 from gradwitness.verify.purity import impure
@@ -85,13 +86,16 @@ def _witness(
             neighbours = draw_neighbours(problem.primals, is_usable, blank.dtype, seed=(settings.seed, 4))
         tried = trial(prepared, problem.primals, neighbours, blank.dtype)
         if not any(tried.unsteady.values()):
-            resizes = not registry.backend(candidate.backend).capabilities.compiles  # anew for each size
+            capabilities = registry.backend(candidate.backend).capabilities
+            resizes = not capabilities.compiles_along(candidate.path)  # anew for each size
             elsewhere = next(iter(neighbours), None)
             found = impure(prepared, problem, tried, elsewhere, blank.dtype, resizes=resizes)
             tried = replace(tried, unsteady=found)
+        blank, others = custom_rules(blank, candidate, prepared, problem.primals)
         evidence, note = _evidence(blank, candidate, problem, prepared, neighbours, settings)
     notes = [note] if note else []
-    return Witness(blank.candidate, blank, problem, tried, evidence, dict(evidence.differences), notes), neighbours
+    known = dict(evidence.differences)
+    return Witness(blank.candidate, blank, problem, tried, evidence, known, notes, others), neighbours
 
 
 def _is_finite_at(prepared: Prepared, primals: Primals) -> bool:
@@ -137,6 +141,8 @@ def _judged(witnesses: Sequence[Witness], problem: Problem, settings: Settings) 
             _noting(witness, partial(witness.pin_down, path, settings))
         for label, row in _rows_of(path, witnesses, problem.intentions.get(path)).items():
             rows[label].append(row)
+    for witness in witnesses:
+        rows[witness.label] += witness.others
     return rows
 
 

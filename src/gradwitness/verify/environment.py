@@ -38,4 +38,5 @@ def environment(backends: Iterable[str], settings: Settings) -> dict[str, Any]:
         "settings": held,
         "seed": settings.seed,
         "timeout": settings.timeout,
+        "paths": list(settings.paths),
     }

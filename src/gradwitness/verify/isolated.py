@@ -29,7 +29,7 @@ from gradwitness.arithmetic import RoundingErrors
 from gradwitness.errors import GradwitnessError, NoAnswerError
 from gradwitness.graph import Graph
 from gradwitness.problem import Candidate, Problem
-from gradwitness.protocol import Array, Prepared, Primals
+from gradwitness.protocol import Array, CustomRule, Prepared, Primals
 from gradwitness.verify.answering import TELL_WHERE
 from gradwitness.verify.crossing import Failure, Held
 from gradwitness.verify.failing import first_lines
@@ -110,6 +110,10 @@ class Isolated:
 
     def wait(self, x: Any) -> None:
         self._ask("wait", x)
+
+    def custom_rules(self, params: Primals) -> tuple[CustomRule, ...] | None:
+        found: tuple[CustomRule, ...] | None = self._ask("custom_rules", dict(params))
+        return found
 
     def fetch(self, gradient: Any) -> dict[str, Array | None]:
         found: dict[str, Array | None] = self._ask("fetch", gradient)

@@ -15,6 +15,7 @@ from gradwitness.report import Case, Report, Row
 from gradwitness.verdict import Verdict
 from gradwitness.verify.cotangent import with_random_cotangent
 from gradwitness.verify.environment import environment
+from gradwitness.verify.paths import along_paths, expect_taken
 from gradwitness.verify.settings import Settings
 from gradwitness.verify.trial import error_row
 
@@ -38,6 +39,7 @@ def verify(
     reference: str = "extended",
     reference_seconds: float = 30.0,
     timeout: float | None = None,
+    paths: str | Sequence[str] = (),
     wrt: str | Sequence[str] | None = None,
     cotangent: Any = None,
     intended: Mapping[str, str] | None = None,
@@ -65,12 +67,16 @@ def verify(
     timeout: seconds that preparing a candidate, and each of its answers, may take. Every candidate then runs in a
     subprocess of its own, so that one that hangs, is killed or crashes the interpreter is an error in its rows alone.
 
+    paths: the ways to the gradient to try, "all" or some of them, such as ["eager", "vmap"]. A candidate whose
+    framework differentiates its loss is then one for each of those that it has, "mine [eager]" and "mine [vmap]";
+    others stay as they are. A path that does not apply is `unsupported`, with the reason.
+
     Raises GradwitnessError for what cannot be traced, differentiated or found.
     """
     named, own = _candidates(loss, backends), _beside(loss, candidates)
     problem = _problem(loss, name, params=params, batch=batch, wrt=wrt, cotangent=cotangent, intended=intended)
     chosen = problem.own_dtypes if dtypes is None else _names(dtypes)
-    settings = Settings(chosen, _names(devices), precision, seed, reference, reference_seconds, timeout)
+    settings = Settings(chosen, _names(devices), precision, seed, reference, reference_seconds, timeout, _names(paths))
     if isinstance(problem.cotangent, str):
         problem = with_random_cotangent(problem, {**(named or {}), **own}.values(), settings)
     if problem.loss is not None:
@@ -79,6 +85,7 @@ def verify(
         expect_options(registry.installed(candidate.backend), candidate)
     everybody = {label: Candidate(label) for label in registry.backend_names()} if named is None else named
     on_trial = {**everybody, **own}
+    expect_taken(on_trial, settings.paths)
     used = tuple(dict.fromkeys(candidate.backend for candidate in on_trial.values()))
     expect_devices(settings.devices, used)
     rows = tuple(verify_problem(problem, on_trial, settings))
@@ -188,6 +195,7 @@ def verify_problem(
     progress: Progress = lambda text: None,
 ) -> list[Row]:
     """Every candidate in every dtype and on every device: a row per gradient."""
+    candidates = along_paths(candidates, settings.paths)
     judge = _of_traced if problem.loss is not None else _of_black_boxes
     with _subprocesses(settings):
         return [row for dtype in settings.dtypes for row in judge(problem, candidates, dtype, settings, progress)]
@@ -239,6 +247,6 @@ def _of_black_boxes(
 def _blanks(problem: Problem, candidates: Mapping[str, Candidate], dtype: str, device: str) -> dict[str, Row]:
     """What is known of each candidate's rows before it has run."""
     return {
-        label: Row(problem.name, label, candidate.backend, device, dtype, Verdict.ERROR)
+        label: Row(problem.name, label, candidate.backend, device, dtype, Verdict.ERROR, path=candidate.path)
         for label, candidate in candidates.items()
     }

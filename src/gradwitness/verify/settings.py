@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from gradwitness.dtypes import find_dtype
 from gradwitness.errors import GradwitnessError, UnknownName
+from gradwitness.verify.paths import expect_paths
 
 __all__ = ["Settings"]
 
@@ -23,7 +24,8 @@ class Settings:
     hand-derived one in float64, confirmed by finite differences ("differences"), which is faster. reference_seconds:
     what the former may take, by an estimate; beyond it 256 bits validate the rules on a part of the examples, or check
     the gradient in float64 along single directions. timeout: seconds that preparing a candidate and each of its answers
-    may take; then it runs in a subprocess. None: in this process, for as long as it takes.
+    may take; then it runs in a subprocess. None: in this process, for as long as it takes. paths: the execution paths
+    along which each candidate that has them is verified, by their names, or "all"; without any, along its plain one.
     """
 
     dtypes: tuple[str, ...] = ("float64", "float32")
@@ -33,6 +35,7 @@ class Settings:
     reference: str = "extended"
     reference_seconds: float = 30.0
     timeout: float | None = None
+    paths: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -48,6 +51,7 @@ class Settings:
             _expect_possible(self.timeout)
         if self.seed < 0:
             raise GradwitnessError(f"the seed must not be negative, got {self.seed}")
+        expect_paths(self.paths)
         for dtype in self.dtypes:
             find_dtype(dtype)
 

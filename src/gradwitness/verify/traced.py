@@ -29,6 +29,7 @@ from gradwitness.verdict import (
     recognised,
 )
 from gradwitness.verdict.at_kink import AtKink
+from gradwitness.verify.custom import custom_rules
 from gradwitness.verify.settings import Settings
 from gradwitness.verify.trial import Trial, attempt, judged_row, prepare, textbook, trial
 
@@ -78,6 +79,7 @@ def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settin
     with backend.precision(settings.precision):
         prepared = prepare(candidate, known.problem, known.dtype, blank.device, settings)
         tried = trial(prepared, known.problem.primals, known.neighbours, known.dtype)
+        blank, others = custom_rules(blank, candidate, prepared, known.problem.primals)
     lowered = candidate.loss is None and not candidate.is_written_by_hand
     is_referee = not known.extended and backend.capabilities.interpreter and known.dtype == "float64" and lowered
     arithmetic = backend.capabilities.arithmetic(known.dtype)
@@ -95,7 +97,7 @@ def _judged(blank: Row, candidate: Candidate, known: Testimony, settings: Settin
         judged_row(blank, path, known.gradients[path].high, j, refused=known.refused.get(path), **about_all)
         for path, j in judgements.items()
     ]
-    return rows, {path for path, judgement in judgements.items() if judgement.doubted}
+    return rows + others, {path for path, judgement in judgements.items() if judgement.doubted}
 
 
 def _judgements(

@@ -36,7 +36,8 @@ Array = np.ndarray[Any, Any]
 
 @dataclass
 class Witness:
-    """One candidate that ran. notes: what there is to say of how; differences grow as doubts arise."""
+    """One candidate that ran. notes: what there is to say of how; differences grow as doubts arise. others: rows beside
+    those of its gradients."""
 
     label: str
     blank: Row
@@ -45,6 +46,7 @@ class Witness:
     evidence: OwnEvidence
     differences: dict[str, Differences]
     notes: list[str]
+    others: list[Row] = field(default_factory=list)
     loss: LossJudgement = field(default_factory=LossJudgement)
 
     @property

@@ -1,0 +1,127 @@
+"""Which derivative rules of a user's own a gradient is made of: autograd.Functions and ops of torch.library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.autograd.function import BackwardCFunction
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from gradwitness_torch.quiet import quiet
+
+__all__ = ["Seen", "faults_of", "watching"]
+
+OWN = frozenset(  # torch's own namespaces of ops
+    {"_c10d_functional", "_quantized", "aten", "c10d", "debugprims", "fsdp", "higher_order", "inductor", "mkl"}
+    | {"inductor_prims", "mkldnn", "onednn", "prepacked", "prim", "prims", "profiler", "quantized", "rngprims"}
+    | {"sparse", "symm_mem"}
+)
+CALLED = ("apply", "apply_boxed")  # by which the engine calls a Function's backward, of boxed cotangents or not
+LACKING = "There was no fake impl registered"  # which compiling needs, and nothing else does
+
+Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass
+class Seen:
+    """ran: rules whose backward ran, by name, in order. ops: the first call of each op of torch.library, by name."""
+
+    ran: dict[str, None] = field(default_factory=dict)
+    ops: dict[str, Call] = field(default_factory=dict)
+
+
+@contextmanager
+def watching() -> Iterator[Seen]:
+    """What runs inside. The engine finds a Function's backward by an attribute of its class, which stands aside for the
+    time: a hook for each node would see no path of torch.func."""
+    called = {name: getattr(BackwardCFunction, name) for name in CALLED if hasattr(BackwardCFunction, name)}
+    seen, backwards = Seen(), dict[str, None]()
+    try:
+        for name, plain in called.items():
+            setattr(BackwardCFunction, name, _noting(plain, backwards))
+        with _Ops(seen.ops):
+            yield seen
+    finally:
+        for name, plain in called.items():
+            setattr(BackwardCFunction, name, plain)
+    made_for = {_backward_of(name, op): name for name, (op, *_) in seen.ops.items()}
+    seen.ran.update(dict.fromkeys(made_for.get(name, name) for name in backwards))
+
+
+def _backward_of(name: str, op: Any) -> str:
+    """The name of the Function that torch.library makes of what `register_autograd` was given."""
+    return f"GeneratedBackwardFor_{name.replace('::', '_')}_{op._overloadname}"
+
+
+def _noting(plain: Callable[..., Any], backwards: dict[str, None]) -> Callable[..., Any]:
+    def noted(self: Any, *cotangents: Any) -> Any:
+        if name := _name(self._forward_cls):
+            backwards[name] = None
+        return plain(self, *cotangents)
+
+    return noted
+
+
+def _name(function: type) -> str | None:
+    """The user's name of a Function; None for torch's own. torch.func and torch.library make Functions of their own
+    around a user's."""
+    name, place = function.__name__, function.__module__
+    if place.startswith("torch._functorch"):
+        return name.removeprefix("Vmapped").removesuffix("Generated").removeprefix("Vmapped")
+    return None if place.startswith("torch.") and not name.startswith("GeneratedBackwardFor_") else name
+
+
+class _Ops(TorchDispatchMode):
+    """Keeps the arguments of the first call of each op that is not torch's own."""
+
+    def __init__(self, ops: dict[str, Call]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._ops = ops
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = f"{func.namespace}::{func._opname}"
+        if func.namespace not in OWN and name not in self._ops:
+            self._ops[name] = (func, tree_map(_copy, args), tree_map(_copy, kwargs))
+        return func(*args, **kwargs)
+
+
+def _copy(x: Any) -> Any:
+    return x.detach().clone() if isinstance(x, torch.Tensor) else x
+
+
+def faults_of(name: str, seen: Seen) -> tuple[dict[str, str], dict[str, str]]:
+    """What `torch.library.opcheck` says against an op on the arguments of its first call: (faults, what it lacks for
+    compiling), by the names of the tests; of several tests that say the same, the first."""
+    op, args, kwargs = seen.ops[name]
+    with quiet(), torch.enable_grad():
+        try:
+            found = torch.library.opcheck(
+                op, tree_map(_differentiable, args), tree_map(_differentiable, kwargs), raise_exception=False
+            )
+        except Exception as error:  # noqa: BLE001  # what it cannot try on these arguments
+            return {}, {"torch.library.opcheck": f"it cannot run ({_first_line(error)})"}
+    said = {
+        _first_line(result): f"torch.library.opcheck's {test}"
+        for test, result in reversed(found.items())
+        if result != "SUCCESS"
+    }
+    by_test = {test: why for why, test in reversed(said.items())}
+    return _chosen(by_test, lacking=False), _chosen(by_test, lacking=True)
+
+
+def _chosen(by_test: Mapping[str, str], *, lacking: bool) -> dict[str, str]:
+    return {test: why for test, why in by_test.items() if (LACKING in why) is lacking}
+
+
+def _differentiable(x: Any) -> Any:
+    return x.requires_grad_() if isinstance(x, torch.Tensor) and x.is_floating_point() else x
+
+
+def _first_line(error: Any) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]

@@ -1,0 +1,357 @@
+"""Execution paths and custom rules in torch: each with a fault that shows on that path, or by that check, alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import gradwitness as gw
+from gradwitness import registry
+from gradwitness_torch.paths import PATHS
+
+RNG = np.random.default_rng(0)
+PARAMS = {"w": RNG.standard_normal((4, 3))}
+BATCH = {"x": RNG.standard_normal((8, 4))}
+COMPILED = list(registry.backend("torch").capabilities.compiled_paths)
+EAGER = [name for name in PATHS if name not in COMPILED]
+
+
+class Square(torch.autograd.Function):
+    """Right on every path."""
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return x * x
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(inputs[0])
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        return 2 * g * ctx.saved_tensors[0]
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Any) -> Any:
+        return Square.apply(x), in_dims[0]  # type: ignore[no-untyped-call]
+
+
+class OldStyle(torch.autograd.Function):
+    """Without setup_context."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        return 2 * g * ctx.saved_tensors[0]
+
+
+class WrongUnderVmap(Square):
+    """Its rule for vmap takes the sign off."""
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Any) -> Any:
+        return x * x.abs(), in_dims[0]
+
+
+class Unbatched(Square):
+    """Without a rule for vmap."""
+
+    vmap = torch.autograd.Function.vmap
+
+
+class ReadsMemory(Square):
+    """Its backward reads the input as it would lie in memory if that were contiguous."""
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        x = ctx.saved_tensors[0]
+        return 2 * g * torch.as_strided(x, x.shape, torch.empty(x.shape).stride(), x.storage_offset())
+
+
+class NeedsNCHW(Square):
+    """Its backward takes the channels for the second axis in memory."""
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        x = ctx.saved_tensors[0]
+        if x.is_contiguous(memory_format=torch.channels_last):
+            return 2 * g * x.permute(0, 2, 3, 1).reshape(x.shape)
+        return 2 * g * x
+
+
+def layer(rule: Any, to: str = "mean") -> gw.Candidate:
+    return gw.Candidate("torch", lambda p, d: getattr(rule(d["x"] @ p["w"]), to)())
+
+
+def verify(candidate: gw.Candidate, paths: Any = EAGER, params: Any = PARAMS, batch: Any = BATCH, **more: Any) -> Any:
+    return gw.verify({"mine": candidate}, params, batch, paths=paths, **more)
+
+
+def verdicts(report: gw.Report) -> dict[str, str]:
+    """By the row's label within "mine [...]"."""
+    return {row.candidate.removeprefix("mine ").strip("[]"): str(row.verdict) for row in report.rows}
+
+
+def message(report: gw.Report, path: str) -> str:
+    return next(row.message for row in report.rows if row.candidate == f"mine [{path}]")
+
+
+def test_the_paths_declared_are_those_that_there_are() -> None:
+    assert registry.backend("torch").capabilities.paths == tuple(PATHS)
+    assert registry.backend("torch.compile").capabilities.paths == ()
+
+
+@pytest.mark.parametrize("to", ["sum", "mean"])
+def test_a_right_rule_agrees_on_every_path(to: str) -> None:
+    report = verify(layer(Square.apply, to), dtypes=("float64", "float32"))
+    assert report, repr(report)
+    assert verdicts(report) == dict.fromkeys(EAGER, "agree") | {"channels-last": "unsupported"}
+    assert {row.path for row in report.rows} == set(EAGER)
+    assert message(report, "channels-last") == "no array has four axes"
+
+
+@pytest.mark.slow
+def test_compiled_paths_agree_and_a_wrong_rule_does_not() -> None:
+    class Wrong(Square):
+        @staticmethod
+        def backward(ctx: Any, g: Any) -> Any:
+            return 2.001 * g * ctx.saved_tensors[0]
+
+    right = verify(layer(Square.apply), COMPILED, dtypes=("float64", "float32"))
+    assert verdicts(right) == dict.fromkeys(COMPILED, "agree"), repr(right)
+    assert all(row.custom is None for row in right.rows), "compiled code does not tell"
+    wrong = verify(layer(Wrong.apply), COMPILED)  # made by the same lines as the right one
+    assert verdicts(wrong) == dict.fromkeys(COMPILED, "disagree"), repr(wrong)
+    plain = gw.verify(replace(layer(Wrong.apply), backend="torch.compile"), PARAMS, BATCH)
+    assert {str(row.verdict) for row in plain.rows} == {"disagree"}
+
+
+@pytest.mark.slow
+def test_a_graph_break_is_reported_with_its_line_and_never_compared() -> None:
+    def branching(p: Any, d: Any) -> Any:
+        value = (d["x"] @ p["w"]).square().mean()
+        return value if value > 0 else -value
+
+    report = verify(gw.Candidate("torch", branching), ["eager", *COMPILED])
+    assert verdicts(report) == {"eager": "agree"} | dict.fromkeys(COMPILED, "error")
+    for path in COMPILED:
+        assert "the graph breaks at test_torch_paths.py:" in message(report, path)
+        assert "return value if value > 0 else -value: Data-dependent branching" in message(report, path)
+
+
+@pytest.mark.slow
+def test_the_compiled_gradient_takes_trees_and_weighed_losses() -> None:
+    params = {"layers": [{"w": RNG.standard_normal((4, 3))}, (RNG.standard_normal(3),)]}
+
+    def loss(p: Any, d: Any) -> Any:
+        first, (bias,) = p["layers"]
+        return torch.tanh(d["x"] @ first["w"] + bias)
+
+    report = verify(gw.Candidate("torch", loss), ["torch.compile(grad)"], params, cotangent="random")
+    assert report, repr(report)
+
+
+def test_a_function_right_in_eager_and_wrong_under_vmap_is_at_fault_there() -> None:
+    report = verify(layer(WrongUnderVmap.apply))
+    assert {path for path, verdict in verdicts(report).items() if verdict not in ("agree", "unsupported")} == {"vmap"}
+    assert verdicts(report)["vmap"] in ("disagree", "different-loss")
+
+
+def test_a_function_that_assumes_contiguous_memory_is_at_fault_there() -> None:
+    def loss(p: Any, d: Any) -> Any:
+        return ReadsMemory.apply(p["w"]).sum()  # type: ignore[no-untyped-call]
+
+    report = verify(gw.Candidate("torch", loss), ["eager", "checkpoint", "non-contiguous"])
+    assert verdicts(report) == {"eager": "agree", "checkpoint": "agree", "non-contiguous": "disagree"}
+
+
+def test_a_view_of_what_is_not_contiguous_is_an_error_there() -> None:
+    report = verify(gw.Candidate("torch", lambda p, d: p["w"].view(-1).square().sum()), ["eager", "non-contiguous"])
+    assert verdicts(report) == {"eager": "agree", "non-contiguous": "error"}
+    assert "view size is not compatible" in message(report, "non-contiguous")
+
+
+@pytest.mark.parametrize(("rule", "verdict"), [(Square, "agree"), (NeedsNCHW, "disagree")])
+def test_channels_last_is_tried_where_there_are_four_axes(rule: Any, verdict: str) -> None:
+    images, weight = RNG.standard_normal((2, 3, 4, 5)), RNG.standard_normal((3, 3, 2, 2))
+
+    def loss(p: Any, d: Any) -> Any:
+        return (rule.apply(p["image"]) * d["mask"]).sum() + F.conv2d(p["image"], d["weight"]).square().sum()
+
+    params, batch = {"image": images}, {"mask": RNG.standard_normal(images.shape), "weight": weight}
+    report = verify(gw.Candidate("torch", loss), ["eager", "channels-last"], params, batch)
+    assert verdicts(report) == {"eager": "agree", "channels-last": verdict}, repr(report)
+
+
+def test_a_cache_that_a_second_forward_finds_is_an_error_under_checkpointing() -> None:
+    cache: dict[int, Any] = {}
+
+    def remembering(p: Any, d: Any) -> Any:
+        w = p["w"]
+        if id(w) not in cache:
+            cache[id(w)] = w, torch.tanh(d["x"] @ w)
+        return cache[id(w)][1].square().mean()
+
+    report = verify(gw.Candidate("torch", remembering), ["eager", "checkpoint"])
+    assert verdicts(report) == {"eager": "agree", "checkpoint": "error"}, repr(report)
+    assert "CheckpointError" in message(report, "checkpoint")
+
+
+def test_a_loss_that_is_no_sum_over_examples_has_no_vmap() -> None:
+    coupled = gw.Candidate("torch", lambda p, d: torch.logsumexp((d["x"] @ p["w"]).sum(1), 0))
+    report = verify(coupled, ["eager", "vmap"])
+    assert verdicts(report) == {"eager": "agree", "vmap": "unsupported"}
+    assert "neither the sum nor the mean of the losses of its 8 examples" in message(report, "vmap")
+    alone = verify(gw.Candidate("torch", lambda p, d: p["w"].square().sum()), ["vmap", "eager"], batch={})
+    assert "the batch has no array of examples" in message(alone, "vmap")
+
+
+def test_an_array_of_losses_is_weighed_example_by_example() -> None:
+    report = verify(gw.Candidate("torch", lambda p, d: torch.tanh(d["x"] @ p["w"])), ["vmap"], cotangent="random")
+    assert verdicts(report) == {"vmap": "agree"}, repr(report)
+
+
+def test_what_a_function_lacks_for_a_path_is_said_with_how_to_mend_it() -> None:
+    old = verify(layer(OldStyle.apply), ["eager", "torch.func.grad"])
+    assert old, "what cannot be tried on a path is no fault"
+    assert "setup_context(ctx, inputs, output)" in message(old, "torch.func.grad")
+    unbatched = verify(layer(Unbatched.apply), ["eager", "vmap"])
+    assert verdicts(unbatched) == {"eager": "agree", "vmap": "unsupported"}
+    assert "generate_vmap_rule = True" in message(unbatched, "vmap")
+
+
+def test_the_report_says_once_why_paths_do_not_apply() -> None:
+    table = verify(layer(OldStyle.apply), EAGER, dtypes=("float64", "float32")).table()
+    assert table.count("setup_context(ctx") == 1
+    assert "\nloss mine [torch.func.grad], mine [vmap]: unsupported: torch.func needs" in table
+
+
+def test_the_rules_that_ran_are_named() -> None:
+    report = verify(layer(Square.apply))
+    assert all(row.custom == {"Square": True} for row in report.rows if row.parameter)
+    assert "\ncustom rule Square ran in mine [eager], mine [torch.func.grad], mine [vmap], mine [che" in report.table()
+    assert not any(row.custom for row in verify(layer(torch.square)).rows)
+
+
+@pytest.mark.parametrize("named", [Square, "Square", [Square]])
+def test_a_rule_that_was_bypassed_is_an_error(named: Any) -> None:
+    """It is used on a GPU only, say."""
+
+    def guarded(p: Any, d: Any) -> Any:
+        z = d["x"] @ p["w"]
+        return (Square.apply(z) if z.is_cuda else z * z).mean()  # type: ignore[no-untyped-call]
+
+    report = gw.verify({"mine": gw.Candidate("torch", guarded, custom=named)}, PARAMS, BATCH)
+    (row,) = report.rows
+    assert str(row.verdict) == "error"
+    assert row.message.startswith("BypassedError: the backward of Square never ran")
+    used = gw.Candidate("torch", lambda p, d: Square.apply(d["x"] @ p["w"]).mean(), custom=named)  # type: ignore[no-untyped-call]
+    assert gw.verify({"mine": used}, PARAMS, BATCH)
+
+
+def test_a_detached_rule_did_not_run() -> None:
+    def detached(p: Any, d: Any) -> Any:
+        z = d["x"] @ p["w"]
+        with torch.no_grad():
+            used = Square.apply(z)  # type: ignore[no-untyped-call]
+        return (used.detach() * 0 + z * z).mean()
+
+    (row,) = gw.verify(gw.Candidate("torch", detached, custom=Square), PARAMS, BATCH).rows
+    assert "BypassedError" in row.message
+
+
+def test_rules_are_told_from_a_subprocess_too() -> None:
+    used = gw.Candidate("torch", lambda p, d: Square.apply(d["x"] @ p["w"]).mean(), custom="Square")  # type: ignore[no-untyped-call]
+    report = verify(used, ["vmap"], timeout=300)
+    assert [row.custom for row in report.rows] == [{"Square": True}], repr(report)
+    plain = gw.Candidate("torch", lambda p, d: (d["x"] @ p["w"]).square().mean(), custom="Square")
+    assert (
+        "BypassedError: the backward of Square never ran"
+        in gw.verify(plain, PARAMS, BATCH, timeout=300).rows[0].message
+    )
+
+
+def squares(ctx: Any, g: Any) -> Any:
+    return 2 * g * ctx.saved_tensors[0], None
+
+
+def keep(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.save_for_backward(inputs[0])
+
+
+def op(name: str, *, fake: bool = True, writes: bool = False) -> Any:
+    """x * x, with room to work in, to which it writes though its schema says that it does not."""
+
+    @torch.library.custom_op(f"gradwitness_test::{name}", mutates_args=())
+    def square(x: torch.Tensor, room: torch.Tensor) -> torch.Tensor:
+        if writes:
+            room.fill_(1.0)
+        return x * x
+
+    square.register_autograd(squares, setup_context=keep)
+    if fake:
+        square.register_fake(lambda x, room: torch.empty_like(x))
+    return square
+
+
+def applied(square: Any) -> gw.Candidate:
+    return gw.Candidate("torch", lambda p, d: square(d["x"] @ p["w"], torch.zeros(3)).sum(), custom=square)
+
+
+@pytest.mark.slow
+def test_a_custom_op_passes_its_opcheck_and_is_named() -> None:
+    report = verify(applied(op("right")), ["eager", "torch.compile"])
+    assert verdicts(report) == {"eager": "agree", "torch.compile": "agree"}, repr(report)
+    assert report.rows[0].custom == {"gradwitness_test::right": True}
+
+
+def test_a_schema_that_lies_is_found_by_opcheck() -> None:
+    report = gw.verify({"mine": applied(op("lies", writes=True))}, PARAMS, BATCH)
+    found = {row.candidate: row for row in report.rows}
+    assert str(found["mine"].verdict) == "agree", repr(report)
+    fault = found["mine gradwitness_test::lies"]
+    assert str(fault.verdict) == "error"
+    assert fault.message.startswith("fails torch.library.opcheck's test_schema: ")
+    assert not report
+
+
+@pytest.mark.slow
+def test_a_custom_op_without_a_fake_is_reported_where_it_matters() -> None:
+    candidate = applied(op("real", fake=False))
+    assert gw.verify({"mine": candidate}, PARAMS, BATCH), "in eager mode it lacks nothing"
+    report = verify(candidate, ["eager", "torch.compile"])
+    found = verdicts(report)
+    assert found.pop("eager") == "agree"
+    assert found == {"gradwitness_test::real": "unsupported", "torch.compile": "unsupported"}
+    assert "register_fake" in message(report, "torch.compile")
+    assert "torch.library.opcheck's test_faketensor" in report.table()
+
+
+def test_what_torch_uses_to_call_backwards_is_as_it_was() -> None:
+    before = dict(vars(torch.autograd.function.BackwardCFunction))
+
+    def raising(p: Any, d: Any) -> Any:
+        raise ValueError("no")
+
+    verify(gw.Candidate("torch", raising))
+    verify(layer(Square.apply), ["eager"])
+    assert dict(vars(torch.autograd.function.BackwardCFunction)) == before
+
+
+def test_a_traced_loss_takes_paths_as_well() -> None:
+    def loss(p: Any, d: Any) -> Any:
+        return gw.ops.mse(gw.ops.tanh(gw.ops.matmul(d["x"], p["w"])), d["y"], reduction="mean", half=False)
+
+    batch = {**BATCH, "y": RNG.standard_normal((8, 3))}
+    report = gw.verify(loss, PARAMS, batch, backends=("numpy", "torch"), paths=["torch.func.grad", "non-contiguous"])
+    assert report, repr(report)
+    assert [row.candidate for row in report.rows] == ["numpy", "torch [torch.func.grad]", "torch [non-contiguous]"]
