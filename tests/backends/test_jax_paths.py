@@ -161,7 +161,7 @@ def test_a_rule_that_was_bypassed_is_an_error(named: Any) -> None:
         return jnp.mean(jax.nn.softplus(d["x"] @ p["w"]) + 0 * held)
 
     (row,) = gw.verify(gw.Candidate("jax", bypassing, custom=named), PARAMS, BATCH).rows
-    assert row.message.startswith("BypassedError: the backward of log1p_exp never ran")
+    assert row.message.startswith("the backward of log1p_exp never ran")
     used = gw.Candidate("jax", lambda p, d: jnp.mean(log1p_exp(d["x"] @ p["w"])), custom=named)
     assert gw.verify(used, PARAMS, BATCH)
 

@@ -253,7 +253,7 @@ def test_a_rule_that_was_bypassed_is_an_error(named: Any) -> None:
     report = gw.verify({"mine": gw.Candidate("torch", guarded, custom=named)}, PARAMS, BATCH)
     (row,) = report.rows
     assert str(row.verdict) == "error"
-    assert row.message.startswith("BypassedError: the backward of Square never ran")
+    assert row.message.startswith("the backward of Square never ran")
     used = gw.Candidate("torch", lambda p, d: Square.apply(d["x"] @ p["w"]).mean(), custom=named)  # type: ignore[no-untyped-call]
     assert gw.verify({"mine": used}, PARAMS, BATCH)
 
@@ -274,10 +274,7 @@ def test_rules_are_told_from_a_subprocess_too() -> None:
     report = verify(used, ["vmap"], timeout=300)
     assert [row.custom for row in report.rows] == [{"Square": True}], repr(report)
     plain = gw.Candidate("torch", lambda p, d: (d["x"] @ p["w"]).square().mean(), custom="Square")
-    assert (
-        "BypassedError: the backward of Square never ran"
-        in gw.verify(plain, PARAMS, BATCH, timeout=300).rows[0].message
-    )
+    assert "the backward of Square never ran" in gw.verify(plain, PARAMS, BATCH, timeout=300).rows[0].message
 
 
 def squares(ctx: Any, g: Any) -> Any:
