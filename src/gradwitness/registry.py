@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from importlib import metadata, util
-from typing import Any
+from importlib import util
+from typing import TYPE_CHECKING, Any
 
 from gradwitness.errors import GradwitnessError, UnknownName, UnsupportedError
 from gradwitness.protocol import Backend, Capabilities, Extensible, Interpreter
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = [
     "backend",
@@ -32,8 +35,10 @@ _own_ops: dict[str, Mapping[str, Any]] = {}  # what users' own ops are run by: b
 
 
 @cache
-def _entry_points() -> dict[str, metadata.EntryPoint]:
-    found: dict[str, metadata.EntryPoint] = {}
+def _entry_points() -> dict[str, EntryPoint]:
+    from importlib import metadata  # here, so that importing gradwitness is quick
+
+    found: dict[str, EntryPoint] = {}
     for point in metadata.entry_points(group=GROUP):
         if point.name in found and found[point.name].value != point.value:
             raise GradwitnessError(
@@ -177,6 +182,8 @@ def versions(name: str) -> dict[str, str]:
 
 @cache
 def _version(module: str) -> str:
+    from importlib import metadata
+
     try:
         return metadata.version(module)
     except metadata.PackageNotFoundError:  # a module may be named otherwise than its distribution

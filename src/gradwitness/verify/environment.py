@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable
-from importlib import metadata
 from typing import Any
 
 from gradwitness import registry
@@ -16,6 +15,8 @@ __all__ = ["environment"]
 
 def environment(backends: Iterable[str], settings: Settings) -> dict[str, Any]:
     """Versions, devices, precision settings, seed."""
+    from importlib import metadata  # here, so that importing gradwitness is quick
+
     versions: dict[str, str] = {}
     held: dict[str, dict[str, str]] = {}
     for name in backends:
