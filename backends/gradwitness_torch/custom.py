@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,20 +38,28 @@ class Seen:
 
 @contextmanager
 def watching() -> Iterator[Seen]:
-    """What runs inside. The engine finds a Function's backward by an attribute of its class, which stands aside for the
-    time: a hook for each node would see no path of torch.func."""
+    """What runs inside, nothing of it compiled. The engine finds a Function's backward by an attribute of its class,
+    which stands aside for the time: a hook for each node would see no path of torch.func."""
     called = {name: getattr(BackwardCFunction, name) for name in CALLED if hasattr(BackwardCFunction, name)}
     seen, backwards = Seen(), dict[str, None]()
     try:
         for name, plain in called.items():
             setattr(BackwardCFunction, name, _noting(plain, backwards))
-        with _Ops(seen.ops):
+        with _nothing_compiled(), _Ops(seen.ops):
             yield seen
     finally:
         for name, plain in called.items():
             setattr(BackwardCFunction, name, plain)
     made_for = {_backward_of(name, op): name for name, (op, *_) in seen.ops.items()}
     seen.ran.update(dict.fromkeys(made_for.get(name, name) for name in backwards))
+
+
+def _nothing_compiled() -> AbstractContextManager[Any]:
+    """A compiled function that is once called where it cannot be compiled would never be compiled again."""
+    if "torch._dynamo" not in sys.modules:  # then nothing can have been compiled
+        return nullcontext()
+    found: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return found
 
 
 def _backward_of(name: str, op: Any) -> str:
@@ -82,6 +91,10 @@ class _Ops(TorchDispatchMode):
     def __init__(self, ops: dict[str, Call]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._ops = ops
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # see `rounding`
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -352,3 +352,14 @@ def test_a_traced_loss_takes_paths_as_well() -> None:
     report = gw.verify(loss, PARAMS, batch, backends=("numpy", "torch"), paths=["torch.func.grad", "non-contiguous"])
     assert report, repr(report)
     assert [row.candidate for row in report.rows] == ["numpy", "torch [torch.func.grad]", "torch [non-contiguous]"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by torch.compile itself
+def test_rules_are_told_of_a_loss_that_is_compiled_where_it_is_written() -> None:
+    """And it stays compiled: torch gives up on what it once met where it cannot compile."""
+    compiled = torch.compile(lambda x, w: Square.apply(x @ w).mean(), fullgraph=True)  # type: ignore[no-untyped-call]
+    candidate = gw.Candidate("torch", lambda p, d: compiled(d["x"], p["w"]), custom=Square)
+    report = gw.verify({"mine": candidate, "also": candidate}, PARAMS, BATCH)
+    assert report, repr(report)
+    assert [row.custom for row in report.rows] == [{"Square": True}] * 2

@@ -51,7 +51,7 @@ class WithoutChecks(Deviant):
 
     def prepare(self, candidate: Any, problem: Any, *, dtype: str, device: str) -> Any:
         dtype = dtype if dtype in self.capabilities.dtypes else "float64"
-        return super().prepare(replace(candidate, options={}), problem, dtype=dtype, device="cpu")
+        return super().prepare(replace(candidate, options={}, path=None), problem, dtype=dtype, device="cpu")
 
 
 class Terse(Deviant):
@@ -234,6 +234,7 @@ DEVIATIONS: dict[str, list[Callable[[], Deviant]]] = {
     ],
     "test_what_it_cannot_run_is_refused": [WithoutChecks, Terse],
     "test_an_unknown_option_is_refused": [WithoutChecks],
+    "test_an_unknown_path_is_refused": [WithoutChecks],
     "test_an_op_that_it_lacks_is_refused_by_name": [Lazy],
     "test_a_loss_that_raises_costs_the_next_nothing": [Locked],
     "test_setup_is_on_record": [lambda: Deviant(setup_seconds=0.0)],  # type: ignore[arg-type]  # no method
