@@ -65,6 +65,11 @@ def _seed(context: click.Context, parameter: click.Parameter, value: str) -> int
     return int(value)
 
 
+def _renamed(context: click.Context, option: click.Parameter, value: Any) -> None:
+    if value is not None:
+        raise click.UsageError(f"--reference-seconds is now --seconds: give --seconds {value}")
+
+
 def _verdicts(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
     from gradwitness.verdict import Verdict
 
@@ -98,13 +103,14 @@ def _verdicts(context: click.Context, parameter: click.Parameter, value: str | N
     help="Hold gradients against one in 256 bits, or, faster, against one that finite differences confirm.",
 )
 @click.option(
-    "--reference-seconds",
+    "--seconds",
     type=float,
     default=30.0,
     show_default=True,
     metavar="S",
     help="What 256 bits may take for each network and dtype; beyond it they see fewer examples, or single directions.",
 )
+@click.option("--reference-seconds", "renamed", hidden=True, callback=_renamed)
 @click.option(
     "--timeout",
     type=float,
@@ -137,7 +143,8 @@ def verify(
     fast: bool,
     precision: str,
     reference: str,
-    reference_seconds: float,
+    seconds: float,
+    renamed: None,
     timeout: float | None,
     paths: tuple[str, ...],
     allow: tuple[str, ...],
@@ -164,7 +171,7 @@ def verify(
         registry.backend(name)
     for name in backends:
         registry.installed(name)  # whoever is named must be there
-    settings = Settings(dtypes, devices, precision, seed, reference, reference_seconds, timeout, paths)
+    settings = Settings(dtypes, devices, precision, seed, reference, seconds, timeout, paths)
     expect_devices(devices, chosen)
     expect_taken({name: Candidate(name) for name in chosen}, paths)
     _expect_writable("--json", json_file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -16,10 +17,12 @@ from gradwitness.dtypes import DTYPES, round_to
 from gradwitness.errors import ProblemError
 from gradwitness.graph import Graph, trace
 
-__all__ = ["COTANGENT", "Candidate", "Problem"]
+__all__ = ["COTANGENT", "Candidate", "Intention", "Problem"]
 
 Array = np.ndarray[Any, Any]
 Loss = Callable[[Any, Any], Any]
+Intended = Mapping[str, str | tuple[str, float]]
+NAMED = re.compile(r"(?P<path>.*)\[(?P<where>[-\d\s,:]+)\]")  # a leaf with elements of it: "embedding[0]"
 COTANGENT = "cotangent"  # the path of the weights of an array-valued loss
 
 
@@ -52,6 +55,20 @@ class Candidate:
         return self.gradient is not None or self.value_and_gradient is not None
 
 
+@dataclass(frozen=True)
+class Intention:
+    """Why a leaf's gradient is meant to differ from the derivative.
+
+    distance: by how much at most, as part of the gradient's norm; None where no derivative can tell. elements: an index
+    of those that it concerns, None for all; where: the same in words.
+    """
+
+    reason: str
+    distance: float | None = None
+    elements: tuple[int | slice, ...] | None = None
+    where: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class Problem:
     """A loss over `gradwitness.ops`, with the point at which its gradient is asked for.
@@ -60,8 +77,9 @@ class Problem:
     tuples of arrays. Floating leaves of params are differentiated, or the leaves of params or batch
     that `wrt` names by path. Floats are held as float64, integers as int64. cotangent: the weights of the elements
     of a loss that returns an array, of its shape: a leaf with the path "cotangent". intended: the differentiated leaves
-    whose gradient is meant to differ from the derivative, each with the reason ("straight-through"); a key may be
-    a pattern, as "encoder.*". Raises ProblemError, with the path, for what cannot be differentiated.
+    whose gradient is meant to differ from the derivative, each with the reason ("straight-through"), or with the reason
+    and a distance, as part of the gradient's norm, within which it is right, ("continuous adjoint", 1e-4); a key may be
+    a pattern, as "encoder.*", and name elements, as "embedding[0]". Raises ProblemError, with the path, for what cannot be differentiated.
     """
 
     name: str
@@ -70,7 +88,7 @@ class Problem:
     batch: Any
     wrt: tuple[str, ...] | None = None
     cotangent: Any = None
-    intended: Mapping[str, str] = field(default_factory=dict)
+    intended: Intended = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -98,14 +116,13 @@ class Problem:
         return self.wrt or tuple(_arrays(self.params, "params"))
 
     @cached_property
-    def intentions(self) -> dict[str, str]:
+    def intentions(self) -> dict[str, Intention]:
         """`intended` by path."""
-        return {
-            path: reason
-            for pattern, reason in self.intended.items()
-            for path in self.differentiated
-            if fnmatchcase(path, pattern)
-        }
+        found = {}
+        for key, given in self.intended.items():
+            pattern, intention = _intention(key, given)
+            found |= {path: intention for path in self.differentiated if fnmatchcase(path, pattern)}
+        return found
 
     @cached_property
     def own_dtypes(self) -> tuple[str, ...]:
@@ -176,6 +193,18 @@ class Problem:
         """Paths of the leaves that hold an entry for each example, along their first axis."""
         paths = self._batched if self.cotangent is None else [*self._batched, COTANGENT]
         return tuple(p for p in paths if self.leaves[p].ndim and len(self.leaves[p]) == self.examples)
+
+    @property
+    def may_be_cut(self) -> bool:
+        """Whether an example may be left out: there are two or more, and nothing else has an extent as large."""
+        return self.examples > 1 and bool(self.by_example) and not self.not_cut
+
+    @property
+    def not_cut(self) -> tuple[str, ...]:
+        """Paths of leaves that have an extent as large as the number of examples, and are not cut with them: a kernel
+        that loops over the one and reads the other would leave its memory."""
+        cut = self.by_example
+        return tuple(p for p, x in self.leaves.items() if p not in cut and self.examples in x.shape)
 
     @property
     def leaves_of_batch(self) -> tuple[str, ...]:
@@ -265,11 +294,39 @@ def _check(problem: Problem) -> None:
         raise ProblemError("params has no leaves: there is nothing to differentiate")
 
 
+def _intention(key: str, given: Any) -> tuple[str, Intention]:
+    """(the pattern of paths, what is intended there). Raises ProblemError for what says neither."""
+    match = NAMED.fullmatch(key)
+    pattern, where = (match["path"], match["where"]) if match else (key, "")
+    elements = tuple(_index(part) for part in where.split(",")) if match else None
+    if isinstance(given, str):
+        return pattern, Intention(given, None, elements, f"[{where}]")
+    pair = given if isinstance(given, tuple | list) and len(given) == 2 else (None, None)
+    reason, distance = pair
+    if not (isinstance(reason, str) and isinstance(distance, int | float) and 0 < distance < 1):
+        raise ProblemError(
+            f"intended: {key!r} needs a reason, or (reason, distance) with a distance between 0 and 1, as part of the "
+            f'gradient\'s norm, such as ("continuous adjoint", 1e-4); got {given!r}'
+        )
+    return pattern, Intention(reason, float(distance), elements, f"[{where}]")
+
+
+def _index(part: str) -> int | slice:
+    numbers = [int(text) if text.strip() else None for text in part.split(":")]
+    return slice(*numbers) if ":" in part else int(part)
+
+
 def _check_intended(problem: Problem) -> None:
-    for pattern in problem.intended:
+    for key, given in problem.intended.items():
+        pattern, intention = _intention(key, given)
+        for path in (p for p in problem.differentiated if fnmatchcase(p, pattern) and intention.elements is not None):
+            try:
+                problem.leaves[path][intention.elements]
+            except IndexError as error:
+                raise ProblemError(f"intended names {key!r}, but {error}; {path} has shape {problem.leaves[path].shape}") from None
         if not any(fnmatchcase(path, pattern) for path in problem.differentiated):
             raise ProblemError(
-                f"intended names {pattern!r}, which no differentiated leaf matches: {', '.join(problem.differentiated)}"
+                f"intended names {key!r}, which no differentiated leaf matches: {', '.join(problem.differentiated)}"
             )
     if problem.intended and problem.loss is not None:
         raise ProblemError(

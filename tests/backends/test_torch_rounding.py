@@ -19,7 +19,7 @@ from gradwitness.evidence.noise_floor import noise_floor
 from gradwitness.networks import NETWORKS, network
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Interpreter, Perturbing
-from gradwitness.verdict.reach import node_reach
+from gradwitness.evidence.reach import node_reach
 from gradwitness_torch import rounding
 from gradwitness_torch.rounding import Rounding
 from tests.native import gradients_and_floors

@@ -14,7 +14,7 @@ from gradwitness.networks import network
 from gradwitness.problem import Problem
 from gradwitness.report import Report
 from gradwitness.verdict import Verdict
-from gradwitness.verdict.reach import node_reach
+from gradwitness.evidence.reach import node_reach
 from gradwitness.verify import Settings, verify_problems
 from tests.native import black_box, gradients_and_floors
 

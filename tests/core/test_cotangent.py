@@ -118,7 +118,7 @@ def test_a_leaf_of_that_name_is_a_leaf_where_there_are_no_weights() -> None:
         return (ops.softmax(ops.linear(d["x"], p["w"], p["b"]), axis=-1) * d["cotangent"]).sum()
 
     assert gw.verify({"torch": summed}, PARAMS, batch, dtypes=("float64", "float32"))
-    assert gw.verify(traced, PARAMS, batch, backends="numpy", reference_seconds=1e-3)
+    assert gw.verify(traced, PARAMS, batch, backends="numpy", seconds=1e-3)
 
 
 def test_wrong_weights_are_refused() -> None:

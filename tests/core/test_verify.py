@@ -218,7 +218,7 @@ def test_what_256_bits_would_take_too_long_for_is_validated_on_fewer_examples(mo
         return ops.cross_entropy(ops.tanh(ops.linear(b["x"], p["w"])), b["labels"], reduction="mean")
 
     def report() -> gw.Report:
-        return verify(classified, params, batch, dtypes="float32", reference_seconds=2e-3)
+        return verify(classified, params, batch, dtypes="float32", seconds=2e-3)
 
     assert report()
     assert "one in float64 is held against differences, and 256 bits its rules, on" in report().table()
@@ -228,9 +228,11 @@ def test_what_256_bits_would_take_too_long_for_is_validated_on_fewer_examples(mo
     assert "256-bit differences of the forward pass refute it" in report().table()
 
 
-def test_reference_seconds_must_be_positive() -> None:
-    with pytest.raises(GradwitnessError, match="reference_seconds must be a positive number"):
-        verify(reference_seconds=0.0)
+def test_seconds_must_be_positive() -> None:
+    with pytest.raises(GradwitnessError, match="seconds must be a positive number"):
+        verify(seconds=0.0)
+    with pytest.raises(GradwitnessError, match="reference_seconds= is now seconds=: give seconds=2.0"):
+        verify(reference_seconds=2.0)
 
 
 @pytest.mark.parametrize("reference", ["extended", "differences"])

@@ -10,7 +10,7 @@ import pytest
 from gradwitness.arithmetic import Arithmetic
 from gradwitness.networks import NETWORKS, network
 from gradwitness.verdict import TensorEvidence, Verdict, judge
-from gradwitness.verdict.reach import node_reach
+from gradwitness.evidence.reach import node_reach
 from gradwitness.verify import Settings
 from gradwitness.verify.traced import evidence_on, gather
 

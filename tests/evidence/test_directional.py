@@ -189,7 +189,7 @@ def test_a_branch_that_cannot_be_decided_leaves_none(interpreter: Interpreter) -
 def verified(interpreter: Interpreter, dtype: str) -> gw.Report:
     problem = Problem("large", without_a_batch, PARAMS, {})
     seconds = over_budget(interpreter, problem, {"w": 1, "c": 1})
-    return gw.verify(problem, backends=("numpy", "torch"), dtypes=dtype, reference_seconds=seconds)
+    return gw.verify(problem, backends=("numpy", "torch"), dtypes=dtype, seconds=seconds)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

@@ -13,29 +13,29 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gradwitness.dtypes import find_dtype
-
-__all__ = ["computational_noise"]
+__all__ = ["noise_along"]
 
 POINTS = 9
-ORDERS = (4, 5, 6)  # of the differences used: what is smooth has gone by then
-SPACINGS = (1e-10, 1e-8, 1e-6, 1e-4, 1e-2)  # relative: the first at which the values move, as one of float32 would not
+ORDERS = (4, 5, 6)  # of the differences used: what is smooth has gone by then, and most of it from the highest
+SPACINGS = (1e-10, 1e-8, 1e-6, 1e-4)  # relative: a step inside that computes in float32 shows from 1e-8 on
 
 
-def computational_noise(along: Callable[[float], float]) -> float:
+def noise_along(along: Callable[[float], float], *, thorough: bool = False) -> float:
     """The standard deviation of the rounding error of a function of one variable near 0, whose scale is 1.
 
-    Where no spacing moves the value it is constant, or rounded too coarsely to tell: then one rounding
-    of it in bfloat16, the coarsest dtype there is.
+    At the shortest spacing at which it moves; `thorough`: the largest over all of them, as a staircase is smooth, or
+    stands still, between two of its steps. At each the smallest over the orders, so that what is left of a smooth
+    function does not count. Infinite where the function is not finite.
     """
-    values = np.zeros(POINTS)
+    found = 0.0
     for spacing in SPACINGS:
         values = np.array([along(spacing * (i - POINTS // 2)) for i in range(POINTS)])
         if not np.all(np.isfinite(values)):
-            return math.inf
-        if np.count_nonzero(np.diff(values)) >= POINTS // 2:
-            return max(_deviation(np.diff(values, order), order) for order in ORDERS)
-    return abs(float(values[POINTS // 2])) * find_dtype("bfloat16").unit_roundoff
+            return found or math.inf
+        found = max(found, min(_deviation(np.diff(values, order), order) for order in ORDERS))
+        if not thorough and np.count_nonzero(np.diff(values)) >= POINTS // 2:
+            break
+    return found
 
 
 def _deviation(differences: np.ndarray[tuple[int], np.dtype[np.float64]], order: int) -> float:

@@ -83,7 +83,7 @@ def affordable_reference(
             sharp = dict.fromkeys(found.refused, DIRECTIONS)
             probes = directional_derivatives(interpreter, problem, sharp, seed=(*seed, 1)) if sharp else {}
             return Affordable(found, found.refused, frozenset(found.refused), probes)
-        over = f"it would take about {needed.reference:.2g} s (reference_seconds={seconds:g})"
+        over = f"it would take about {needed.reference:.2g} s (seconds={seconds:g})"
         return _on_fewer_examples(interpreter, problem, needed, seconds, seed, over) or _along_directions(
             interpreter, problem, needed, seconds, seed, over
         )

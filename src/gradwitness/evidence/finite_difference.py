@@ -1,7 +1,7 @@
-"""Numerical derivatives, each with a bound on its own error.
+"""Numerical derivatives along a line, each with a bound on its own error.
 
 Central differences at three halved steps, extrapolated twice (Richardson 1911; Ridders, "Accurate
-computation of F'(x)", Adv. Eng. Software 4 (1982)). The bound adds what halving the step changed in
+computation of F'(x) and F'(x) F''(x)", Adv. Eng. Software 4 (1982)). The bound adds what halving the step changed in
 the first extrapolation (truncation), the rounding of the loss and of the point over the step, and the jump
 between the one-sided derivatives (a kink), extrapolated from second differences, which vanishes where the loss
 is smooth.
@@ -9,51 +9,43 @@ is smooth.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from gradwitness.evidence.norms import typical
+from gradwitness.evidence.computational_noise import noise_along
+from gradwitness.evidence.norms import norm, typical
 
-__all__ = ["BRIEF", "THOROUGH", "Differences", "Differencing", "Probe", "Probing", "textbook_difference"]
+__all__ = ["UNIT_ROUNDOFF", "Differencing", "Line", "Probe", "Slope", "textbook_difference"]
 
 Array = np.ndarray[Any, Any]
-LossOf = Callable[[str, Array], float]  # the loss with the leaf at this path replaced
+Along = Callable[[float], float]
 
-STEPS = (2e-3, 4e-5, 8e-7)  # of the scale of what is moved: the first for smooth losses, the last beside kinks
-LONG_STEPS = (0.3, 6e-2, 1e-2)  # tried first where the loss is so noisy that shorter ones drown
-NOISY = 1e-12  # noise of this part of the loss
+# Steps in parts of the scale of what is moved. A search begins at START; where rounding drowns the difference it goes on
+# to longer steps, and where a kink, a pole or a curve spoils it, to shorter ones.
+LADDER = (0.3, 6e-2, 1e-2, 2e-3, 4e-5, 8e-7, 1.6e-8, 3e-10)
+START = 3
+TRIES = 6  # steps that one search may take
+SHORT = (1e-7, 1e-10)  # plain differences at these steps unmask longer ones that skipped structure between them
 TEXTBOOK_STEP = 1e-5
 SIGMAS = 6.0  # rounding errors of the loss are taken to stay within this many standard deviations
-CHECK_STEPS = (
-    1e-7,
-    1e-10,
-)  # plain differences at these steps unmask longer ones that skipped over oscillations or poles
-CHECK_WITHIN = 1e-2
 UNIT_ROUNDOFF = 2.0**-53
-QUICK = 1e-6  # the same where differences only lead the way
-PRECISE = 1e-8  # a bound below this part of the derivative needs no smaller step
-
-
-@dataclass(frozen=True)
-class Probing:
-    """How much is differenced: every coordinate of a leaf of up to so many elements; of larger ones so many sampled
-    coordinates, and so many Gaussian directions within the leaf."""
-
-    every: int
-    coordinates: int
-    directions: int
-
-
-THOROUGH = Probing(every=32, coordinates=12, directions=3)
-BRIEF = Probing(every=16, coordinates=1, directions=2)  # where they confirm what other evidence speaks for
+NOISY = 1e-12  # noise of this part of the loss: longer steps are tried as well
+SMALLEST = 5e-324  # where a loss underflows, this is what it is rounded to
+PRECISE = 1e-8  # a bound below this part of what a derivative is made of needs no other step
+DROWNED = 4.0  # roundings: a bound that is no larger has nothing else in it
+COHERENT = 1e-2  # of a slope: what two steps may differ by, beyond their bounds, where they refute a gradient together
+FINER = "below a step of 1e-7 the loss is another function (a staircase? tighten its solver)"
+TOOTH = 4.0  # a loss that stands still where it should move by so many units of its last place is a staircase
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One numerical derivative: along coordinate `index` (flat), or along `direction` (the leaf's shape)."""
+    """One numerical derivative: by coordinate `index` (flat) of a leaf, along `direction` (the leaf's shape), or, with
+    neither, by elements that move together."""
 
     value: float
     bound: float
@@ -62,214 +54,235 @@ class Probe:
     textbook: float | None = None
 
     def of(self, gradient: Array) -> float:
-        """The same derivative according to a gradient."""
+        """The same derivative according to a gradient of the leaf."""
         if self.direction is not None:
             return float(np.vdot(self.direction, gradient))
         return float(gradient.reshape(-1)[self.index])
 
 
 @dataclass(frozen=True)
-class Differences:
-    """The numerical derivatives of the loss by one leaf: those that are finite, perhaps none."""
+class Slope:
+    """A derivative along a line at its origin.
 
-    probes: tuple[Probe, ...]
-    coordinates: int  # how many of the leaf's elements were differenced one by one
-    size: int
+    value: NaN where no step gives one. bound: on its error. step: at which it was taken, its place on the ladder.
+    moves: by how much the loss moved there, over the step. still: the loss had the same value wherever it was taken.
+    doubt: why it cannot speak for the point itself; empty where it can.
+    """
 
-    def with_probes(self, probes: Sequence[Probe]) -> Differences:
-        """These and further ones."""
-        coordinates = self.coordinates + sum(probe.index is not None for probe in probes)
-        return replace(self, probes=(*self.probes, *probes), coordinates=coordinates)
+    value: float = math.nan
+    bound: float = math.inf
+    step: int = START
+    moves: float = 0.0
+    still: bool = False
+    doubt: str = ""
 
-    def worst(self, gradient: Array, slack: Callable[[Probe], float]) -> tuple[float, float]:
-        """(error, bound) of the probe at which the gradient exceeds bound + slack the most."""
-        return max(
-            ((abs(p.of(gradient) - p.value), p.bound + slack(p)) for p in self.probes),
-            key=lambda pair: _ratio(*pair),
-            default=(0.0, np.inf),
-        )
+    def refutes(self, claim: float, slack: float = 0.0) -> bool:
+        """Whether this derivative cannot be `claim`."""
+        return not self.doubt and math.isfinite(self.bound) and not abs(claim - self.value) <= self.bound + slack
+
+
+@dataclass(frozen=True)
+class Line:
+    """The loss along a direction, by the distance t in parts of a scale; `loss` is its value at 0.
+
+    noise: the standard deviation of its rounding error. point: by how much rounding of the points that it is taken at
+    moves it. size: what the derivative is made of, the norm of gradient times direction.
+    """
+
+    along: Along
+    loss: float
+    noise: float
+    point: float = 0.0
+    size: float = 0.0
+
+    def slope(self, start: int = START, enough: float = 0.0) -> Slope:
+        """The derivative with the smallest bound among some steps.
+
+        No further step is tried once the bound is precise, or `enough`.
+        """
+        best, place, tried = Slope(), start, set[int]()
+        while 0 <= place < len(LADDER) and place not in tried and len(tried) < TRIES:
+            tried.add(place)
+            found = self._at(place)
+            best = found if not found.bound >= best.bound else best
+            if found.bound <= max(PRECISE * max(self.size, abs(found.value)), enough):
+                break
+            drowned = found.bound <= DROWNED * self._rounding(LADDER[place], found.value)
+            place += -1 if drowned else 1
+        return best
+
+    def second(self, first: Slope, claim: float) -> Slope:
+        """The first, with a doubt unless another step refutes the claim too, and gives the same derivative."""
+        for place in (first.step + 1, first.step - 1, first.step + 2):
+            if not 0 <= place < len(LADDER):
+                continue
+            found = self._at(place)
+            if not math.isfinite(found.bound) or found.bound > abs(claim - first.value):
+                continue
+            apart = abs(found.value - first.value)
+            if apart <= found.bound + first.bound + COHERENT * max(abs(found.value), abs(first.value)):
+                return first if found.refutes(claim) else replace(first, doubt="differences at two steps do not agree")
+            return replace(first, doubt="differences at two steps do not agree")
+        return replace(first, doubt="differences at one step alone refute it")
+
+    def checked(self, slope: Slope, enough: float = 0.0) -> Slope:
+        """The slope, if very short steps do not contradict it; else with a doubt, or with a wider bound.
+
+        Where the loss stands still, or short steps contradict one another as well, it is a staircase or noise: what it
+        moves by between neighbouring points then counts as its noise, and longer steps decide.
+        """
+        if all(self._is_near(slope, h, self.plain(h)) for h in SHORT):
+            return slope
+        shortest, other = self.plain(SHORT[-1]), self.plain(10 * SHORT[-1])
+        rounding = self._rounding(SHORT[-1], shortest)
+        is_smooth = abs(shortest - other) <= 2 * rounding + 1e-3 * abs(other)
+        if is_smooth and not self._stands_still(slope):
+            return replace(slope, doubt=FINER)
+        noisy = replace(self, noise=max(noise_along(self.along, thorough=True), self.noise))
+        found = noisy.slope(slope.step, enough)
+        is_explained = all(noisy._is_near(found, h, self.plain(h)) for h in SHORT)
+        return found if is_explained else replace(found, doubt=FINER)
+
+    def one_sided(self, side: float) -> tuple[float, float]:
+        """(derivative, bound on its error) from the right for side 1, from the left for -1."""
+        found = []
+        for step in LADDER[START : START + 3] if self.noise <= NOISY * abs(self.loss) else LADDER[: START + 3]:
+            h = step * side
+            slopes = [(self.along(part) - self.loss) / part for part in (h, h / 2, h / 4)]
+            once = 2 * slopes[1] - slopes[0], 2 * slopes[2] - slopes[1]  # the terms in h removed
+            bound = abs(once[1] - once[0]) + 2 * self._rounding(step / 4, 0.0)
+            found.append(((4 * once[1] - once[0]) / 3, bound if np.isfinite(bound) else np.inf))
+        return min(found, key=lambda pair: pair[1])
+
+    def brief(self) -> Slope:
+        """At one step, and half of it, extrapolated once."""
+        h = LADDER[START]
+        (up, down), (up_near, down_near) = ((self.along(part), self.along(-part)) for part in (h, h / 2))
+        far, near = (up - down) / (2 * h), (up_near - down_near) / h
+        value = (4 * near - far) / 3
+        jump = (2 * (up_near + down_near) - (up + down) - 2 * self.loss) * 2 / h
+        bound = abs(value - near) + 2 * abs(jump) + self._rounding(h, value)
+        return Slope(value, bound) if math.isfinite(bound) else Slope()
+
+    def _at(self, place: int) -> Slope:
+        """The twice extrapolated central difference at one step of the ladder."""
+        h = LADDER[place]
+        steps = (h, h / 2, h / 4)
+        pairs = [(self.along(h), self.along(-h)) for h in steps]
+        slopes = [(up - down) / (2 * h) for (up, down), h in zip(pairs, steps, strict=True)]
+        jumps = [(up - 2 * self.loss + down) / h for (up, down), h in zip(pairs, steps, strict=True)]
+        once = (4 * slopes[1] - slopes[0]) / 3, (4 * slopes[2] - slopes[1]) / 3
+        value = (16 * once[1] - once[0]) / 15
+        # Odd powers of h: removing h and h^3 leaves the jump of the one-sided derivatives.
+        jump_once = 2 * jumps[1] - jumps[0], 2 * jumps[2] - jumps[1]
+        jump = (8 * jump_once[1] - jump_once[0]) / 7
+        # Generous factors: with a kink inside the smallest step, each part sees less than all of it.
+        bound = abs(once[1] - once[0]) + 2 * abs(jump) + self._rounding(h, value)
+        if not np.isfinite(bound):
+            return Slope(step=place)
+        far = max(abs(x - self.loss) for pair in pairs for x in pair)
+        return Slope(value, bound, place, far / h, still=far == 0)
+
+    def _rounding(self, step: float, value: float) -> float:
+        """What rounding may do to the difference (64 D(h/4) - 20 D(h/2) + D(h)) / 45: of the loss, of the points."""
+        point = max(self.point, UNIT_ROUNDOFF * abs(value))
+        return SIGMAS * 4.1 * (max(self.noise, SMALLEST) + point) / step
+
+    def plain(self, h: float) -> float:
+        """The plain central difference at a step."""
+        return (self.along(h) - self.along(-h)) / (2 * h)
+
+    def _is_near(self, slope: Slope, h: float, plain: float) -> bool:
+        """Whether a plain difference at a short step is near the slope, as far as it can tell."""
+        rounding = self._rounding(h, max(abs(plain), abs(slope.value)))
+        return abs(plain - slope.value) <= slope.bound + rounding + 1e-6 * abs(plain)
+
+    def _stands_still(self, slope: Slope) -> bool:
+        """Whether the loss has the same value where it should move by several units of its last place."""
+        h = SHORT[-1]
+        return self.loss == self.along(h) == self.along(-h) and abs(slope.value) * h > TOOTH * math.ulp(self.loss)
 
 
 @dataclass(frozen=True)
 class Differencing:
     """Takes differences of a loss at one point.
 
-    loss_of: the loss with one leaf replaced. primals: the leaves (float64). loss: the value at the
-    primals; noise: the standard deviation of its rounding error.
+    value: the loss with some leaves replaced, by path; NaN outside of its domain. primals: the leaves (float64). loss:
+    the value at the primals; noise: the standard deviation of its rounding error.
     """
 
-    loss_of: LossOf
+    value: Callable[[Mapping[str, Array]], float]
     primals: Mapping[str, Array]
     loss: float
     noise: float
 
-    def by_every_leaf(self, probing: Probing, *, seed: Sequence[int]) -> dict[str, Differences]:
-        """By each leaf."""
-        return {
-            path: self._by_leaf(path, probing, np.random.default_rng([*seed, number]))
-            for number, path in enumerate(self.primals)
-        }
+    def line(self, path: str, v: Array, *, slope_by: Array | None = None) -> Line:
+        """The loss along a direction within one leaf, of its shape. slope_by: the gradient, if it is known."""
+        x = self.primals[path]
+        g = np.zeros(x.shape) if slope_by is None else slope_by
+        moved = np.where(v == 0, 0.0, x)
+        return Line(
+            lambda t: self.value({path: x + t * v}), self.loss, self.noise, UNIT_ROUNDOFF * norm(g * moved), norm(g * v)
+        )
+
+    def coordinate(self, path: str, index: int) -> tuple[Array, float]:
+        """(the direction of one coordinate (a flat index) within its leaf, its length)."""
+        x = self.primals[path]
+        v = np.zeros(x.shape)
+        v.flat[index] = max(abs(float(x.flat[index])), typical(x))
+        return v, float(v.flat[index])
 
     def by_coordinates(self, path: str, indices: Sequence[int]) -> tuple[Probe, ...]:
-        """By single coordinates (flat indices) of a leaf; those that are finite."""
-        x = self.primals[path]
-        return tuple(p for i in indices if np.isfinite((p := self._by_coordinate(path, i, typical(x))).bound))
+        """By single coordinates (flat indices) of a leaf, those that have a derivative; by the element's own scale where
+        the leaf's tells nothing."""
+        probes = [self._by_coordinate(path, index) for index in indices]
+        return tuple(p for p in probes if np.isfinite(p.bound))
+
+    def briefly(self, path: str, index: int, *, textbook: bool) -> tuple[Probe, ...]:
+        """By one coordinate at one step, in four or six values; none where that has no derivative."""
+        v, length = self.coordinate(path, index)
+        line = self.line(path, v)
+        slope = line.brief()
+        plain = line.plain(TEXTBOOK_STEP / length) / length if textbook else None
+        found = Probe(slope.value / length, slope.bound / length, index, textbook=plain)
+        return (found,) if np.isfinite(found.bound) else ()
+
+    def _by_coordinate(self, path: str, index: int) -> Probe:
+        v, length = self.coordinate(path, index)
+        line = self.line(path, v)
+        slope = line.checked(line.slope())
+        own = abs(float(self.primals[path].flat[index]))
+        if 0 < own < length and (slope.doubt or not slope.bound <= 1e-2 * abs(slope.value)):
+            v, length = v * (own / length), own
+            line = self.line(path, v)
+            slope = line.checked(line.slope())
+        bound = np.inf if slope.doubt else slope.bound / length
+        return Probe(slope.value / length, bound, index, textbook=line.plain(TEXTBOOK_STEP / length) / length)
 
     def one_sided(self, path: str, index: int) -> tuple[float, float, float]:
         """(left derivative, right derivative, bound on the error of both) by a coordinate: what a kink is made of."""
-        x = self.primals[path]
-        scale = max(abs(float(x.flat[index])), typical(x))
-
-        def along(t: float) -> float:
-            moved = x.copy()
-            moved.flat[index] += t
-            return self.loss_of(path, moved)
-
-        (left, left_bound), (right, right_bound) = (self._one_sided(along, side * scale) for side in (-1, 1))
-        return left, right, max(left_bound, right_bound)
+        v, length = self.coordinate(path, index)
+        (left, left_bound), (right, right_bound) = (self.line(path, v).one_sided(side) for side in (-1.0, 1.0))
+        return left / length, right / length, max(left_bound, right_bound) / length
 
     def one_sided_along(self, path: str, v: Array) -> tuple[float, float]:
         """(derivative, bound on its error) in the direction v of a leaf, from the side that v points to."""
-        x = self.primals[path]
-        return self._one_sided(lambda t: self.loss_of(path, x + t * v), typical(x))
-
-    def locate(self, path: str, gradient: Array, slack: Callable[[Array], float], *, seed: Sequence[int]) -> int:
-        """The flat index of an element that is wrong in a gradient that is refuted along some direction: group testing.
-
-        The first half of the elements in question moves together, each one up or down at random, and is kept if that
-        difference refutes the gradient; the other half otherwise. One wrong element among n takes log2 n differences of
-        six values or more (Dorfman, "The detection of defective members of large populations", 1943). slack: what
-        rounding in the gradient may add to a difference along a direction.
-        """
-        x, rng = self.primals[path], np.random.default_rng([*seed])
-        suspects = np.arange(x.size)
-        while suspects.size > 1:
-            half, rest = suspects[: suspects.size // 2], suspects[suspects.size // 2 :]
-            v = np.zeros(x.size)
-            v[half] = rng.choice([-1.0, 1.0], half.size)
-            probe = self._quickly(path, v.reshape(x.shape))
-            refuted = abs(probe.of(gradient) - probe.value) > probe.bound + slack(v.reshape(x.shape))
-            suspects = half if refuted else rest
-        return int(suspects[0])
-
-    def _quickly(self, path: str, v: Array) -> Probe:
-        """The derivative along v at the first step that is precise, unchecked by shorter ones."""
-        x, probe = self.primals[path], Probe(np.nan, np.inf, direction=v)
-        for step in self._steps:
-            h = step * typical(x)
-            value, bound = _extrapolated(lambda t: self.loss_of(path, x + t * v), h, self.loss, self.noise)
-            probe = min(probe, Probe(value, bound, direction=v), key=lambda p: p.bound)
-            if probe.bound <= QUICK * abs(probe.value):
-                break
-        return probe
-
-    def _one_sided(self, along: Callable[[float], float], scale: float) -> tuple[float, float]:
-        """The one-sided derivative with the smallest bound among the steps; the left one if the scale is negative."""
-        found = []
-        for step in self._steps:
-            h = step * scale
-            slopes = [(along(part) - self.loss) / part for part in (h, h / 2, h / 4)]
-            once = 2 * slopes[1] - slopes[0], 2 * slopes[2] - slopes[1]  # the terms in h removed
-            bound = abs(once[1] - once[0]) + 2 * _rounding(self.noise, abs(h) / 4)
-            found.append(((4 * once[1] - once[0]) / 3, bound if np.isfinite(bound) else np.inf))
-        return min(found, key=lambda pair: pair[1])
-
-    def _by_leaf(self, path: str, probing: Probing, rng: np.random.Generator) -> Differences:
-        x = self.primals[path]
-        everything = x.size <= probing.every
-        chosen = range(x.size) if everything else np.sort(rng.choice(x.size, probing.coordinates, replace=False))
-        probes = self.by_coordinates(path, [int(i) for i in chosen])
-        if not everything:
-            directions = [self._by_direction(path, v) for v in rng.standard_normal((probing.directions, *x.shape))]
-            probes += tuple(p for p in directions if np.isfinite(p.bound))
-        return Differences(probes, len(chosen), x.size)
-
-    def _by_coordinate(self, path: str, index: int, scale: float) -> Probe:
-        x = self.primals[path]
-
-        def along(t: float) -> float:
-            moved = x.copy()
-            moved.flat[index] += t
-            return self.loss_of(path, moved)
-
-        value, bound = self._derivative(along, max(abs(float(x.flat[index])), scale))
-        textbook = (along(TEXTBOOK_STEP) - along(-TEXTBOOK_STEP)) / (2 * TEXTBOOK_STEP)
-        return Probe(value, bound, index=index, textbook=textbook)
-
-    def _by_direction(self, path: str, v: Array) -> Probe:
-        x = self.primals[path]
-        value, bound = self._derivative(lambda t: self.loss_of(path, x + t * v), typical(x))
-        return Probe(value, bound, direction=v)
-
-    def _derivative(self, along: Callable[[float], float], scale: float) -> tuple[float, float]:
-        """The derivative at 0 with the smallest bound among the steps, trying smaller ones only if needed.
-
-        A step at which the loss oscillates can look precise by chance: it must agree with very short ones.
-        """
-        best = (np.nan, np.inf)
-        checks = [(step, _central(along, step * scale)) for step in CHECK_STEPS]
-        for step in self._steps:
-            value, bound = _extrapolated(along, step * scale, self.loss, self.noise)
-            bound += _rounding(UNIT_ROUNDOFF * abs(value), step)  # x + h is rounded too, by a part of the scale
-            if not all(self._is_near(value, bound, short, scale, check) for short, check in checks):
-                continue
-            if bound < best[1]:
-                best = (value, bound)
-            if bound <= PRECISE * abs(value) or bound <= 2 * _rounding(self.noise, step * scale):
-                break
-        return best
-
-    def _is_near(self, value: float, bound: float, step: float, scale: float, check: float) -> bool:
-        """Whether a derivative is that of a shorter step, as far as this can tell."""
-        rounding = _rounding(self.noise, step * scale) + _rounding(UNIT_ROUNDOFF * abs(check), step)
-        return abs(value - check) <= bound + rounding + CHECK_WITHIN * abs(check)
-
-    @property
-    def _steps(self) -> tuple[float, ...]:
-        return LONG_STEPS + STEPS if self.noise > NOISY * abs(self.loss) else STEPS
+        scale = typical(self.primals[path])
+        value, bound = self.line(path, v * scale).one_sided(1.0)
+        return value / scale, bound / scale
 
 
-def textbook_difference(gradients: Mapping[str, Array], differences: Mapping[str, Differences]) -> float | None:
+def textbook_difference(gradients: Mapping[str, Array], probes: Mapping[str, Sequence[Probe]]) -> float | None:
     """||a - n|| / (||a|| + ||n||) over all coordinates differenced at step 1e-5: the textbook rule. None for 0 / 0.
 
     a is the gradient, n the plain central difference; the rule asks for less than 1e-5.
     """
     analytic, numeric = [], []
-    for path, found in differences.items():
-        for probe in found.probes:
+    for path, found in probes.items():
+        for probe in found:
             if probe.textbook is not None:
-                analytic.append(probe.of(gradients[path]))
+                analytic.append(float(gradients[path].reshape(-1)[probe.index]))
                 numeric.append(probe.textbook)
     a, n = np.array(analytic), np.array(numeric)
     total = float(np.linalg.norm(a) + np.linalg.norm(n))
     return float(np.linalg.norm(a - n)) / total if total else None
-
-
-def _central(along: Callable[[float], float], step: float) -> float:
-    return (along(step) - along(-step)) / (2 * step)
-
-
-def _rounding(noise: float, step: float) -> float:
-    """The deviation of the twice extrapolated difference: (64 D(h/4) - 20 D(h/2) + D(h)) / 45."""
-    return SIGMAS * 4.1 * noise / step
-
-
-def _extrapolated(along: Callable[[float], float], step: float, loss: float, noise: float) -> tuple[float, float]:
-    steps = (step, step / 2, step / 4)
-    pairs = [(along(h), along(-h)) for h in steps]
-    slopes = [(up - down) / (2 * h) for (up, down), h in zip(pairs, steps, strict=True)]
-    jumps = [(up - 2 * loss + down) / h for (up, down), h in zip(pairs, steps, strict=True)]
-    once = (4 * slopes[1] - slopes[0]) / 3, (4 * slopes[2] - slopes[1]) / 3
-    twice = (16 * once[1] - once[0]) / 15
-    # Odd powers of h: removing h and h^3 leaves the jump of the one-sided derivatives.
-    jump_once = 2 * jumps[1] - jumps[0], 2 * jumps[2] - jumps[1]
-    jump = (8 * jump_once[1] - jump_once[0]) / 7
-    # Generous factors: with a kink inside the smallest step, each part sees less than all of it.
-    bound = abs(once[1] - once[0]) + 2 * abs(jump) + _rounding(noise, step)
-    return (twice, bound) if np.isfinite(bound) else (np.nan, np.inf)
-
-
-def _ratio(error: float, bound: float) -> float:
-    if not np.isfinite(error):
-        return np.inf
-    return error / bound if bound > 0 else (np.inf if error else 0.0)

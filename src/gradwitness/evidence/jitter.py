@@ -7,8 +7,7 @@ well. Neither is complete, so a gradient is allowed more of these floors than of
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 from gradwitness.arithmetic import AMPLIFICATION
 from gradwitness.dtypes import find_dtype
 from gradwitness.errors import NoAnswerError
-from gradwitness.evidence.noise_floor import NoiseFloor, TensorFloor, tensor_floor
+from gradwitness.evidence.noise_floor import NoiseFloor, Spread, TensorFloor
 from gradwitness.evidence.norms import norm
 
 __all__ = ["Jitter"]
@@ -44,17 +43,23 @@ class Jitter:
     differentiated: Collection[str]
     seed: tuple[int, ...]
 
-    def floor(self, run: Callable[[Leaves], Result], leaves: Leaves, result: Result) -> NoiseFloor:
-        """The spread of the loss and of each gradient around `result`, with one rounding of each result added."""
-        loss, gradients = result
-        results = list(self._runs(run, leaves))
-        tensors = {path: self._floor([found[path] - g for _, found in results], g) for path, g in gradients.items()}
-        return NoiseFloor(self._floor([np.array(value - loss) for value, _ in results], np.array(loss)), tensors)
+    def floor(self, run: Callable[[Leaves], Result], leaves: Leaves) -> NoiseFloor:
+        """The spread of the loss and of each gradient, with one rounding of each result added."""
+        loss, gradients = run(leaves)
+        value, spreads = Spread(()), {path: Spread(g.shape) for path, g in gradients.items()}
+        for moved, found in self._runs(run, leaves):
+            value.add(np.array(moved - loss) / self._amplification)
+            for path, spread in spreads.items():
+                spread.add((found[path] - gradients[path]) / self._amplification)
+        tensors = {path: self._rounded(spread.floor(), gradients[path]) for path, spread in spreads.items()}
+        return NoiseFloor(self._rounded(value.floor(), np.array(loss)), tensors)
 
     def value_floor(self, run: Callable[[Leaves], float], leaves: Leaves) -> TensorFloor:
         """The spread of the loss alone."""
-        loss = run(leaves)
-        return self._floor([np.array(value - loss) for value in self._runs(run, leaves)], np.array(loss))
+        loss, spread = run(leaves), Spread(())
+        for moved in self._runs(run, leaves):
+            spread.add(np.array(moved - loss) / self._amplification)
+        return self._rounded(spread.floor(), np.array(loss))
 
     def _runs(self, run: Callable[[Leaves], Any], leaves: Leaves) -> Iterator[Any]:
         size = find_dtype(self.dtype).unit_roundoff * (OWN_SIZE if self.inside else self._amplification)
@@ -76,11 +81,8 @@ class Jitter:
     def _amplification(self) -> float:
         return AMPLIFICATION if self.dtype == "float64" and not self.inside else 1.0
 
-    def _floor(self, deviations: Sequence[Array], gradient: Array) -> TensorFloor:
+    def _rounded(self, spread: TensorFloor, result: Array) -> TensorFloor:
         """A result that no input moves (1 / 3, say) is rounded all the same, once."""
-        if not deviations:
-            return TensorFloor(math.nan, np.full(gradient.shape, math.nan), 0)
         found = find_dtype(self.dtype)
-        spread = tensor_floor(np.array(deviations) / self._amplification)
-        once = found.unit_roundoff * np.abs(gradient) + np.where(gradient == 0, 0.0, found.smallest_subnormal)
+        once = found.unit_roundoff * np.abs(result) + np.where(result == 0, 0.0, found.smallest_subnormal)
         return TensorFloor(float(np.hypot(spread.norm, norm(once))), np.hypot(spread.elements, once), spread.runs)

@@ -18,7 +18,7 @@ from gradwitness.dtypes import find_dtype
 from gradwitness.graph import LITERAL, Graph, Node
 from gradwitness.ops import find_op
 
-__all__ = ["Choice", "Kinked", "Operands", "conventions", "drawn", "find_kinks", "projected", "substitute"]
+__all__ = ["Choice", "Kinked", "Operands", "conventions", "drawn", "find_kinks", "members", "projected", "substitute"]
 
 Array = np.ndarray[Any, Any]
 Choice = tuple[Array, ...]  # the slopes of each Kinked, in order
@@ -198,7 +198,7 @@ def _ties(given: _Given) -> list[Kinked]:
     node = given.node
     kink = find_op(node.op).kink
     assert kink is not None
-    operand, element = _members(node)
+    operand, element = members(node)
     values = np.full(element.shape, -np.inf)
     tolerance = np.zeros(element.shape)
     for i in range(len(given.operands)):
@@ -226,7 +226,7 @@ def _ties(given: _Given) -> list[Kinked]:
     return [Kinked(node, "tie", unit, operand[place], element[place], low, high, start[place], known, "at a tie")]
 
 
-def _members(node: Node) -> tuple[Array, Array]:
+def members(node: Node) -> tuple[Array, Array]:
     """(operand, element) of each unit's members, a row for each unit; the element of padding is -1."""
     first = node.inputs[0]
     assert first is not None

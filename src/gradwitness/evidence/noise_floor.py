@@ -23,6 +23,7 @@ from gradwitness.protocol import Interpreter
 
 __all__ = [
     "NoiseFloor",
+    "Spread",
     "TensorFloor",
     "deviations",
     "joint",
@@ -41,6 +42,7 @@ OnCotangent = Callable[[Node, Any, Any, Sequence[Any]], Sequence[Any]]
 ONE_ROUNDING = Arithmetic()
 RUNS = 16  # independent perturbed runs: the degrees of freedom of every spread
 FACTORS = 2  # of the operands of a contraction; a third, a bias, is added
+ALIKE = 0.97  # the part of a spread that is the same in all runs: of 16 by chance, it is a quarter
 SHRINKAGE = 4  # a row's mean square counts for as much as this many runs of each of its elements
 
 
@@ -218,13 +220,42 @@ def tensor_floor(deviations: Array) -> TensorFloor:
 
     A vector has no rows, and its elements may differ in scale, so there each stands for itself.
     """
-    runs, spread = len(deviations), rms(deviations)
+    return _shrunk(rms(deviations), len(deviations))
+
+
+def _shrunk(spread: Array, runs: int) -> TensorFloor:
     elements, largest = spread, float(np.max(spread, initial=0.0))
     if spread.ndim > 1 and 0 < largest < np.inf:
         squares = (spread / largest) ** 2
         row = np.mean(squares, axis=tuple(range(1, spread.ndim)), keepdims=True)
         elements = largest * np.sqrt((runs * squares + SHRINKAGE * row) / (runs + SHRINKAGE))
     return TensorFloor(norm(spread), elements, runs)
+
+
+class Spread:
+    """The floor of one result, from its deviations in one run after another, none of which is kept.
+
+    Deviations that are alike in all runs are no spread: the result jumps at this very point, and they are measured from
+    where it jumps to.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.runs, self._total, self._mean = 0, np.zeros(shape), np.zeros(shape)
+
+    def add(self, deviation: Array) -> None:
+        self.runs += 1
+        self._total = np.hypot(self._total, deviation)  # squares would under- and overflow
+        self._mean = self._mean + (deviation - self._mean) / self.runs
+
+    def floor(self) -> TensorFloor:
+        """NaN where there were no runs."""
+        if not self.runs:
+            return TensorFloor(float("nan"), np.full(self._total.shape, np.nan), 0)
+        spread = self._total / np.sqrt(self.runs)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            alike = np.where(spread > 0, np.abs(self._mean) / spread, 0.0)
+        jumps = (alike > ALIKE) & (self.runs > 2)
+        return _shrunk(np.where(jumps, spread * np.sqrt(np.maximum(1 - alike**2, 0.0)), spread), self.runs)
 
 
 class _Errors:

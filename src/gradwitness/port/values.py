@@ -12,7 +12,7 @@ from gradwitness.dtypes import find_dtype
 from gradwitness.evidence.norms import norm
 from gradwitness.port.matching import Match
 from gradwitness.port.names import read_name
-from gradwitness.verdict.reach import JITTER_REACH
+from gradwitness.evidence.reach import JITTER_REACH
 
 __all__ = ["Compared", "Pairs", "compared", "first_difference", "pair", "rounding_of"]
 

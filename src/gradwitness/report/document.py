@@ -16,7 +16,7 @@ from gradwitness.report.row import Row
 
 __all__ = ["SCHEMA", "schema", "to_json", "write_whole"]
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def to_json(

@@ -20,7 +20,7 @@ from gradwitness.evidence.local_slopes import Fit, LocalSlopes
 from gradwitness.evidence.noise_floor import TensorFloor
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.reference import Exact
-from gradwitness.verdict.reach import floors, node_reach, over
+from gradwitness.evidence.reach import floors, node_reach, over
 from gradwitness.verdict.verdicts import Judgement, Verdict
 
 __all__ = ["AtKink"]

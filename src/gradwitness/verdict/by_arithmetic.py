@@ -16,7 +16,7 @@ from gradwitness.arithmetic import Reduction
 from gradwitness.evidence.noise_floor import TensorFloor
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.prediction import Prediction
-from gradwitness.verdict.reach import node_reach, over
+from gradwitness.evidence.reach import node_reach, over
 from gradwitness.verdict.verdicts import Judgement, Verdict
 
 __all__ = ["Moved", "recognised"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradwitness.evidence.noise_floor import TensorFloor
-from gradwitness.verdict.reach import Reach, floors, node_reach, over
+from gradwitness.evidence.reach import Reach, floors, node_reach, over
 from gradwitness.verdict.verdicts import Verdict
 
 __all__ = ["LossJudgement", "judge_loss"]

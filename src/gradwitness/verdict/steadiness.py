@@ -39,7 +39,8 @@ def unsteady(
     (loss, gradients), (loss_again, again) = first, second
     if _apart(np.array(loss), np.array(loss_again), part * abs(loss)):
         return dict.fromkeys(gradients, f"{how} gave two losses, {loss:.9g} and {loss_again:.9g}: {advice}")
-    allowance = part * max((norm(g) for g in gradients.values() if g is not None), default=0.0)
+    finite = (np.where(np.isfinite(g), g, 0.0) for g in gradients.values() if g is not None)
+    allowance = part * max((norm(g) for g in finite), default=0.0)
     found = {path: _apart(g, again.get(path), allowance) for path, g in gradients.items()}
     return {path: f"{how} gave two answers, {apart}: {advice}" if apart else "" for path, apart in found.items()}
 
@@ -67,7 +68,10 @@ def _apart(first: Array | None, second: Array | None, allowance: float) -> str:
         return "" if first is None and second is None else "of two kinds"
     if first.tobytes() == second.tobytes():
         return ""
-    error, size = norm(second.astype(np.float64) - first), norm(first)
+    if not np.array_equal(undefined := ~np.isfinite(first), ~np.isfinite(second)):
+        return f"of which one has {int(np.count_nonzero(undefined))} elements that are NaN or infinite"
+    first, second = (np.where(undefined, 0.0, x.astype(np.float64)) for x in (first, second))
+    error, size = norm(second - first), norm(first)
     if error <= allowance:
         return ""
     return f"{error / size:.2g} of its norm apart" if size else f"{error:.2g} apart"

@@ -42,7 +42,8 @@ class Judgement:
     error / floor over its threshold, by norm and by element (at most 1 agrees). fd_error, fd_bound:
     distance from the numerical derivative at the worst probe, and what it may be. limit: the
     smallest error by norm that would have been caught; limit_element: one of a single element that would have been,
-    whichever it is. left, right: at a kink, the one-sided derivatives of the loss
+    whichever it is. seen, unseen: how many elements differences saw one by one,
+    and how many they could not see. left, right: at a kink, the one-sided derivatives of the loss
     by the element that the message names. doubted: the referee may as well be the one at fault.
     """
 
@@ -57,6 +58,8 @@ class Judgement:
     limit_element: float | None = None
     worst: float | None = None
     ulps: float | None = None
+    seen: int | None = None
+    unseen: int | None = None
     left: float | None = None
     right: float | None = None
     doubted: bool = False

@@ -1,18 +1,30 @@
-"""Gradients that are meant to differ from the derivative: a straight-through estimator, say.
+"""Gradients that are meant to differ from the derivative: a straight-through estimator, or an adjoint that is right to a
+tolerance.
 
-No derivative can confirm them. The candidates are held against the first of them instead.
+No derivative can confirm the first. All candidates must then give the same, each the same as every other, so that their
+order does not matter. The second may be off by a stated part of the leaf's norm, and no more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
+from gradwitness import registry
+from gradwitness.evidence.norms import norm
+from gradwitness.problem import Intention, Problem
+from gradwitness.report import Row
 from gradwitness.verdict import Judgement, Verdict, compare
-from gradwitness.verify.witness import Witness, joint_floor
+from gradwitness.verify.peers import joint_floor
+from gradwitness.verify.settings import Settings
+from gradwitness.verify.trial import attempt
+from gradwitness.verify.witness import OwnLoss, Witness
 
 __all__ = ["as_intended"]
 
@@ -20,34 +32,84 @@ Array = np.ndarray[Any, Any]
 MEANT = frozenset({Verdict.DISAGREE, Verdict.INCONCLUSIVE, Verdict.MISSING})  # what a declaration may excuse
 
 
-def as_intended(
-    path: str, reason: str, witnesses: Sequence[Witness], judgements: Mapping[str, Judgement]
-) -> dict[str, Judgement]:
-    """The judgements of one gradient that was declared: what differs from the derivative is intended where it is the
-    same in all candidates, None counting as zeros."""
-    able = [w for w in witnesses if w.is_steady and not w.loss.verdict and _given(w, path) is not None]
-    found = dict(judgements)
-    for witness in able:
-        judgement = judgements[witness.label]
-        if judgement.verdict in MEANT:
-            found[witness.label] = _judged(witness, able[0], path, reason, judgement)
-        elif judgement.verdict is Verdict.AGREE:
-            found[witness.label] = replace(judgement, message=f"declared as {reason}, yet it is the derivative")
+def as_intended(witnesses: Sequence[Witness], problem: Problem, settings: Settings) -> None:
+    """Change the judgements of gradients that were declared."""
+    for path, intention in problem.intentions.items():
+        able = [
+            w
+            for w in witnesses
+            if isinstance(w, OwnLoss) and w.is_steady and not w.loss.verdict and _given(w, path) is not None
+        ]
+        apart = _apart(path, intention, able)
+        for witness in able:
+            found = attempt(witness.blank, partial(_judged, path, intention, witness, apart, settings))
+            if isinstance(found, Row):
+                witness.notes.append(f"what is intended could not be judged ({found.message})")
+            else:
+                witness.judgements[path] = found
+
+
+def _apart(path: str, intention: Intention, able: Sequence[OwnLoss]) -> dict[str, str]:
+    """Candidates that differ, by label: from whom."""
+    found: dict[str, str] = {}
+    for one, other in combinations(able, 2):
+        if not _match(path, intention, one, other):
+            found.setdefault(one.label, other.label)
+            found.setdefault(other.label, one.label)
     return found
 
 
-def _judged(witness: Witness, first: Witness, path: str, reason: str, judgement: Judgement) -> Judgement:
-    mine, other = _given(witness, path), _given(first, path)
-    assert mine is not None
-    assert other is not None
-    if witness is not first and compare(mine, other, *joint_floor(witness, first, path)).ratio > 1:
-        message = f"differs from that of {first.label!r}, and not from the derivative alone as {reason} does"
+def _match(path: str, intention: Intention, one: OwnLoss, other: OwnLoss) -> bool:
+    a, b = _given(one, path), _given(other, path)
+    assert a is not None
+    assert b is not None
+    if intention.distance is not None:
+        return norm(a - b) <= 2 * intention.distance * max(norm(a), norm(b))
+    return compare(a - b, *joint_floor(one, other, path)).ratio <= 1
+
+
+def _judged(
+    path: str, intention: Intention, witness: OwnLoss, apart: dict[str, str], settings: Settings
+) -> Judgement:
+    judgement = witness.judgements[path]
+    is_derivative = judgement.verdict is Verdict.AGREE and intention.elements is None
+    if witness.label in apart and judgement.verdict in MEANT | {Verdict.AGREE}:
+        also = ", and it is the derivative" if is_derivative else ""
+        message = f"declared as {intention.reason}, but it differs from that of {apart[witness.label]!r}{also}"
         return judgement.instead(Verdict.DISAGREE, message)
-    return judgement.instead(Verdict.INTENDED, reason)
+    if is_derivative:
+        return replace(judgement, message=f"declared as {intention.reason}, yet it is the derivative")
+    if intention.elements is not None:
+        return _beside_named_elements(judgement, intention)
+    if judgement.verdict not in MEANT:
+        return judgement
+    if intention.distance is None:
+        return judgement.instead(Verdict.INTENDED, intention.reason)
+    with registry.backend(witness.blank.backend).precision(settings.precision):
+        return _within(path, intention.reason, intention.distance, witness, judgement)
 
 
-def _given(witness: Witness, path: str) -> Array | None:
+def _beside_named_elements(judgement: Judgement, intention: Intention) -> Judgement:
+    """The other elements were judged as any; where they agree, these are what was declared."""
+    if judgement.verdict is not Verdict.AGREE:
+        return judgement
+    return judgement.instead(Verdict.INTENDED, f"{intention.reason} at {intention.where}; the other elements agree")
+
+
+def _within(path: str, reason: str, distance: float, witness: OwnLoss, judgement: Judgement) -> Judgement:
+    """Whether the gradient is as near to the derivative as was said."""
+    off, bound, size = witness.known.distance(path)
+    figures = f"{off / size:.2g} of its norm from the derivative" if size else f"{off:.2g} from a derivative of 0"
+    if not math.isfinite(bound) or bound > distance * size:
+        message = f"{reason}: differences cannot tell whether it is within {distance:g} of its norm (+- {bound:.1g})"
+        return judgement.instead(Verdict.INCONCLUSIVE, message)
+    if off <= distance * size + bound:
+        return judgement.instead(Verdict.INTENDED, f"{reason}: {figures}, of {distance:g} allowed")
+    return judgement.instead(Verdict.DISAGREE, f"{reason}, but {figures}, where {distance:g} is allowed")
+
+
+def _given(witness: OwnLoss, path: str) -> Array | None:
     """The gradient; zeros for None; None for one that is no finite gradient."""
-    if witness.tried.gradients.get(path) is None:
+    if witness.given(path) is None:
         return np.zeros(witness.problem.primals[path].shape)
     return witness.finest(path)

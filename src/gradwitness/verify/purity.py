@@ -18,7 +18,8 @@ __all__ = ["impure"]
 
 Array = np.ndarray[Any, Any]
 Primals = Mapping[str, Array]
-Answer = tuple[float, Mapping[str, Array | None]]
+Gradients = Mapping[str, Array | None]
+Answer = tuple[float, Gradients]
 
 
 def impure(
@@ -29,17 +30,10 @@ def impure(
     elsewhere: another point, for a forward pass between this one's forward and its backward. resizes: ask once more
     after a batch of another size, if the function takes one.
     """
-    answer = (tried.losses[0], tried.gradients)
     found: dict[str, str] = {}
     if elsewhere is not None:
-        found = _compared(
-            answer,
-            lambda: (answer[0], _with_a_forward_between(prepared, problem.primals, elsewhere)),
-            dtype,
-            how="two forwards before the first backward",
-            advice="the backward must use what its own forward saved, and a seed what is random",
-        )
-    if any(found.values()) or not resizes or problem.examples < 2:
+        found = _after_another_forward(prepared, problem, tried, elsewhere, dtype)
+    if any(found.values()) or not resizes or not problem.may_be_cut:
         return found
     smaller = problem.with_examples(problem.examples - 1).leaves
     try:
@@ -49,12 +43,39 @@ def impure(
     except Exception:  # noqa: BLE001  # a function made for one size of batch may raise anything at another
         return found
     return _compared(
-        answer,
+        (tried.losses[0], tried.gradients),
         lambda: prepared.value_and_gradient(problem.primals),
         dtype,
         how="the same call before and after a batch of another size",
         advice="keep no state between calls",
     )
+
+
+def _after_another_forward(
+    prepared: Prepared, problem: Problem, tried: Trial, elsewhere: Primals, dtype: str
+) -> dict[str, str]:
+    """Two forwards before the first backward. Where that differs from what was given, forward and backward are called
+    once more with nothing between them: a framework may compile the one way and not the other, which is no memory."""
+
+    def compared(gradients: Gradients) -> dict[str, str]:
+        return _compared(
+            (tried.losses[0], gradients),
+            lambda: (tried.losses[0], _backward(prepared, problem.primals, elsewhere)),
+            dtype,
+            how="two forwards before the first backward",
+            advice="the backward must use what its own forward saved, and a seed what is random",
+        )
+
+    found = compared(tried.gradients)
+    if not any(found.values()):
+        return found
+    try:
+        alone = _backward(prepared, problem.primals, None)
+    except NoAnswerError:
+        raise
+    except Exception:  # noqa: BLE001  # it did not raise when it was asked in one call
+        return found
+    return compared(alone)
 
 
 def _compared(answer: Answer, again: Callable[[], Answer], dtype: str, *, how: str, advice: str) -> dict[str, str]:
@@ -66,7 +87,9 @@ def _compared(answer: Answer, again: Callable[[], Answer], dtype: str, *, how: s
         return dict.fromkeys(answer[1], f"{how}: {first_lines(error)}: {advice}")
 
 
-def _with_a_forward_between(prepared: Prepared, here: Primals, elsewhere: Primals) -> dict[str, Array | None]:
+def _backward(prepared: Prepared, here: Primals, elsewhere: Primals | None) -> Gradients:
+    """The gradient by a forward and a backward, with a forward at another point between them, if there is one."""
     tape = prepared.forward(prepared.place(here))
-    prepared.wait(prepared.forward(prepared.place(elsewhere)))
+    if elsewhere is not None:
+        prepared.wait(prepared.forward(prepared.place(elsewhere)))
     return prepared.fetch(prepared.backward(tape))

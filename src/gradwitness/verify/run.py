@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 from gradwitness import registry
 from gradwitness.errors import GradwitnessError, UnknownName
 from gradwitness.evidence.exercise import Exercise, exercise
-from gradwitness.problem import Candidate, Loss, Problem
+from gradwitness.problem import Candidate, Intended, Loss, Problem
 from gradwitness.protocol import expect_options
 from gradwitness.report import Case, Report, Row
 from gradwitness.verdict import Verdict
 from gradwitness.verify.cotangent import with_random_cotangent
 from gradwitness.verify.environment import environment
 from gradwitness.verify.paths import along_paths, expect_taken
+from gradwitness.verify.progress import Counted
 from gradwitness.verify.settings import Settings
 from gradwitness.verify.trial import error_row
 
@@ -23,6 +25,7 @@ __all__ = ["expect_devices", "verify", "verify_problem", "verify_problems"]
 
 Progress = Callable[[str], None]
 Candidates = dict[str, Candidate]
+STEPS = 2  # of each candidate: it runs, and is judged
 
 
 def verify(
@@ -37,20 +40,22 @@ def verify(
     precision: str = "highest",
     seed: int = 0,
     reference: str = "extended",
-    reference_seconds: float = 30.0,
+    seconds: float = 30.0,
     timeout: float | None = None,
     paths: str | Sequence[str] = (),
     wrt: str | Sequence[str] | None = None,
     cotangent: Any = None,
-    intended: Mapping[str, str] | None = None,
+    intended: Intended | None = None,
     name: str = "loss",
+    progress: Progress | None = None,
+    reference_seconds: float | None = None,
 ) -> Report:
     """Judge each gradient of a loss, in every dtype and on every device asked for.
 
     loss: `loss(params, batch)` over `gradwitness.ops`, or a Problem: it runs on every backend
     installed, or on `backends`, and is held against the hand-derived gradient: in 256 bits, or
     with reference="differences" in float64, confirmed by finite differences; so it is too where 256 bits would
-    take more than `reference_seconds`: then they validate the rules on fewer examples, or, where none can be left
+    take more than `seconds`: then they validate the rules on fewer examples, or, where none can be left
     out, check the float64 gradient along single directions. candidates: further ones by label, held against the
     same gradient, such as {"mine": Candidate("numpy", gradient=my_gradient)}.
 
@@ -62,7 +67,9 @@ def verify(
     differentiate. wrt: paths of leaves of params or batch, in the place of all params. cotangent: for a loss that
     returns an array, the weights of its elements: "random" (standard normal), or an array of that shape; a
     gradient by hand gets it as its third argument. intended: the leaves whose gradient is meant to differ from the
-    derivative, each with the reason, as {"encoder.*": "straight-through"}; among candidates it must be the same.
+    derivative, each with the reason, as {"encoder.*": "straight-through"}; among candidates it must be the same. With a
+    distance, as {"field": ("continuous adjoint", 1e-4)}, it may be off by that part of its norm; elements are named as in
+    {"embedding[0]": "padding"}.
 
     timeout: seconds that preparing a candidate, and each of its answers, may take. Every candidate then runs in a
     subprocess of its own, so that one that hangs, is killed or crashes the interpreter is an error in its rows alone.
@@ -71,12 +78,16 @@ def verify(
     framework differentiates its loss is then one for each of those that it has, "mine [eager]" and "mine [vmap]";
     others stay as they are. A path that does not apply is `unsupported`, with the reason.
 
+    progress: called with a line of text as each step begins.
+
     Raises GradwitnessError for what cannot be traced, differentiated or found.
     """
+    if reference_seconds is not None:
+        raise GradwitnessError(f"reference_seconds= is now seconds=: give seconds={reference_seconds!r}")
     named, own = _candidates(loss, backends), _beside(loss, candidates)
     problem = _problem(loss, name, params=params, batch=batch, wrt=wrt, cotangent=cotangent, intended=intended)
     chosen = problem.own_dtypes if dtypes is None else _names(dtypes)
-    settings = Settings(chosen, _names(devices), precision, seed, reference, reference_seconds, timeout, _names(paths))
+    settings = Settings(chosen, _names(devices), precision, seed, reference, seconds, timeout, _names(paths))
     if isinstance(problem.cotangent, str):
         problem = with_random_cotangent(problem, {**(named or {}), **own}.values(), settings)
     if problem.loss is not None:
@@ -88,7 +99,8 @@ def verify(
     expect_taken(on_trial, settings.paths)
     used = tuple(dict.fromkeys(candidate.backend for candidate in on_trial.values()))
     expect_devices(settings.devices, used)
-    rows = tuple(verify_problem(problem, on_trial, settings))
+    told = {} if progress is None else {"progress": progress}
+    rows = tuple(verify_problem(problem, on_trial, settings, **told))
     case = Case(problem, on_trial, settings)
     return Report(rows, environment(used, settings), exercise=_exercise(problem), cases=(case,))
 
@@ -196,9 +208,27 @@ def verify_problem(
 ) -> list[Row]:
     """Every candidate in every dtype and on every device: a row per gradient."""
     candidates = along_paths(candidates, settings.paths)
-    judge = _of_traced if problem.loss is not None else _of_black_boxes
+    counted = Counted(progress, len(settings.dtypes) * len(settings.devices) * len(candidates) * STEPS)
     with _subprocesses(settings):
-        return [row for dtype in settings.dtypes for row in judge(problem, candidates, dtype, settings, progress)]
+        return [row for dtype in settings.dtypes for row in _in_one_dtype(problem, candidates, dtype, settings, counted)]
+
+
+def _in_one_dtype(
+    problem: Problem, candidates: Mapping[str, Candidate], dtype: str, settings: Settings, progress: Progress
+) -> list[Row]:
+    """What is known of a graph serves every device."""
+    from gradwitness.verify.cell import cell, graph_referee  # here, so that importing gradwitness is quick
+
+    cells = [_blanks(problem, candidates, dtype, device) for device in settings.devices]
+    referee = None
+    if problem.loss is not None:
+        try:
+            referee = graph_referee(problem, dtype, settings)
+            referee.neighbours  # noqa: B018  # whatever keeps the graph from running shows here
+        except Exception as error:  # noqa: BLE001  # one problem's failure never costs the others' results
+            return [error_row(blank, error, "no reference: ") for blanks in cells for blank in blanks.values()]
+    tell = partial(cell, problem=problem, dtype=dtype, settings=settings, referee=referee, progress=progress)
+    return [row for blanks in cells for row in tell(blanks, candidates)]
 
 
 def _subprocesses(settings: Settings) -> AbstractContextManager[None]:
@@ -219,29 +249,6 @@ def _exercise(problem: Problem) -> dict[str, tuple[Exercise, ...]]:
     except Exception:  # noqa: BLE001  # what cannot run is an error in every row already
         return {}
     return {problem.name: found} if found else {}
-
-
-def _of_traced(
-    problem: Problem, candidates: Mapping[str, Candidate], dtype: str, settings: Settings, progress: Progress
-) -> list[Row]:
-    from gradwitness.verify.traced import gather, traced  # here, so that importing gradwitness is quick
-
-    progress(f"{problem.name} {dtype}: reference, noise floor and finite differences")
-    cells = [_blanks(problem, candidates, dtype, device) for device in settings.devices]
-    try:
-        known = gather(problem, dtype, settings)
-    except Exception as error:  # noqa: BLE001  # one problem's failure never costs the others' results
-        return [error_row(blank, error, "no reference: ") for blanks in cells for blank in blanks.values()]
-    return [row for blanks in cells for row in traced(blanks, candidates, known, settings, progress=progress)]
-
-
-def _of_black_boxes(
-    problem: Problem, candidates: Mapping[str, Candidate], dtype: str, settings: Settings, progress: Progress
-) -> list[Row]:
-    from gradwitness.verify.black_boxes import black_boxes
-
-    cells = [_blanks(problem, candidates, dtype, device) for device in settings.devices]
-    return [row for blanks in cells for row in black_boxes(blanks, candidates, problem, settings, progress=progress)]
 
 
 def _blanks(problem: Problem, candidates: Mapping[str, Candidate], dtype: str, device: str) -> dict[str, Row]:

@@ -21,8 +21,8 @@ class Settings:
     """How a run is made: on what, in what precision ("highest" or "default"), from which seed.
 
     reference: what a traced loss's gradients are held against: the gradient in 256 bits ("extended"), or the
-    hand-derived one in float64, confirmed by finite differences ("differences"), which is faster. reference_seconds:
-    what the former may take, by an estimate; beyond it 256 bits validate the rules on a part of the examples, or check
+    hand-derived one in float64, confirmed by finite differences ("differences"), which is faster. seconds: what the
+    former may take, by an estimate; beyond it 256 bits validate the rules on a part of the examples, or check
     the gradient in float64 along single directions. timeout: seconds that preparing a candidate and each of its answers
     may take; then it runs in a subprocess. None: in this process, for as long as it takes. paths: the execution paths
     along which each candidate that has them is verified, by their names, or "all"; without any, along its plain one.
@@ -33,7 +33,7 @@ class Settings:
     precision: str = "highest"
     seed: int = 0
     reference: str = "extended"
-    reference_seconds: float = 30.0
+    seconds: float = 30.0
     timeout: float | None = None
     paths: tuple[str, ...] = ()
 
@@ -42,9 +42,9 @@ class Settings:
             raise UnknownName("precision", self.precision, PRECISIONS)
         if self.reference not in REFERENCES:
             raise UnknownName("reference", self.reference, REFERENCES)
-        if not (isinstance(self.reference_seconds, int | float) and self.reference_seconds > 0):
+        if not (isinstance(self.seconds, int | float) and self.seconds > 0):
             raise GradwitnessError(
-                f"reference_seconds must be a positive number, got {self.reference_seconds!r}; "
+                f"seconds must be a positive number, got {self.seconds!r}; "
                 'reference="differences" does without 256 bits'
             )
         if self.timeout is not None:

@@ -10,7 +10,6 @@ import numpy as np
 
 from gradwitness import registry
 from gradwitness.errors import UnsupportedError
-from gradwitness.evidence.finite_difference import Differences, textbook_difference
 from gradwitness.evidence.norms import norm
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Prepared, expect_runnable, expect_supported
@@ -19,7 +18,7 @@ from gradwitness.verdict import Judgement, Verdict, accumulated, unsteady
 from gradwitness.verify.failing import located
 from gradwitness.verify.settings import Settings
 
-__all__ = ["Trial", "attempt", "error_row", "judged_row", "prepare", "prepare_here", "textbook", "trial"]
+__all__ = ["Trial", "attempt", "error_row", "judged_row", "prepare", "prepare_here", "trial"]
 
 Array = np.ndarray[Any, Any]
 Primals = Mapping[str, Array]
@@ -104,16 +103,6 @@ def error_row(blank: Row, error: BaseException, what: str = "") -> Row:
     return replace(blank, verdict=Verdict.ERROR, message=what + located(error))
 
 
-def textbook(
-    gradients: Mapping[str, Array | None], problem: Problem, differences: Mapping[str, Differences]
-) -> float | None:
-    """The textbook figure of the whole candidate; what is missing or misshapen counts as zeros."""
-    zeros = {path: np.zeros(x.shape) for path, x in problem.primals.items()}
-    given = {path: gradients.get(path) for path in zeros}
-    fitting = {path: g for path, g in given.items() if g is not None and g.shape == zeros[path].shape}
-    return textbook_difference(zeros | fitting, differences)
-
-
 def judged_row(blank: Row, path: str, reference: Array, judgement: Judgement, **more: Any) -> Row:
     """The row of one gradient; `reference` is the one that it was held against."""
     return replace(
@@ -126,6 +115,7 @@ def judged_row(blank: Row, path: str, reference: Array, judgement: Judgement, **
         error=judgement.error,
         worst=judgement.worst,
         ulps=judgement.ulps,
+        seen=judgement.seen,
         floor=judgement.floor,
         ratio=judgement.ratio,
         fd_error=judgement.fd_error,

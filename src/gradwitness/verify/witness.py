@@ -1,136 +1,188 @@
-"""A candidate that ran, with all that it says about its own gradient, and how two of them compare."""
+"""A candidate that ran, with what is known of its gradients: from the graph that all share, or from its own values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from gradwitness import registry
-from gradwitness.evidence.black_box import OwnEvidence
-from gradwitness.evidence.finite_difference import Differences
-from gradwitness.evidence.noise_floor import TensorFloor, joint
+from gradwitness.arithmetic import Arithmetic
+from gradwitness.evidence.finite_difference import textbook_difference
+from gradwitness.evidence.from_graph import FromGraph
+from gradwitness.evidence.from_values import FromValues, with_largest_rounded
 from gradwitness.evidence.norms import norm, typical
-from gradwitness.problem import Problem
+from gradwitness.evidence.own_floors import as_gradient
+from gradwitness.evidence.reach import node_reach
+from gradwitness.problem import Candidate, Problem
 from gradwitness.report import Row
-from gradwitness.verdict import (
-    JITTER_REACH,
-    BlackBoxEvidence,
-    Judgement,
-    LossJudgement,
-    judge_black_box,
-    judge_loss,
-    with_largest_rounded,
-)
-from gradwitness.verdict.by_differences import is_refuted_along_directions_alone
-from gradwitness.verdict.reach import Reach, node_reach
-from gradwitness.verify.settings import Settings
+from gradwitness.verdict import Judgement, LeafEvidence, LossJudgement, Standing, judge, judge_loss
+from gradwitness.verdict.at_kink import AtKink
 from gradwitness.verify.trial import Trial
 
-__all__ = ["Witness", "comparable", "joint_floor", "reach_of"]
+__all__ = ["OfGraph", "OwnLoss", "Witness"]
 
 Array = np.ndarray[Any, Any]
+FAR = 1e3  # a floor by node that is so many times the one by inputs is said
+LARGE = 1e-2  # of the gradient's norm: what rounding may reach before that is looked into
 
 
-@dataclass
+@dataclass(eq=False)
 class Witness:
-    """One candidate that ran. notes: what there is to say of how; differences grow as doubts arise. others: rows beside
-    those of its gradients."""
+    """notes: what there is to say of how it ran. others: rows beside those of its gradients. loss: what is wrong with its
+    loss; judgements: of its gradients, by path."""
 
-    label: str
     blank: Row
+    candidate: Candidate
     problem: Problem
     tried: Trial
-    evidence: OwnEvidence
-    differences: dict[str, Differences]
-    notes: list[str]
+    notes: list[str] = field(default_factory=list)
     others: list[Row] = field(default_factory=list)
     loss: LossJudgement = field(default_factory=LossJudgement)
+    judgements: dict[str, Judgement] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        return self.blank.candidate
 
     @property
     def is_steady(self) -> bool:
         """Whether the same call gives the same answer."""
         return not any(self.tried.unsteady.values())
 
-    def finest(self, path: str) -> Array | None:
-        """The gradient in float64 if there is one, else in the dtype on trial; None where it is no finite gradient."""
-        found, shape = self.tried.gradients.get(path), self.problem.primals[path].shape
-        if found is None or found.shape != shape or not np.all(np.isfinite(found)):
-            return None
-        return found.astype(np.float64) if self.evidence.fine is None else self.evidence.fine[path]
+    @property
+    def by_hand(self) -> bool:
+        return self.candidate.is_written_by_hand
 
-    def finest_floor(self, path: str) -> TensorFloor:
-        """What rounding explains of the finest gradient; in float64 that is less than in the dtype on trial."""
-        narrow = self.evidence.fine is None
-        floor = (self.evidence.floors.tensors if narrow else self.evidence.sensitivity)[path]
-        gradient = self.finest(path)
-        if gradient is None or (narrow and self.evidence.floors.by_node):
-            return floor
-        return with_largest_rounded(floor, gradient, self.blank.dtype if narrow else "float64")
+    def given(self, path: str) -> Array | None:
+        return self.tried.gradients.get(path)
 
-    def evidence_on(self, path: str) -> BlackBoxEvidence:
-        own = self.evidence
-        return BlackBoxEvidence(
-            self.blank.dtype,
-            None if own.fine is None else own.fine[path],
-            own.sensitivity[path],
-            own.floors.tensors[path],
-            own.floors.by_node,
-            self.differences[path],
-            typical(self.problem.primals[path]),
-            own.scale,
-            self.is_same_in_float64,
+    def judged(self, path: str) -> Judgement:
+        """By the checks of the verdict."""
+        return judge(self.given(path), self.evidence_on(path))
+
+    def evidence_on(self, path: str) -> LeafEvidence:
+        raise NotImplementedError
+
+    def textbook(self) -> float | None:
+        """The textbook figure of the whole candidate; what is missing or misshapen counts as zeros."""
+        gradients = {path: as_gradient(self.given(path), x.shape) for path, x in self.problem.primals.items()}
+        return textbook_difference(gradients, self.probes())
+
+    def probes(self) -> Mapping[str, Any]:
+        """Differences by single coordinates, by path."""
+        raise NotImplementedError
+
+
+@dataclass(eq=False)
+class OfGraph(Witness):
+    """A candidate of a graph. known: what is known of it, shared by all who run it."""
+
+    known: FromGraph = field(kw_only=True)
+    arithmetic: Arithmetic = field(kw_only=True)
+    is_referee: bool = field(kw_only=True)
+
+    def probes(self) -> Mapping[str, Any]:
+        return self.known.probes
+
+    def evidence_on(self, path: str) -> LeafEvidence:
+        known, primals = self.known, self.problem.primals
+        floor = known.floors_of(self.arithmetic).tensors[path]
+        return LeafEvidence(
+            known.dtype,
+            known.gradients[path],
+            _standing(path, known),
+            floor,
+            node_reach(floor),
+            known.sights.get(path),
+            lambda gradient: known.sight_of({path: gradient})[path],
+            typical(primals[path]),
+            known.scale,
+            path in known.reached,
+            self._kink(path),
+            lambda index: known.closer(path, [index]),
+            () if path in known.kinked else known.probes.get(path, ()),
+            is_referee=self.is_referee,
         )
 
-    @property
+    def _kink(self, path: str) -> AtKink | None:
+        """The units at kinks; those within rounding of one only where they are few enough to be tried one by one."""
+        known, slopes = self.known, self.known.slopes
+        if not slopes.can_fit(known.gradients[path].high.size):
+            slopes = slopes.only_exact
+        if not slopes.kinked:
+            return None
+        return AtKink(slopes, path, known.gradients[path], self.arithmetic, known.across_kinks)
+
+
+def _standing(path: str, known: FromGraph) -> Standing:
+    if path in known.kinked:
+        return Standing.REFUTED if known.kinked[path] else Standing.KINKED
+    if known.is_true(path):
+        return Standing.VALIDATED
+    sight = known.sights.get(path)
+    is_refuted = path in known.affordable.refuted or (sight is not None and sight.refuted is not None)
+    return Standing.REFUTED if is_refuted else Standing.CONFIRMED
+
+
+@dataclass(eq=False)
+class OwnLoss(Witness):
+    """A candidate with a loss of its own. known: what its values tell."""
+
+    known: FromValues = field(kw_only=True)
+
+    def probes(self) -> Mapping[str, Any]:
+        return {path: sight.probes for path, sight in self.known.sights.items()}
+
+    def finest(self, path: str) -> Array | None:
+        """The gradient in float64 if there is one, else in the dtype on trial; None where it is no finite gradient."""
+        given = self.given(path)
+        if given is None or given.shape != self.problem.primals[path].shape or not np.all(np.isfinite(given)):
+            return None
+        return self.known.gradients.get(path)
+
+    def evidence_on(self, path: str) -> LeafEvidence:
+        known = self.known
+        floors = known.floors
+        floor = floors.tensors[path]
+        truth = known.truth(path)
+        if known.is_narrowed and not floors.by_node:
+            floor = with_largest_rounded(floor, truth.high, known.dtype)
+        return LeafEvidence(
+            known.dtype,
+            truth,
+            Standing.OWN,
+            floor,
+            floors.reach(floor),
+            known.sights.get(path),
+            size=typical(self.problem.primals[path]),
+            scale=known.scale,
+            reached=None,
+            narrowed=known.is_narrowed,
+            same_loss=self.is_same_in_float64,
+            by_hand=self.by_hand,
+            remark=self._remark(path),
+        )
+
+    @cached_property
     def is_same_in_float64(self) -> bool:
         """Whether its loss is the same function in float64 as in the dtype on trial, as far as the point shows."""
-        own = self.evidence
-        if own.fine_loss is None:
+        if not self.known.is_narrowed:
             return True
-        floors = own.floors.losses[:1]
-        return judge_loss(self.tried.losses[:1], [own.fine_loss], floors, reach=reach_of(self, self)).verdict is None
+        floors = self.known.floors
+        loss = self.known.finest_answer[0]
+        return judge_loss(self.tried.losses[:1], [loss], [floors.loss], reach=floors.reach).verdict is None
 
-    def judgement(self, path: str) -> Judgement:
-        """By what the candidate itself gives."""
-        return judge_black_box(self.tried.gradients.get(path), self.evidence_on(path))
-
-    def pin_down(self, path: str, settings: Settings) -> None:
-        """Where differences along directions refute the gradient, and none by a coordinate, find an element of it that
-        is wrong."""
-        gradient, (floor, reach) = self.finest(path), self.evidence_on(path).of_formula
-        known = self.differences[path]
-        if gradient is None or not is_refuted_along_directions_alone(known, gradient, floor, reach):
-            return
-        with registry.backend(self.blank.backend).precision(settings.precision):
-            index = self.evidence.differencing.locate(
-                path, gradient, lambda v: reach.norm * norm(v * floor.elements), seed=(settings.seed, 9)
-            )
-        self.look_closer(path, [index], settings)
-
-    def look_closer(self, path: str, indices: Sequence[int], settings: Settings) -> None:
-        """Take differences by further coordinates."""
-        known = {probe.index for probe in self.differences[path].probes}
-        new = [i for i in indices if i not in known]
-        with registry.backend(self.blank.backend).precision(settings.precision):
-            probes = self.evidence.differencing.by_coordinates(path, new)
-        self.differences[path] = self.differences[path].with_probes(probes)
-
-
-def reach_of(one: Witness, other: Witness) -> Callable[[TensorFloor], Reach]:
-    """How many joint floors rounding may reach: as many as for the less well known of the two."""
-    both = all(w.evidence.floors.by_node for w in (one, other))
-    return node_reach if both else lambda floor: JITTER_REACH
-
-
-def comparable(witnesses: Sequence[Witness], path: str) -> list[Witness]:
-    return [w for w in witnesses if w.is_steady and not w.loss.verdict and w.finest(path) is not None]
-
-
-def joint_floor(one: Witness, other: Witness, path: str) -> tuple[TensorFloor, Reach]:
-    """What rounding explains of the distance between two gradients, each of which has its own, and its reach."""
-    floor = joint(one.finest_floor(path), other.finest_floor(path))
-    narrow = one.evidence.fine is None and other.evidence.fine is None
-    return floor, reach_of(one, other)(floor) if narrow else JITTER_REACH
+    def _remark(self, path: str) -> str:
+        """That rounding inside explains far more than rounding of the inputs, where it does."""
+        known, floors = self.known, self.known.floors
+        size = norm(known.truth(path).high)
+        if not floors.by_node or not floors.tensors[path].norm * floors.reach(floors.tensors[path]).norm > LARGE * size:
+            return ""
+        by_inputs = known.floors_by_inputs.tensors[path].norm
+        if not (math.isfinite(by_inputs) and floors.tensors[path].norm > FAR * by_inputs):
+            return ""
+        return "passed though its own operations round a thousand times more than its inputs explain"

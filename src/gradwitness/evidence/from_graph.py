@@ -1,0 +1,290 @@
+"""What is known of a gradient whose loss is a graph: the reference, noise floors node by node, kinks, differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from gradwitness.arithmetic import Arithmetic
+from gradwitness.dtypes import find_dtype
+from gradwitness.evidence.beside import beside_kinks
+from gradwitness.evidence.effort import Affordable, affordable_reference, reference_seconds
+from gradwitness.evidence.finite_difference import Differencing, Probe
+from gradwitness.evidence.held import held_branches
+from gradwitness.evidence.local_slopes import LocalSlopes, local_slopes
+from gradwitness.evidence.neighbours import draw_neighbours
+from gradwitness.evidence.noise_floor import TensorFloor, noise_floor, value_floor
+from gradwitness.evidence.norms import norm, typical
+from gradwitness.evidence.prediction import Predictions, predictions
+from gradwitness.evidence.probes import for_the_reader
+from gradwitness.evidence.reach import node_reach
+from gradwitness.evidence.reference import Exact, exactly
+from gradwitness.evidence.sight import Sight, look
+from gradwitness.problem import Problem
+from gradwitness.protocol import Interpreter
+
+__all__ = ["Floors", "FromGraph"]
+
+Array = np.ndarray[Any, Any]
+Leaves = Mapping[str, Array]
+FEW = 8  # perturbed runs, where only the loss is looked at
+
+
+@dataclass(frozen=True)
+class Floors:
+    """What rounding explains: of the loss at the point and at each neighbour, and of each gradient by path."""
+
+    losses: tuple[TensorFloor, ...]
+    tensors: Mapping[str, TensorFloor]
+
+
+@dataclass(frozen=True, eq=False)
+class FromGraph:
+    """A graph as the referee of all who run it, at a point that `dtype` can hold. Everything is found out when it is
+    asked for.
+
+    arithmetic: how the interpreter's own float64 sums round. seconds: what a gradient in 256 bits may take; 0 to do
+    without.
+    """
+
+    interpreter: Interpreter
+    problem: Problem
+    dtype: str
+    arithmetic: Arithmetic
+    seed: int
+    seconds: float
+    _floors: dict[Arithmetic, Floors] = field(default_factory=dict)
+    _predictions: dict[Arithmetic, Predictions] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return self.problem.differentiated
+
+    # The gradient
+
+    @cached_property
+    def tape(self) -> Any:
+        return self.interpreter.forward(self.problem.graph, self.problem.leaves)
+
+    @cached_property
+    def loss(self) -> float:
+        return self.interpreter.loss(self.tape)
+
+    @cached_property
+    def _found(self) -> dict[str, Array]:
+        return self.interpreter.backward(self.tape, self.paths)
+
+    @cached_property
+    def reached(self) -> frozenset[str]:
+        """The leaves from which a path leads to the loss."""
+        return frozenset(self._found)
+
+    @cached_property
+    def affordable(self) -> Affordable:
+        """What 256 bits say within the time given."""
+        if not self.seconds:
+            return Affordable()
+        return affordable_reference(self.interpreter, self.problem, seconds=self.seconds, seed=(self.seed, 5))
+
+    @property
+    def extended(self) -> bool:
+        """Whether there is a gradient in 256 bits."""
+        return self.affordable.reference is not None
+
+    @cached_property
+    def _gradients(self) -> dict[str, Exact]:
+        zeros = {path: np.zeros(x.shape) for path, x in self.problem.primals.items()}
+        found = {path: exactly(self._found.get(path, zero)) for path, zero in zeros.items()}
+        if self.affordable.reference is not None:
+            exact = self.affordable.reference.gradients
+            found |= {path: g for path, g in exact.items() if path not in self.affordable.refused}
+        return found
+
+    @cached_property
+    def gradients(self) -> dict[str, Exact]:
+        """The reference by path: hand-derived, in 256 bits or in float64; at kinks, by the vocabulary's own slopes."""
+        bases = {path: self.slopes.only_exact.base(path, self._gradients[path]) for path in self._at_kinks}
+        return self._gradients | bases
+
+    @cached_property
+    def scale(self) -> float:
+        """The largest product of gradient and typical value of any leaf."""
+        return max(norm(g.high) * typical(self.problem.primals[path]) for path, g in self.gradients.items())
+
+    @cached_property
+    def refused(self) -> dict[str, str]:
+        """Why a leaf has no gradient in 256 bits."""
+        return {path: why for path, why in self.affordable.refused.items() if self.kinked.get(path, why)}
+
+    # Kinks
+
+    @cached_property
+    def slopes(self) -> LocalSlopes:
+        """The units at kinks, if any."""
+        return local_slopes(self.interpreter, self.problem, self.dtype, seed=(self.seed, 6))
+
+    @cached_property
+    def _at_kinks(self) -> tuple[str, ...]:
+        return tuple(path for path in self.paths if path in self.reached and self.slopes.only_exact.matters(path))
+
+    @cached_property
+    def kinked(self) -> dict[str, str]:
+        """The leaves whose gradient depends on the slopes chosen at kinks, each with what speaks against the rules beside
+        them ("" if nothing does)."""
+        affordable = bool(self._at_kinks and self.seconds)
+        affordable = affordable and reference_seconds(self.interpreter, self.problem) <= self.seconds
+        return beside_kinks(
+            self.interpreter,
+            self.problem,
+            self.across_kinks,
+            self._at_kinks,
+            seed=(self.seed, 7),
+            extended=affordable,
+        )
+
+    # Neighbours
+
+    @cached_property
+    def neighbours(self) -> tuple[Leaves, ...]:
+        return draw_neighbours(self.problem.primals, self._is_usable, self.dtype, seed=(self.seed, 4))
+
+    def _is_usable(self, neighbour: Leaves) -> bool:
+        floor = self._loss_floor(neighbour, self.arithmetic, 3, runs=1)
+        return bool(np.isfinite(self._loss_at(neighbour)) and np.isfinite(floor.norm))
+
+    def _loss_at(self, moved: Leaves) -> float:
+        leaves = {**self.problem.leaves, **moved}
+        return self.interpreter.loss(self.interpreter.forward(self.problem.graph, leaves))
+
+    @cached_property
+    def losses(self) -> tuple[float, ...]:
+        """At the point and at each neighbour."""
+        exact = self.affordable.reference
+        here = self.loss if exact is None else exact.loss
+        return (here, *(self._loss_at(n) for n in self.neighbours))
+
+    # Floors
+
+    def floors_of(self, arithmetic: Arithmetic) -> Floors:
+        """The floors of a candidate whose sums round with this arithmetic (`Capabilities.arithmetic`)."""
+        if arithmetic not in self._floors:
+            self._floors[arithmetic] = self._perturbed(arithmetic)
+        return self._floors[arithmetic]
+
+    def _perturbed(self, arithmetic: Arithmetic) -> Floors:
+        leaves = self.problem.leaves
+        here = noise_floor(
+            self.interpreter,
+            self.problem.graph,
+            leaves,
+            self.paths,
+            self.dtype,
+            seed=(self.seed, 1),
+            arithmetic=arithmetic,
+        )
+        nearby = [self._loss_floor(n, arithmetic, 3) for n in self.neighbours]
+        unreached = {path: TensorFloor(0.0, np.zeros(leaves[path].shape)) for path in self.paths}
+        return Floors((here.value, *nearby), unreached | here.tensors)
+
+    def _loss_floor(self, moved: Leaves, arithmetic: Arithmetic, number: int, *, runs: int = FEW) -> TensorFloor:
+        leaves = {**self.problem.leaves, **moved}
+        graph, seed = self.problem.graph, (self.seed, number)
+        return value_floor(self.interpreter, graph, leaves, self.dtype, seed=seed, arithmetic=arithmetic, runs=runs)
+
+    def predictions_of(self, arithmetic: Arithmetic) -> Predictions:
+        """What a candidate of reduced precision gives."""
+        if arithmetic not in self._predictions:
+            self._predictions[arithmetic] = predictions(
+                self.interpreter, self.problem, self.neighbours, self.dtype, arithmetic, seed=self.seed
+            )
+        return self._predictions[arithmetic]
+
+    # Differences
+
+    @cached_property
+    def differencing(self) -> Differencing:
+        """Of the loss in float64, with every branch as it is at the point."""
+        return self._differencing(held_branches(self.problem.graph, lambda node: self.tape.steps[node.id]))
+
+    @cached_property
+    def across_kinks(self) -> Differencing:
+        """Of the loss in float64 as it is: what one-sided derivatives are taken of."""
+        return self._differencing(None)
+
+    def _differencing(self, on_value: Any) -> Differencing:
+        graph, leaves = self.problem.graph, self.problem.leaves
+
+        def value(moved: Leaves) -> float:
+            changed = [path for path in moved if path in graph.leaves]
+            if not changed:
+                return self.loss
+            every = {**leaves, **moved}
+            tape = self.interpreter.forward(graph, every, on_value=on_value, reuse=self.tape, changed=changed)
+            return self.interpreter.loss(tape)
+
+        return Differencing(value, self.problem.primals, self.loss, self._noise)
+
+    @cached_property
+    def _noise(self) -> float:
+        floor = self._loss_floor({}, self.arithmetic, 1)
+        return max(floor.norm * self.narrowing, abs(self.loss) * find_dtype("float64").unit_roundoff)
+
+    @property
+    def narrowing(self) -> float:
+        """How much finer float64 rounds."""
+        return find_dtype("float64").unit_roundoff / find_dtype(self.dtype).unit_roundoff
+
+    def sight_of(self, gradients: Mapping[str, Array]) -> dict[str, Sight]:
+        """What differences see of these gradients, with what 256 bits say of derivatives along directions."""
+        smooth = {path: g for path, g in gradients.items() if path not in self._at_kinks}
+        others = {path: g for path, g in gradients.items() if path in self._at_kinks}
+        seen = look(self.differencing, smooth, self._slack, seed=(self.seed, 2)) if smooth else {}
+        seen |= look(self.across_kinks, others, self._slack, seed=(self.seed, 2)) if others else {}
+        return {path: self._with_exact(path, gradients[path], sight) for path, sight in seen.items()}
+
+    def _with_exact(self, path: str, gradient: Array, sight: Sight) -> Sight:
+        """The same, with the derivatives along directions in 256 bits; those beside a kink see one side of it."""
+        if path in self._at_kinks:
+            return sight
+        floor = self.floors_of(self.arithmetic).tensors[path] if self.affordable.probes.get(path) else None
+        for probe in self.affordable.probes.get(path, ()):
+            assert floor is not None
+            assert probe.direction is not None
+            slack = self.narrowing * node_reach(floor).norm * norm(probe.direction * floor.elements)
+            sight = sight.refuted_by(probe, gradient, slack)
+        return sight
+
+    def _slack(self, moved: Mapping[str, tuple[Array, Array]]) -> tuple[float, float]:
+        """What float64 rounds in a gradient, as a derivative along a direction."""
+        total = 0.0
+        for path, (index, v) in moved.items():
+            floor = self.floors_of(self.arithmetic).tensors[path]
+            total = math.hypot(total, node_reach(floor).norm * norm(v * floor.elements.reshape(-1)[index]))
+        return self.narrowing * total, self.narrowing * total
+
+    @cached_property
+    def sights(self) -> dict[str, Sight]:
+        """What differences see of the gradients in float64; of those in 256 bits they need see nothing."""
+        unheard = [path for path in self.paths if not self.is_true(path) and path not in self._at_kinks]
+        finite = {path: self.gradients[path].high for path in unheard}
+        finite = {path: g for path, g in finite.items() if np.all(np.isfinite(g))}
+        return self.sight_of(finite) if finite else {}
+
+    def is_true(self, path: str) -> bool:
+        """Whether the reference is in 256 bits, validated by differences in as many."""
+        return self.extended and path not in self.affordable.refuted
+
+    @cached_property
+    def probes(self) -> dict[str, tuple[Probe, ...]]:
+        """Differences by single coordinates, for the reader."""
+        finite = {path: g.high for path, g in self.gradients.items() if np.all(np.isfinite(g.high))}
+        return for_the_reader(self.differencing, finite)
+
+    def closer(self, path: str, indices: Sequence[int]) -> tuple[Probe, ...]:
+        """Further differences, by single coordinates."""
+        return self.differencing.by_coordinates(path, indices)

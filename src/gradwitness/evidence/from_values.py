@@ -1,0 +1,224 @@
+"""What is known of a gradient whose loss is known by its values alone: a user's own function.
+
+Is the formula right? The gradient in float64 is held against differences of the loss in float64, at the point that the
+dtype on trial can hold, whatever that dtype rounds. Is the rounding that of its dtype? The gradient in the dtype on
+trial is held against the one in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from gradwitness.arithmetic import Arithmetic, RoundingErrors
+from gradwitness.dtypes import find_dtype
+from gradwitness.errors import NoAnswerError
+from gradwitness.evidence.computational_noise import noise_along
+from gradwitness.evidence.finite_difference import Differencing, Probe
+from gradwitness.evidence.jitter import Jitter
+from gradwitness.evidence.noise_floor import TensorFloor
+from gradwitness.evidence.norms import norm, typical
+from gradwitness.evidence.own_floors import (
+    Answer,
+    OwnFloors,
+    by_inputs,
+    by_node,
+    loss_floor_by_inputs,
+    loss_floor_by_node,
+)
+from gradwitness.evidence.probes import for_the_reader
+from gradwitness.evidence.reference import Exact, exactly
+from gradwitness.evidence.sight import Sight, look
+from gradwitness.problem import Problem
+from gradwitness.protocol import Prepared
+
+__all__ = ["FromValues", "with_largest_rounded"]
+
+Array = np.ndarray[Any, Any]
+Leaves = Mapping[str, Array]
+SAMPLED = 16  # directions along which a distance from the derivative is measured
+
+
+@dataclass(frozen=True, eq=False)
+class FromValues:
+    """A candidate's own loss as the referee of its own gradient. Everything is found out when it is asked for.
+
+    narrow: the candidate in the dtype on trial; wide: in float64, None if it does not run there, the same if that is on
+    trial. problem: at the point, which `dtype` can hold. answer: what `narrow` gave there. arithmetic: how the backend's
+    sums round in that dtype.
+    """
+
+    narrow: Prepared
+    wide: Prepared | None
+    problem: Problem
+    dtype: str
+    answer: Answer
+    arithmetic: Arithmetic
+    seed: int
+
+    @property
+    def finest(self) -> Prepared:
+        return self.narrow if self.wide is None else self.wide
+
+    @property
+    def fd_dtype(self) -> str:
+        """The dtype in which differences are taken."""
+        return self.dtype if self.wide is None else "float64"
+
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether the gradient on trial is held against one in float64."""
+        return self.wide is not None and self.dtype != "float64"
+
+    @cached_property
+    def finest_answer(self) -> Answer:
+        return self.finest.value_and_gradient(self.problem.primals) if self.is_narrowed else self.answer
+
+    @cached_property
+    def gradients(self) -> dict[str, Array]:
+        """The finest gradients in float64: None as zeros; not those that are misshapen or not finite."""
+        found = {}
+        for path, x in self.problem.primals.items():
+            given = self.finest_answer[1].get(path)
+            g = np.zeros(x.shape) if given is None else np.asarray(given, np.float64)
+            if g.shape == x.shape and np.all(np.isfinite(g)):
+                found[path] = g
+        return found
+
+    def truth(self, path: str) -> Exact:
+        """What the gradient in the dtype on trial is held against; NaN where there is none."""
+        found = self.gradients.get(path)
+        return exactly(np.full(self.problem.primals[path].shape, np.nan) if found is None else found)
+
+    @cached_property
+    def scale(self) -> float:
+        """The largest product of gradient and typical value of any leaf."""
+        primals = self.problem.primals
+        return max((norm(g) * typical(primals[path]) for path, g in self.gradients.items()), default=0.0)
+
+    # Differences
+
+    @cached_property
+    def sights(self) -> dict[str, Sight]:
+        """What differences see of the finest gradients, by path."""
+        if not self.gradients:
+            return {}
+        gradients = {path: self._without_named(path, g) for path, g in self.gradients.items()}
+        found = look(self.differencing, gradients, self._slack, seed=(self.seed, 2))
+        probes = for_the_reader(self.differencing, gradients)
+        return {path: sight.with_probes(probes[path]) for path, sight in found.items()}
+
+    def _without_named(self, path: str, gradient: Array) -> Array:
+        """NaN, which no difference is held against, for elements that are meant to differ."""
+        intention = self.problem.intentions.get(path)
+        if intention is None or intention.elements is None:
+            return gradient
+        others = gradient.copy()
+        others[intention.elements] = np.nan
+        return others
+
+    def distance(self, path: str) -> tuple[float, float, float]:
+        """How far the finest gradient of a leaf is from its derivative, with a bound on the error of that, and the norm
+        of the gradient: by every coordinate, or, of a larger leaf, by what Gaussian directions see of it."""
+        x, g = self.problem.primals[path], self.gradients[path]
+        unit, rng = typical(x), np.random.default_rng([self.seed, 11])
+        one_by_one = x.size <= SAMPLED
+        directions = np.eye(x.size).reshape(-1, *x.shape) if one_by_one else rng.standard_normal((SAMPLED, *x.shape))
+        slopes = [self.differencing.line(path, unit * v, slope_by=g).slope() for v in directions]
+        apart = np.array([np.vdot(g, v) - s.value / unit for v, s in zip(directions, slopes, strict=True)])
+        bounds = np.array([s.bound / unit for s in slopes])
+        scale = 1.0 if one_by_one else SAMPLED**-0.5
+        return scale * norm(apart), scale * norm(bounds), norm(g)
+
+    def closer(self, path: str, indices: Sequence[int]) -> tuple[Probe, ...]:
+        """Further differences, by single coordinates."""
+        return self.differencing.by_coordinates(path, indices)
+
+    @cached_property
+    def differencing(self) -> Differencing:
+        """Of the finest loss. Where it raises, as it has left its domain, it is NaN.
+
+        Its rounding error is measured, as a loss called in float64 may compute in less; it is at least u |loss|.
+        """
+        rng, primals = np.random.default_rng([self.seed, 5]), self.problem.primals
+        directions = {path: rng.standard_normal(x.shape) * typical(x) for path, x in primals.items()}
+        noise = noise_along(lambda t: self._value({path: x + t * directions[path] for path, x in primals.items()}))
+        loss = self.finest.value(primals)
+        rounding = find_dtype(self.fd_dtype).unit_roundoff * abs(loss)
+        return Differencing(self._value, primals, loss, max(noise, rounding) if math.isfinite(noise) else rounding)
+
+    def _value(self, moved: Leaves) -> float:
+        try:
+            return self.finest.value({**self.problem.primals, **moved})
+        except NoAnswerError:
+            raise
+        except Exception:  # noqa: BLE001  # a domain error may be any
+            return math.nan
+
+    def _slack(self, moved: Mapping[str, tuple[Array, Array]]) -> tuple[float, float]:
+        total, most = 0.0, 0.0
+        for path, (index, v) in moved.items():
+            floor = self.finest_floors.tensors[path]
+            reach, part = self.finest_floors.reach(floor), norm(v * floor.elements.reshape(-1)[index])
+            total, most = math.hypot(total, reach.norm * part), math.hypot(most, reach.beyond_doubt.norm * part)
+        return total, most
+
+    # Floors
+
+    @cached_property
+    def finest_floors(self) -> OwnFloors:
+        """What rounding explains of the finest gradients, in the dtype that they are in."""
+        return self._node_floors(self.fd_dtype) or self.peer_floors
+
+    @cached_property
+    def floors(self) -> OwnFloors:
+        """What rounding explains in the dtype on trial. In float64, where differences judge, the inputs will do."""
+        by_nodes = self._node_floors(self.dtype) if self.is_narrowed else None
+        return by_nodes or self.floors_by_inputs
+
+    @cached_property
+    def floors_by_inputs(self) -> OwnFloors:
+        """The same by jittered inputs alone."""
+        return self._input_floors(self.dtype)
+
+    @cached_property
+    def peer_floors(self) -> OwnFloors:
+        """What the inputs' rounding explains of the finest gradients, in the dtype that they are in."""
+        return self._input_floors("float64") if self.is_narrowed else self.floors_by_inputs
+
+    def loss_floor(self, place: Leaves, loss: float) -> TensorFloor:
+        """Of the loss in the dtype on trial, with some leaves elsewhere."""
+        if self.wide is not None:
+            errors = RoundingErrors.of(self.dtype, self.arithmetic)
+            exact = self.wide.value(place) if self.is_narrowed else loss
+            found = loss_floor_by_node(self.wide, place, exact, errors, (self.seed, 3))
+            if found is not None:
+                return found
+        return loss_floor_by_inputs(self._jitters(self.dtype), self.problem, place)
+
+    def _node_floors(self, dtype: str) -> OwnFloors | None:
+        if self.wide is None:
+            return None
+        errors = RoundingErrors.of(dtype, self.arithmetic)
+        return by_node(self.wide, self.problem, self.finest_answer, errors, (self.seed, 1))
+
+    def _input_floors(self, dtype: str) -> OwnFloors:
+        return by_inputs(self._jitters(dtype), self.problem)
+
+    def _jitters(self, dtype: str) -> list[tuple[Prepared, Jitter]]:
+        paths, seed = self.problem.differentiated, (self.seed, 1)
+        wide = [(self.wide, Jitter(dtype, False, paths, seed))] if self.wide is not None else []
+        narrow = [(self.narrow, Jitter(dtype, True, paths, seed))] if dtype == self.dtype != "float64" else []
+        return [*narrow, *wide]
+
+
+def with_largest_rounded(floor: TensorFloor, gradient: Array, dtype: str) -> TensorFloor:
+    """The floor, with a rounding in `dtype` of the largest element added to each element: p - 1 for a softmax p near 1
+    loses its digits in every run alike, so that no spread shows it."""
+    rounded = find_dtype(dtype).unit_roundoff * float(np.max(np.abs(gradient), initial=0.0))
+    return TensorFloor(max(floor.norm, rounded), np.hypot(floor.elements, rounded), floor.runs)

@@ -1,0 +1,419 @@
+"""What numerical derivatives see of a gradient: every element, along few directions.
+
+An element's *share* is its gradient times the typical value of its leaf: what it adds to the derivative of the loss
+along a direction that moves its leaf as a whole. Elements of all leaves are grouped by the decade of their share, as the
+gradient on trial has it, and each group is differenced along Gaussian directions of its own. So small elements are not
+drowned by large ones, of their own leaf or of another. What is claimed to be zero is a group too, whose derivative must
+vanish, and an element that is claimed in the wrong decade stands out in the one where it is.
+
+A group that is refuted, or seen too coarsely, is taken apart: by leaf, then by halves (Dorfman, "The detection of
+defective members of large populations", Ann. Math. Statist. 14 (1943)).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from gradwitness.evidence.finite_difference import START, UNIT_ROUNDOFF, Differencing, Line, Probe, Slope
+from gradwitness.evidence.norms import norm, typical
+
+__all__ = ["NEGLIGIBLE", "PROMISED", "Refutation", "Sight", "Slack", "look"]
+
+Array = np.ndarray[Any, Any]
+Slack = Callable[[Mapping[str, tuple[Array, Array]]], tuple[float, float]]
+
+DIRECTIONS = 3  # of each group
+DECADES = 9  # below the largest share: the last takes all that is smaller
+PROMISED = 1e-2  # of a group's norm: what must be seen of it
+NEGLIGIBLE = 1e-6  # of the largest share: what lies below must vanish within a bound as small
+BY_NORM = 0.1  # three Gaussians are all below this once in 2,000 times: what a direction surely sees of a group's error
+BY_ELEMENT = 0.02  # and below this four times in a million
+OWN = 0.1  # an element that is so much smaller than its leaf is also moved by its own scale
+BEYOND_CHECKS = 1e-8  # and one that is so small has structure that no check at the leaf's scale could see
+FEW = 3  # elements that are differenced one by one, rather than along directions
+APART = 32  # elements that are taken apart to the last
+TOGETHER = "differences refute it together with other leaves, and none of them alone"
+SPARE = 3000  # values of the loss that may be spent on taking groups apart
+
+
+@dataclass(frozen=True)
+class Refutation:
+    """A derivative that a gradient does not have: `claim` is what the gradient says in its place."""
+
+    probe: Probe
+    claim: float
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What differences have seen of one leaf's gradient of `size` elements.
+
+    refuted: what they say against it. seen: how many elements of it would have shown an error as large as themselves,
+    each alone. unseen: how many belong to a group of which less than PROMISED was seen; doubt: why. limit: an error by
+    norm that would have been seen; limit_element: of one element. still: nothing that was
+    moved in this problem has moved the loss. probes: by single coordinates, for the reader.
+    """
+
+    size: int
+    refuted: Refutation | None = None
+    seen: int = 0
+    unseen: int = 0
+    doubt: str = ""
+    limit: float = math.inf
+    limit_element: float = math.inf
+    still: bool = False
+    probes: tuple[Probe, ...] = ()
+
+    def with_probes(self, probes: Sequence[Probe]) -> Sight:
+        """The same with further derivatives for the reader."""
+        return replace(self, probes=(*self.probes, *probes))
+
+    def refuted_by(self, probe: Probe, gradient: Array, slack: float) -> Sight:
+        """The same, refuted if this derivative is not the gradient's within its bound and `slack`."""
+        claim = probe.of(gradient)
+        if self.refuted is not None or abs(claim - probe.value) <= probe.bound + slack:
+            return self
+        return replace(self, refuted=Refutation(probe, claim))
+
+
+def look(
+    differencing: Differencing, gradients: Mapping[str, Array], slack: Slack, *, seed: Sequence[int], spare: int = SPARE
+) -> dict[str, Sight]:
+    """What is seen of each gradient by path, finite, in float64. Elements that are NaN are left out.
+
+    slack: of elements of leaves, moved together by so much each, (what rounding in the gradient may add to their
+    derivative, what it surely cannot exceed); asked for only where a difference does not agree.
+    """
+    return _Look(differencing, gradients, slack, tuple(seed), spare).sights()
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Elements that are moved together: flat indices by path. own: each by its own scale, not by its leaf's."""
+
+    parts: Mapping[str, Array]
+    key: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        return sum(x.size for x in self.parts.values())
+
+    def taken_apart(self) -> list[_Group]:
+        """By leaf, or in halves if there is but one."""
+        if len(self.parts) > 1:
+            return [_Group({path: x}, (*self.key, 0, i)) for i, (path, x) in enumerate(self.parts.items())]
+        ((path, x),) = self.parts.items()
+        return [_Group({path: half}, (*self.key, 1, i)) for i, half in enumerate(np.array_split(x, 2))]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What was seen of a group moved by these scales: its slopes, those of single elements or along directions.
+
+    refuted: the slope and the claim that it refutes. doubt: why nothing can be said. norm: of the shares, by these scales.
+    """
+
+    group: _Group
+    scales: Mapping[str, Array]
+    shares: Mapping[str, Array]
+    slopes: tuple[Slope, ...]
+    refuted: tuple[Slope, float] | None = None
+    doubt: str = ""
+
+    @property
+    def one_by_one(self) -> bool:
+        return self.group.count <= FEW
+
+    @cached_property
+    def bound(self) -> float:
+        return max((s.bound for s in self.slopes), default=math.inf) if not self.doubt else math.inf
+
+    @cached_property
+    def norm(self) -> float:
+        return norm(np.array([norm(s) for s in self.shares.values()]))
+
+    @cached_property
+    def largest(self) -> float:
+        return max(float(np.max(s, initial=0.0)) for s in self.shares.values())
+
+    @property
+    def still(self) -> bool:
+        return bool(self.slopes) and all(slope.still for slope in self.slopes)
+
+    @property
+    def moves(self) -> float:
+        return max((slope.moves for slope in self.slopes if math.isfinite(slope.moves)), default=0.0)
+
+    def sees(self, scale: float) -> bool:
+        """Whether as much is seen of it as is promised. scale: the largest share of the problem."""
+        by_norm = self.bound <= PROMISED * (1.0 if self.one_by_one else BY_NORM) * self.norm
+        return by_norm or (self.largest <= NEGLIGIBLE * scale and self.bound <= NEGLIGIBLE * scale)
+
+    def seen(self, path: str) -> int:
+        """How many elements of a leaf would show alone."""
+        part = 1.0 if self.one_by_one else BY_ELEMENT
+        return int(np.count_nonzero(self.bound <= part * self.shares[path])) if self.bound < math.inf else 0
+
+    def limit(self, path: str, part: float) -> float:
+        """The smallest error in a leaf's gradient that shows, if a direction sees so much of it."""
+        return self.bound / ((1.0 if self.one_by_one else part) * float(np.min(self.scales[path])))
+
+
+@dataclass
+class _Look:
+    differencing: Differencing
+    gradients: Mapping[str, Array]
+    slack: Slack
+    seed: tuple[int, ...]
+    spare: int
+    found: list[_Seen] = field(default_factory=list)
+    scale: float = 0.0  # the largest share, as far as it is known
+    start: int = START  # the step at which the last group was seen best
+    refuted: dict[str, Refutation] = field(default_factory=dict)
+
+    def sights(self) -> dict[str, Sight]:
+        for group in self._groups():
+            self._examine(group)
+        if self.scale == 0:  # a stationary point: by how much the loss moves is the measure
+            self.scale = max((seen.moves for seen in self.found), default=0.0)
+        still = all(seen.still and seen.largest <= 2 * math.ulp(self.differencing.loss) for seen in self.found)
+        return {path: replace(self._sight(path), still=still) for path in self.gradients}
+
+    @cached_property
+    def typical(self) -> dict[str, float]:
+        return {path: typical(x) for path, x in self.differencing.primals.items()}
+
+    def _groups(self) -> Iterator[_Group]:
+        """Elements by the decade of their share, the largest first; last those that are claimed to be zero."""
+        largest = {path: _largest(g) * self.typical[path] for path, g in self.gradients.items()}
+        top = max(largest.values()) or 1.0
+        decades = {}
+        for path, g in self.gradients.items():
+            with np.errstate(divide="ignore", under="ignore"):
+                below = -np.log10(np.abs(g.reshape(-1)) * self.typical[path] / top)
+            decade = np.where(np.isinf(below), DECADES, np.clip(below, 0, DECADES - 1))
+            decades[path] = np.where(np.isnan(below), -1, decade).astype(np.int8)
+        for decade in range(DECADES + 1):
+            parts = {path: np.flatnonzero(d == decade) for path, d in decades.items()}
+            parts = {path: x for path, x in parts.items() if x.size}
+            if parts:
+                yield _Group(parts, (decade,))
+
+    def _examine(self, group: _Group) -> None:
+        """See it, and take it apart where that tells more."""
+        seen = self._best(group)
+        if seen.refuted is None and seen.sees(self.scale):
+            self._keep(seen)
+            return
+        if seen.refuted is not None and len(group.parts) == 1:
+            self._locate(seen)
+        elif group.count > 1 and self.spare > 0 and self._take_apart(group):
+            if seen.refuted is not None and not self.refuted.keys() & group.parts.keys():
+                self._keep(replace(seen, refuted=None, doubt=TOGETHER))
+            return
+        self._keep(seen)
+
+    def _take_apart(self, group: _Group) -> bool:
+        """Whether the parts tell more than the whole: of a large one, if at least one half of it is seen."""
+        parts = group.taken_apart()
+        if len(group.parts) == 1 and group.count > APART:
+            found = [self._best(part) for part in parts]
+            good = [s.refuted is None and s.sees(self.scale) for s in found]
+            if not any(good):
+                return False
+            for part, seen, is_good in zip(parts, found, good, strict=True):
+                if is_good:
+                    self._keep(seen)
+                else:
+                    self._examine(part)
+            return True
+        for part in parts:
+            self._examine(part)
+        return True
+
+    def _keep(self, seen: _Seen) -> None:
+        self.found.append(seen)
+        self.scale = max(self.scale, seen.norm if seen.bound < seen.norm else 0.0)
+
+    def _best(self, group: _Group) -> _Seen:
+        """By the leaves' scale; where that tells too little, by the elements' own."""
+        by_leaf = self._seen(group, own=False)
+        if by_leaf.refuted is None and by_leaf.sees(self.scale):
+            return by_leaf
+        smallest = self._smallest(group)
+        if not smallest < OWN or (by_leaf.refuted is not None and smallest >= BEYOND_CHECKS):
+            return by_leaf
+        by_own = self._seen(group, own=True)
+        if by_own.refuted is not None or by_own.sees(self.scale):
+            return by_own
+        doubt = "at the scale of its leaf differences refute it, at its own they cannot tell"
+        return by_leaf if by_leaf.refuted is None else replace(by_leaf, refuted=None, doubt=doubt)
+
+    def _smallest(self, group: _Group) -> float:
+        """The smallest element that is not 0, as part of what is typical of its leaf."""
+        found = 1.0
+        for path, index in group.parts.items():
+            x = np.abs(self.differencing.primals[path].reshape(-1)[index])
+            found = min(found, float(np.min(x[x > 0], initial=math.inf)) / self.typical[path])
+        return found
+
+    def _seen(self, group: _Group, *, own: bool) -> _Seen:
+        scales = {path: self._scales(path, index, own) for path, index in group.parts.items()}
+        claims = {path: self.gradients[path].reshape(-1)[index] for path, index in group.parts.items()}
+        shares = {path: np.abs(g * scales[path]) for path, g in claims.items()}
+        seen = _Seen(group, scales, shares, ())
+        for number, v in enumerate(self._directions(group, scales)):
+            line, claim = self._line(group, claims, v)
+            slope = self._slope(line, seen, number == 0)
+            if not slope.doubt and slope.refutes(claim):
+                slope = self._confirmed(line, slope, claim, group, v, checked=number == 0)
+            seen = replace(seen, slopes=(*seen.slopes, slope))
+            if slope.refutes(claim):
+                return replace(seen, refuted=(slope, claim))
+            if slope.doubt or not math.isfinite(slope.bound):
+                return replace(seen, doubt=slope.doubt or "the loss is not finite around it")
+        self.start = seen.slopes[0].step
+        return seen
+
+    def _scales(self, path: str, index: Array, own: bool) -> Array:
+        if not own:
+            return np.full(index.size, self.typical[path])
+        x = np.abs(self.differencing.primals[path].reshape(-1)[index])
+        return np.where(x > 0, x, self.typical[path])
+
+    def _directions(self, group: _Group, scales: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
+        if group.count <= FEW:
+            for path, scale in scales.items():
+                for i in range(scale.size):
+                    v = {other: np.zeros(s.size) for other, s in scales.items()}
+                    v[path][i] = scale[i]
+                    yield v
+            return
+        for number in range(DIRECTIONS):
+            rng = np.random.default_rng([*self.seed, *group.key, number])
+            yield {path: rng.standard_normal(scale.size) * scale for path, scale in scales.items()}
+
+    def _line(self, group: _Group, claims: Mapping[str, Array], v: Mapping[str, Array]) -> tuple[Line, float]:
+        """(the loss along this direction, its derivative by the gradient)."""
+        primals = self.differencing.primals
+        here = {path: primals[path].reshape(-1)[index] for path, index in group.parts.items()}
+
+        def along(t: float) -> float:
+            self.spare -= 1
+            moved = {}
+            for path, index in group.parts.items():
+                x = primals[path].copy()
+                x.reshape(-1)[index] = here[path] + t * v[path]
+                moved[path] = x
+            return self.differencing.value(moved)
+
+        size = norm(np.array([norm(claims[path] * v[path]) for path in v]))
+        point = norm(np.array([norm(claims[path] * np.where(v[path] == 0, 0, here[path])) for path in v]))
+        claim = float(sum(np.vdot(claims[path], v[path]) for path in v))
+        return Line(along, self.differencing.loss, self.differencing.noise, UNIT_ROUNDOFF * point, size), claim
+
+    def _slope(self, line: Line, seen: _Seen, checked: bool) -> Slope:
+        enough = self._enough(seen)
+        slope = line.slope(self.start, enough)
+        return line.checked(slope, enough) if checked and math.isfinite(slope.bound) else slope
+
+    def _enough(self, seen: _Seen) -> float:
+        """The bound at which each element is seen, and an error of a millionth of the group; or, where all of it is
+        negligible, that it is."""
+        if seen.largest <= NEGLIGIBLE * self.scale:
+            return NEGLIGIBLE * self.scale / 2
+        lowest = min(float(np.min(s[s > 0], initial=math.inf)) for s in seen.shares.values())
+        return min((1.0 if seen.one_by_one else BY_ELEMENT) * lowest / 2, 1e-6 * seen.norm)
+
+    def _confirmed(
+        self, line: Line, slope: Slope, claim: float, group: _Group, v: Mapping[str, Array], *, checked: bool
+    ) -> Slope:
+        """The slope, where it refutes the claim also beyond what rounding in the gradient does, and at another step; else
+        with a wider bound, or a doubt."""
+        rounding = 8 * UNIT_ROUNDOFF * line.size  # of the sum that the claim is
+        if slope.refutes(claim, rounding):
+            slope = slope if checked else line.checked(slope)
+        if not slope.refutes(claim, rounding):
+            return replace(slope, bound=slope.bound + rounding)
+        slope = line.second(slope, claim)
+        if slope.doubt:
+            return slope
+        explained, certain = self.slack({path: (group.parts[path], v[path]) for path in v})
+        if not slope.refutes(claim, explained):
+            return replace(slope, bound=slope.bound + max(explained, rounding))
+        if not slope.refutes(claim, certain):
+            return replace(slope, doubt="more than rounding is known to explain, too little to be sure")
+        return slope
+
+    def _locate(self, seen: _Seen) -> None:
+        """Name an element of a leaf's refuted group that is wrong: the half of the suspects that refutes the gradient as
+        they move, each up or down at random, and so on."""
+        ((path, suspects),) = seen.group.parts.items()
+        assert seen.refuted is not None
+        known = self.refuted.get(path)
+        if known is not None and known.probe.index is not None:
+            return
+        slope, claim = seen.refuted
+        enough = abs(claim - slope.value) / 20
+        rng, scales = np.random.default_rng([*self.seed, 99]), seen.scales[path]
+        while suspects.size > 1:
+            half = suspects.size // 2
+            group = _Group({path: suspects[:half]}, ())
+            v = {path: scales[:half] * rng.choice([-1.0, 1.0], half)}
+            line, said = self._line(group, {path: self.gradients[path].reshape(-1)[suspects[:half]]}, v)
+            is_wrong = line.slope(slope.step, enough).refutes(said, 8 * UNIT_ROUNDOFF * line.size)
+            chosen = slice(None, half) if is_wrong else slice(half, None)
+            suspects, scales = suspects[chosen], scales[chosen]
+        self.refuted[path] = self._at_element(path, int(suspects[0])) or Refutation(Probe(slope.value, slope.bound), claim)
+
+    def _at_element(self, path: str, index: int) -> Refutation | None:
+        """The element by itself, if that refutes it."""
+        claim = float(self.gradients[path].reshape(-1)[index])
+        probes = self.differencing.by_coordinates(path, [index])
+        return next((Refutation(p, claim) for p in probes if abs(p.value - claim) > p.bound), None)
+
+    def _sight(self, path: str) -> Sight:
+        mine = [seen for seen in self.found if path in seen.shares]
+        unseen = [s for s in mine if s.refuted is not None or not s.sees(self.scale)]
+        refuted = self.refuted.get(path)
+        if refuted is None and (alone := self._alone(path, mine, unseen)) is not None:
+            mine, unseen = [*mine, alone], [*unseen, alone]
+        counted = min(sum(seen.shares[path].size for seen in unseen), self.gradients[path].size)
+        return Sight(
+            self.gradients[path].size,
+            self.refuted.get(path),
+            sum(seen.seen(path) for seen in mine if seen.refuted is None),
+            counted,
+            next((self._why(seen) for seen in unseen), ""),
+            max(seen.limit(path, BY_NORM) for seen in mine),
+            max(seen.limit(path, BY_ELEMENT) for seen in mine),
+        )
+
+    def _alone(self, path: str, mine: Sequence[_Seen], unseen: Sequence[_Seen]) -> _Seen | None:
+        """The leaf by itself, where its groups are seen but it is too small a part of them to be; None if it is seen."""
+        own = norm(np.array([norm(seen.shares[path]) for seen in mine]))
+        bound = max(seen.bound for seen in mine)
+        largest = max(float(np.max(seen.shares[path], initial=0.0)) for seen in mine)
+        if unseen or bound <= PROMISED * BY_NORM * own:
+            return None
+        if max(largest, bound) <= NEGLIGIBLE * self.scale:
+            return None
+        seen = self._best(_Group({path: np.flatnonzero(~np.isnan(self.gradients[path]))}, (DECADES + 1,)))
+        if seen.refuted is not None:
+            self._locate(seen)
+        return None if seen.refuted is None and seen.sees(self.scale) else seen
+
+    def _why(self, seen: _Seen) -> str:
+        if seen.doubt:
+            return seen.doubt
+        return f"finite differences are too coarse: +- {seen.bound:.1g} of a derivative of {seen.norm:.1g}"
+
+
+def _largest(gradient: Array) -> float:
+    return float(np.max(np.nan_to_num(np.abs(gradient)), initial=0.0))

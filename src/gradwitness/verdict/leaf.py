@@ -1,0 +1,107 @@
+"""What is known about one leaf's gradient at one point, whatever it was learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gradwitness.dtypes import find_dtype
+from gradwitness.evidence.finite_difference import Probe
+from gradwitness.evidence.noise_floor import TensorFloor
+from gradwitness.evidence.norms import norm
+from gradwitness.evidence.reach import Reach
+from gradwitness.evidence.reference import Exact
+from gradwitness.evidence.sight import Sight
+
+if TYPE_CHECKING:  # most gradients are nowhere near a kink
+    from gradwitness.verdict.at_kink import AtKink
+
+__all__ = ["LeafEvidence", "Standing"]
+
+Array = np.ndarray[Any, Any]
+ZERO = 1e-30  # a product of gradient and value that is less of the largest one is zero by structure
+NOISE = 1e-12  # the same where it was computed in float64, and differences see nothing in its place
+
+
+class Standing(Enum):
+    """How far that is to be trusted which a gradient is held against."""
+
+    VALIDATED = "in 256 bits, validated by differences in as many: the truth"
+    CONFIRMED = "in float64, and no finite difference refutes it"
+    KINKED = "one of those that a choice of slopes at kinks gives, by rules that hold beside them"
+    REFUTED = "refuted by differences, or there is none in 256 bits: finite differences take over"
+    OWN = "the candidate's own in float64, or the gradient on trial itself: finite differences judge it"
+
+
+@dataclass(frozen=True)
+class LeafEvidence:
+    """What one gradient in `dtype` is judged by.
+
+    truth: what it is held against, and how that stands. floor: what rounding explains of the distance, `reach`: how many
+    floors it may reach. sight: what differences see of the truth; None where it needs none, or is not finite.
+    sight_of: of another gradient. size: the typical value of the leaf; scale: the largest product of gradient and value of
+    any leaf of the problem. reached: whether a path leads from the leaf to the loss; None where nobody knows but the
+    differences. kink: the units at kinks, or within rounding of one, if there are any. closer: takes a further
+    difference, by one element (a flat index). probes: differences for the reader.
+
+    Where the standing is OWN: narrowed: whether the truth is another gradient than the one on trial, that in float64;
+    same_loss: whether the loss in the dtype on trial is that in float64, up to rounding; by_hand: whether no framework
+    vouches that nothing leads to the loss. remark: what to say beside a gradient that agrees.
+    """
+
+    dtype: str
+    truth: Exact
+    standing: Standing
+    floor: TensorFloor
+    reach: Reach
+    sight: Sight | None = None
+    sight_of: Callable[[Array], Sight] | None = None
+    size: float = 1.0
+    scale: float = np.inf
+    reached: bool | None = True
+    kink: AtKink | None = None
+    closer: Callable[[int], tuple[Probe, ...]] = lambda index: ()
+    probes: tuple[Probe, ...] = ()
+    is_referee: bool = False
+    narrowed: bool = False
+    same_loss: bool = True
+    by_hand: bool = False
+    remark: str = ""
+
+    @property
+    def is_true(self) -> bool:
+        """Whether nothing but the floor is between a gradient and the truth."""
+        return self.standing in (Standing.VALIDATED, Standing.KINKED)
+
+    @property
+    def limit(self) -> float:
+        """The smallest error by norm that would be caught."""
+        return self.reach.norm * self.floor.norm + self._unseen_by_norm
+
+    @property
+    def limit_element(self) -> float:
+        """An error of one element, whichever it is, that would be caught."""
+        largest = float(np.max(self.floor.elements, initial=0.0))
+        return self.reach.element * largest + (0.0 if self.sight is None else self.sight.limit_element)
+
+    @property
+    def _unseen_by_norm(self) -> float:
+        return 0.0 if self.sight is None else self.sight.limit
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether the truth is zero by structure (a bias before batch norm): nothing but rounding was computed, and
+        differences, which would see a gradient that matters, see none. Or no path leads to it."""
+        size = norm(self.truth.high)
+        if self.reached is False:
+            return True
+        if self.is_true:
+            return size * self.size <= ZERO * self.scale
+        seen = self.sight is not None and self.sight.refuted is None and not self.sight.unseen
+        narrowing = find_dtype("float64").unit_roundoff / find_dtype(self.dtype).unit_roundoff
+        is_noise = size <= narrowing * self.reach.norm * self.floor.norm or size * self.size <= NOISE * self.scale
+        return seen and is_noise

@@ -1,0 +1,294 @@
+"""One problem in one dtype on one device: trial, loss, checks, peers, intentions, reductions, in this order, for every
+candidate, whether all run one graph or each brings a loss of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from gradwitness import registry
+from gradwitness.errors import NoAnswerError
+from gradwitness.evidence.from_graph import FromGraph
+from gradwitness.evidence.from_values import FromValues
+from gradwitness.evidence.neighbours import draw_neighbours
+from gradwitness.evidence.noise_floor import TensorFloor, joint
+from gradwitness.evidence.reach import JITTER_REACH, Reach, node_reach
+from gradwitness.problem import Candidate, Problem
+from gradwitness.protocol import Prepared
+from gradwitness.report import Row
+from gradwitness.verdict import Judgement, LossJudgement, Verdict, judge_loss
+from gradwitness.verify.custom import custom_rules
+from gradwitness.verify.failing import first_lines
+from gradwitness.verify.intended import as_intended
+from gradwitness.verify.peers import Peers
+from gradwitness.verify.purity import impure
+from gradwitness.verify.reductions import as_reduced
+from gradwitness.verify.settings import Settings
+from gradwitness.verify.trial import Trial, attempt, judged_row, prepare, trial
+from gradwitness.verify.witness import OfGraph, OwnLoss, Witness
+
+__all__ = ["cell", "graph_referee"]
+
+Array = np.ndarray[Any, Any]
+Primals = Mapping[str, Array]
+Progress = Callable[[str], None]
+ITSELF = "itself in float64"
+SAME = 4.0  # units of roundoff that two answers to the same question may differ by unlooked into
+
+
+def graph_referee(problem: Problem, dtype: str, settings: Settings) -> FromGraph:
+    """What is known of the problem's gradient where `dtype` can hold the point; nothing is computed yet."""
+    interpreter = registry.interpreter()
+    arithmetic = interpreter.capabilities.arithmetic("float64")
+    seconds = settings.seconds if settings.reference == "extended" else 0.0
+    return FromGraph(interpreter, problem.rounded(dtype), dtype, arithmetic, settings.seed, seconds)
+
+
+def cell(
+    blanks: Mapping[str, Row],
+    candidates: Mapping[str, Candidate],
+    problem: Problem,
+    dtype: str,
+    settings: Settings,
+    *,
+    referee: FromGraph | None,
+    progress: Progress,
+) -> list[Row]:
+    """A row for each gradient of each candidate, on the device that its blank row names. referee: of a graph, for all."""
+    run = _Run(problem.rounded(dtype), dtype, settings, referee, progress)
+    rows: dict[str, list[Row]] = {}
+    for label, candidate in candidates.items():
+        progress(f"{problem.name} {dtype}: {label}")
+        found = attempt(blanks[label], partial(run.witness, blanks[label], candidate))
+        if isinstance(found, Row):
+            rows[label] = [found]
+    run.compare_losses()
+    for witness in list(run.witnesses):
+        progress(f"{problem.name} {dtype}: {witness.label}, judged")
+        judged = attempt(witness.blank, partial(run.check, witness))
+        if isinstance(judged, Row):
+            rows[witness.label] = [judged]
+            run.witnesses.remove(witness)
+    run.conclude()
+    rows |= {witness.label: run.rows(witness) for witness in run.witnesses}
+    return [row for label in candidates for row in rows[label]]
+
+
+@dataclass
+class _Run:
+    problem: Problem
+    dtype: str
+    settings: Settings
+    referee: FromGraph | None
+    progress: Progress
+    witnesses: list[Witness] = field(default_factory=list)
+    neighbours: tuple[Primals, ...] | None = None
+    peers: Peers = field(default_factory=Peers)
+
+    # Trial
+
+    def witness(self, blank: Row, candidate: Candidate) -> None:
+        """Run a candidate."""
+        backend = registry.installed(candidate.backend)
+        with backend.precision(self.settings.precision):
+            prepared = prepare(candidate, self.problem, self.dtype, blank.device, self.settings)
+            neighbours = self._neighbours(prepared)
+            tried = trial(prepared, self.problem.primals, neighbours, self.dtype)
+            notes: list[str] = []
+            if not any(tried.unsteady.values()):
+                own = candidate.loss is not None or candidate.is_written_by_hand
+                resizes = own and not backend.capabilities.compiles_along(candidate.path)  # anew for each size
+                elsewhere = next(iter(neighbours), None)
+                found = impure(prepared, self.problem, tried, elsewhere, self.dtype, resizes=resizes)
+                tried = replace(tried, unsteady=found)
+                notes = _not_cut(self.problem) if resizes else []
+            blank, others = custom_rules(blank, candidate, prepared, self.problem.primals)
+            witness = self._known(blank, candidate, tried)
+            witness.others, witness.notes = others, witness.notes + notes
+            witness.loss = self._own_loss(witness)
+        self.witnesses.append(witness)
+
+    def _neighbours(self, prepared: Prepared) -> tuple[Primals, ...]:
+        """Drawn by what is known of the graph, or by the first candidate that gets so far."""
+        if self.neighbours is None:
+            if self.referee is not None:
+                self.neighbours = self.referee.neighbours
+            else:
+                usable = partial(_is_finite_at, prepared)
+                seed = (self.settings.seed, 4)
+                self.neighbours = draw_neighbours(self.problem.primals, usable, self.dtype, seed=seed)
+        return self.neighbours
+
+    def _known(self, blank: Row, candidate: Candidate, tried: Trial) -> Witness:
+        capabilities = registry.backend(candidate.backend).capabilities
+        arithmetic = capabilities.arithmetic(self.dtype)
+        if self.referee is not None:
+            lowered = candidate.loss is None and not candidate.is_written_by_hand
+            speaks = capabilities.interpreter and self.dtype == "float64" and lowered and not self.referee.extended
+            return OfGraph(
+                blank,
+                candidate,
+                self.problem,
+                tried,
+                known=self.referee,
+                arithmetic=arithmetic,
+                is_referee=speaks,
+            )
+        wide, note = self._in_float64(blank, candidate, tried.prepared)
+        known = FromValues(
+            tried.prepared,
+            wide,
+            self.problem,
+            self.dtype,
+            (tried.losses[0], tried.gradients),
+            arithmetic,
+            self.settings.seed,
+        )
+        return OwnLoss(blank, candidate, self.problem, tried, [note] if note else [], known=known)
+
+    def _in_float64(self, blank: Row, candidate: Candidate, narrow: Prepared) -> tuple[Prepared | None, str]:
+        """The candidate in float64; None where it does not run there, and a note that says why."""
+        if self.dtype == "float64":
+            return narrow, ""
+        try:
+            wide = prepare(candidate, self.problem, "float64", blank.device, self.settings)
+            wide.value_and_gradient(self.problem.primals)
+        except Exception as error:  # noqa: BLE001  # a kernel of one dtype may raise anything in another
+            why = first_lines(error)
+            return None, f"differenced in {self.dtype}, as the loss does not run in float64 ({why})"
+        return wide, ""
+
+    # Loss
+
+    def _own_loss(self, witness: Witness) -> LossJudgement:
+        """Whether the loss that comes with a gradient is the one that was given beside it."""
+        candidate, tried = witness.candidate, witness.tried
+        if candidate.value_and_gradient is None or candidate.loss is None or not isinstance(witness, OwnLoss):
+            return LossJudgement()
+        alone, beside = tried.prepared.value(self.problem.primals), tried.losses[0]
+        floor = witness.known.loss_floor({}, alone)
+        found = judge_loss([beside], [alone], [floor], reach=lambda _: JITTER_REACH)
+        if found.verdict is None:
+            return found
+        return LossJudgement(
+            found.verdict, f"value_and_gradient gives a loss of {beside:.9g} where loss gives {alone:.9g}"
+        )
+
+    def compare_losses(self) -> None:
+        """Hold each loss against the graph's, or against the first that is finite and steady."""
+        first = next((w for w in self.witnesses if w.is_steady and all(map(math.isfinite, w.tried.losses))), None)
+        for witness in self.witnesses:
+            if not witness.loss.verdict:
+                found = attempt(witness.blank, partial(self._compared, witness, first or witness))
+                if isinstance(found, Row):
+                    witness.notes.append(f"its loss could not be compared ({found.message})")
+                else:
+                    witness.loss = found
+
+    def _compared(self, witness: Witness, first: Witness) -> LossJudgement:
+        losses = witness.tried.losses
+        if isinstance(witness, OfGraph):
+            return judge_loss(losses, witness.known.losses, witness.known.floors_of(witness.arithmetic).losses)
+        if witness is first:
+            return LossJudgement() if math.isfinite(losses[0]) else LossJudgement.undefined(losses[0])
+        assert isinstance(witness, OwnLoss)
+        assert isinstance(first, OwnLoss)
+        unit = SAME * np.finfo(self.dtype if self.dtype != "bfloat16" else "float32").eps
+        if all(abs(a - b) <= unit * abs(a) for a, b in zip(first.tried.losses, losses, strict=True)):
+            return LossJudgement()
+        spreads = [self._joint_loss_floor(first, witness, number) for number in range(len(losses))]
+        reach: Callable[[TensorFloor], Reach] = lambda _: JITTER_REACH  # noqa: E731
+        if first.known.floors.by_node and witness.known.floors.by_node:
+            reach = node_reach
+        return judge_loss(losses, first.tried.losses, spreads, reach=reach, whose=repr(first.label))
+
+    def _joint_loss_floor(self, first: OwnLoss, witness: OwnLoss, number: int) -> TensorFloor:
+        """What rounding explains of the distance of two losses at one place; a loss of NaN excuses nothing."""
+        place: Primals = {} if number == 0 or not self.neighbours else self.neighbours[number - 1]
+        place = {**self.problem.primals, **place}
+        a = first.known.loss_floor(place, first.tried.losses[number])
+        b = witness.known.loss_floor(place, witness.tried.losses[number])
+        return joint(a, b) if math.isfinite(b.norm) else a
+
+    # Checks
+
+    def check(self, witness: Witness) -> None:
+        """Judge each gradient of a candidate by what is known of it."""
+        with registry.backend(witness.candidate.backend).precision(self.settings.precision):
+            for path in self.problem.differentiated:
+                witness.judgements[path] = self._judged(witness, path)
+
+    def _judged(self, witness: Witness, path: str) -> Judgement:
+        if unsteady := witness.tried.unsteady.get(path):
+            return Judgement(Verdict.NONDETERMINISTIC, unsteady)
+        if witness.loss.verdict and isinstance(witness, OwnLoss):
+            return Judgement(witness.loss.verdict, witness.loss.message)
+        judgement = witness.judged(path)
+        return judgement.instead(witness.loss.verdict, witness.loss.message) if witness.loss.verdict else judgement
+
+    # What they say of each other
+
+    def conclude(self) -> None:
+        """Peers, intentions, reductions."""
+        self.peers.compare(self.witnesses, self.problem, self.settings)
+        as_intended(self.witnesses, self.problem, self.settings)
+        for witness in self.witnesses:
+            as_reduced(witness, self.settings)
+
+    def rows(self, witness: Witness) -> list[Row]:
+        found = attempt(witness.blank, partial(self._rows, witness))
+        return [found] if isinstance(found, Row) else found
+
+    def _rows(self, witness: Witness) -> list[Row]:
+        textbook = None
+        if witness.is_steady and not (isinstance(witness, OwnLoss) and witness.loss.verdict):
+            textbook = witness.textbook()
+        about: dict[str, Any] = {"setup_seconds": witness.tried.prepared.setup_seconds, "textbook": textbook}
+        rows = [self._row(witness, path, about) for path in self.problem.differentiated]
+        return rows + witness.others
+
+    def _row(self, witness: Witness, path: str, about: dict[str, Any]) -> Row:
+        judgement = witness.judgements[path]
+        if isinstance(witness, OfGraph):
+            known = witness.known
+            about = about | {"refused": known.refused.get(path), "referee": witness.is_referee}
+            return judged_row(witness.blank, path, known.gradients[path].high, judgement, **about)
+        assert isinstance(witness, OwnLoss)
+        against = ITSELF if witness.known.is_narrowed else self.peers.against(witness, path)
+        known_gradient = self.peers.reference(path, witness)
+        row = judged_row(
+            witness.blank,
+            path,
+            np.zeros(self.problem.primals[path].shape) if known_gradient is None else known_gradient,
+            judgement,
+            against=None if judgement.error is None else against,
+            fd_dtype=witness.known.fd_dtype,
+            **about,
+        )
+        if not witness.notes:
+            return row
+        note = "; ".join(dict.fromkeys(witness.notes))
+        return replace(row, message=f"{row.message} ({note})" if row.message else note)
+
+
+def _not_cut(problem: Problem) -> list[str]:
+    """That no batch of another size was tried, if it was not for an extent that others share."""
+    if problem.examples < 2 or not problem.by_example or problem.may_be_cut:
+        return []
+    others = ", ".join(problem.not_cut)
+    return [f"not tried with a batch of another size, as {others} has an extent of {problem.examples} too"]
+
+
+def _is_finite_at(prepared: Prepared, primals: Primals) -> bool:
+    """Whether the loss is defined there; one that checks its domain may raise."""
+    try:
+        return math.isfinite(prepared.value(primals))
+    except NoAnswerError:
+        raise
+    except Exception:  # noqa: BLE001  # a domain error may be any
+        return False

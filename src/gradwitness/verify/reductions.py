@@ -1,0 +1,67 @@
+"""Is what differs the work of an arithmetic with fewer bits? Asked of candidates of a graph, whose products are known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from gradwitness.arithmetic import REDUCTIONS, Reduction
+from gradwitness.evidence.from_graph import FromGraph
+from gradwitness.evidence.noise_floor import multiplies_results
+from gradwitness.evidence.reference import Exact
+from gradwitness.verdict import Moved, recognised
+from gradwitness.verify.settings import Settings
+from gradwitness.verify.witness import OfGraph, Witness
+
+__all__ = ["as_reduced"]
+
+Array = np.ndarray[Any, Any]
+ADVICE = {  # against reduced precision, by the precision of the run
+    "default": "--precision highest avoids it",
+    "highest": "the backend's own precision is held at highest, so look in the candidate's code",
+}
+
+
+def as_reduced(witness: Witness, settings: Settings) -> None:
+    """Change a candidate's judgements where reduced precision explains them all."""
+    if not isinstance(witness, OfGraph) or not witness.is_steady:
+        return
+    under = partial(_moved, witness)
+    advice = ADVICE[settings.precision]
+    witness.judgements = recognised(witness.judgements, under, _reductions(witness.known), advice=advice)
+
+
+def _reductions(known: FromGraph) -> Iterator[Reduction]:
+    """Those of this dtype; how factors are scaled first matters only where there are some."""
+    for reduction in REDUCTIONS:
+        scaled = reduction.operands is not None and reduction.operands.scaled
+        if known.dtype in reduction.dtypes and (not scaled or multiplies_results(known.problem.graph)):
+            yield reduction
+
+
+def _moved(witness: OfGraph, reduction: Reduction) -> tuple[list[Moved], dict[str, Moved]]:
+    """How far losses and gradients are from the reference, and how far this reduction would have moved them."""
+    known, tried = witness.known, witness.tried
+    floors = known.floors_of(witness.arithmetic)
+    predicted = known.predictions_of(reduction.of(witness.arithmetic))
+    losses = [
+        Moved(np.array(true), np.array(loss - true), floor, prediction)
+        for loss, true, floor, prediction in zip(
+            tried.losses, known.losses, floors.losses, predicted.losses, strict=True
+        )
+        if np.isfinite(true) and np.isfinite(floor.norm)
+    ]
+    gradients = {
+        path: Moved(true.high, _error(tried.gradients.get(path), true), floors.tensors[path], predicted.tensors[path])
+        for path, true in known.gradients.items()
+    }
+    return losses, gradients
+
+
+def _error(gradient: Array | None, true: Exact) -> Array:
+    """None counts as zeros; nothing explains another shape."""
+    given = np.zeros(true.high.shape) if gradient is None else gradient.astype(np.float64)
+    return true.error_of(given) if given.shape == true.high.shape else np.full(true.high.shape, np.inf)
