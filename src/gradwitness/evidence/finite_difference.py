@@ -19,7 +19,7 @@ import numpy as np
 from gradwitness.evidence.computational_noise import noise_along
 from gradwitness.evidence.norms import norm, typical
 
-__all__ = ["UNIT_ROUNDOFF", "Differencing", "Line", "Probe", "Slope", "textbook_difference"]
+__all__ = ["LADDER", "START", "UNIT_ROUNDOFF", "Differencing", "Line", "Probe", "Slope", "textbook_difference"]
 
 Array = np.ndarray[Any, Any]
 Along = Callable[[float], float]
@@ -39,6 +39,7 @@ PRECISE = 1e-8  # a bound below this part of what a derivative is made of needs 
 DROWNED = 4.0  # roundings: a bound that is no larger has nothing else in it
 COHERENT = 1e-2  # of a slope: what two steps may differ by, beyond their bounds, where they refute a gradient together
 FINER = "below a step of 1e-7 the loss is another function (a staircase? tighten its solver)"
+LITTLE = 1e-3  # of what a loss moves by in all: so much of it may be noise
 TOOTH = 4.0  # a loss that stands still where it should move by so many units of its last place is a staircase
 
 
@@ -125,11 +126,12 @@ class Line:
             return replace(first, doubt="differences at two steps do not agree")
         return replace(first, doubt="differences at one step alone refute it")
 
-    def checked(self, slope: Slope, enough: float = 0.0) -> Slope:
+    def checked(self, slope: Slope, enough: float = 0.0, varies: float = 0.0) -> Slope:
         """The slope, if very short steps do not contradict it; else with a doubt, or with a wider bound.
 
         Where the loss stands still, or short steps contradict one another as well, it is a staircase or noise: what it
-        moves by between neighbouring points then counts as its noise, and longer steps decide.
+        moves by between neighbouring points then counts as its noise, and longer steps decide, if that is little beside
+        what it moves by in all (at least `varies`): one that oscillates would seem to be nothing but noise.
         """
         if all(self._is_near(slope, h, self.plain(h)) for h in SHORT):
             return slope
@@ -141,7 +143,8 @@ class Line:
         noisy = replace(self, noise=max(noise_along(self.along, thorough=True), self.noise))
         found = noisy.slope(slope.step, enough)
         is_explained = all(noisy._is_near(found, h, self.plain(h)) for h in SHORT)
-        return found if is_explained else replace(found, doubt=FINER)
+        is_little = noisy.noise <= LITTLE * max(found.moves * LADDER[found.step], varies)
+        return found if is_explained and is_little else replace(found, doubt=FINER)
 
     def one_sided(self, side: float) -> tuple[float, float]:
         """(derivative, bound on its error) from the right for side 1, from the left for -1."""
@@ -154,14 +157,11 @@ class Line:
             found.append(((4 * once[1] - once[0]) / 3, bound if np.isfinite(bound) else np.inf))
         return min(found, key=lambda pair: pair[1])
 
-    def brief(self) -> Slope:
-        """At one step, and half of it, extrapolated once."""
-        h = LADDER[START]
-        (up, down), (up_near, down_near) = ((self.along(part), self.along(-part)) for part in (h, h / 2))
-        far, near = (up - down) / (2 * h), (up_near - down_near) / h
-        value = (4 * near - far) / 3
-        jump = (2 * (up_near + down_near) - (up + down) - 2 * self.loss) * 2 / h
-        bound = abs(value - near) + 2 * abs(jump) + self._rounding(h, value)
+    def brief(self, h: float) -> Slope:
+        """The plain central difference at one step, in two values; what the loss bends by within it is its bound."""
+        up, down = self.along(h), self.along(-h)
+        value = (up - down) / (2 * h)
+        bound = abs(up - 2 * self.loss + down) / h + self._rounding(h, value)
         return Slope(value, bound) if math.isfinite(bound) else Slope()
 
     def _at(self, place: int) -> Slope:
@@ -238,13 +238,11 @@ class Differencing:
         probes = [self._by_coordinate(path, index) for index in indices]
         return tuple(p for p in probes if np.isfinite(p.bound))
 
-    def briefly(self, path: str, index: int, *, textbook: bool) -> tuple[Probe, ...]:
-        """By one coordinate at one step, in four or six values; none where that has no derivative."""
+    def briefly(self, path: str, index: int) -> tuple[Probe, ...]:
+        """By one coordinate as the textbook has it, in two values; none where that has no derivative."""
         v, length = self.coordinate(path, index)
-        line = self.line(path, v)
-        slope = line.brief()
-        plain = line.plain(TEXTBOOK_STEP / length) / length if textbook else None
-        found = Probe(slope.value / length, slope.bound / length, index, textbook=plain)
+        slope = self.line(path, v).brief(TEXTBOOK_STEP / length)
+        found = Probe(slope.value / length, slope.bound / length, index, textbook=slope.value / length)
         return (found,) if np.isfinite(found.bound) else ()
 
     def _by_coordinate(self, path: str, index: int) -> Probe:

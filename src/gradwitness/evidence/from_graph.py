@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from gradwitness.evidence.prediction import Predictions, predictions
 from gradwitness.evidence.probes import for_the_reader
 from gradwitness.evidence.reach import node_reach
 from gradwitness.evidence.reference import Exact, exactly
-from gradwitness.evidence.sight import Sight, look
+from gradwitness.evidence.sight import Sight, Slack, look
 from gradwitness.problem import Problem
 from gradwitness.protocol import Interpreter
 
@@ -239,33 +239,38 @@ class FromGraph:
         """How much finer float64 rounds."""
         return find_dtype("float64").unit_roundoff / find_dtype(self.dtype).unit_roundoff
 
-    def sight_of(self, gradients: Mapping[str, Array]) -> dict[str, Sight]:
-        """What differences see of these gradients, with what 256 bits say of derivatives along directions."""
+    def sight_of(self, gradients: Mapping[str, Array], arithmetic: Arithmetic | None = None) -> dict[str, Sight]:
+        """What differences see of these gradients, with what 256 bits say of derivatives along directions.
+
+        arithmetic: that of the candidate which gave them in the dtype on trial; None for the graph's own, in float64.
+        """
+        slack = partial(self._slack, self.arithmetic if arithmetic is None else arithmetic, arithmetic is None)
         smooth = {path: g for path, g in gradients.items() if path not in self._at_kinks}
         others = {path: g for path, g in gradients.items() if path in self._at_kinks}
-        seen = look(self.differencing, smooth, self._slack, seed=(self.seed, 2)) if smooth else {}
-        seen |= look(self.across_kinks, others, self._slack, seed=(self.seed, 2)) if others else {}
-        return {path: self._with_exact(path, gradients[path], sight) for path, sight in seen.items()}
+        seen = look(self.differencing, smooth, slack, seed=(self.seed, 2)) if smooth else {}
+        seen |= look(self.across_kinks, others, slack, seed=(self.seed, 2)) if others else {}
+        return {path: self._with_exact(path, gradients[path], sight, slack) for path, sight in seen.items()}
 
-    def _with_exact(self, path: str, gradient: Array, sight: Sight) -> Sight:
+    def _with_exact(self, path: str, gradient: Array, sight: Sight, slack: Slack) -> Sight:
         """The same, with the derivatives along directions in 256 bits; those beside a kink see one side of it."""
         if path in self._at_kinks:
             return sight
-        floor = self.floors_of(self.arithmetic).tensors[path] if self.affordable.probes.get(path) else None
         for probe in self.affordable.probes.get(path, ()):
-            assert floor is not None
             assert probe.direction is not None
-            slack = self.narrowing * node_reach(floor).norm * norm(probe.direction * floor.elements)
-            sight = sight.refuted_by(probe, gradient, slack)
+            explained, _ = slack({path: (np.arange(gradient.size), probe.direction.reshape(-1))})
+            sight = sight.refuted_by(probe, gradient, explained)
         return sight
 
-    def _slack(self, moved: Mapping[str, tuple[Array, Array]]) -> tuple[float, float]:
-        """What float64 rounds in a gradient, as a derivative along a direction."""
+    def _slack(
+        self, arithmetic: Arithmetic, wide: bool, moved: Mapping[str, tuple[Array, Array]]
+    ) -> tuple[float, float]:
+        """What is rounded in a gradient, as a derivative along a direction; wide: in float64."""
         total = 0.0
         for path, (index, v) in moved.items():
-            floor = self.floors_of(self.arithmetic).tensors[path]
+            floor = self.floors_of(arithmetic).tensors[path]
             total = math.hypot(total, node_reach(floor).norm * norm(v * floor.elements.reshape(-1)[index]))
-        return self.narrowing * total, self.narrowing * total
+        total *= self.narrowing if wide else 1.0
+        return total, total
 
     @cached_property
     def sights(self) -> dict[str, Sight]:

@@ -57,20 +57,22 @@ def _decided(node: Node, here: Any) -> Callable[[Any], Any]:
 
 
 def _bend(node: Node, here: Any) -> Callable[[Any], Any]:
+    """Beyond the bends on either side of where a unit is, along the tangents there, as the vocabulary declares them."""
     kink = find_op(node.op).kink
     assert kink is not None
-    points = np.sort([bend.at for bend in kink.bends(node.attributes)])
-    x = np.asarray(here.operands[0], np.float64)
-    side, slope = np.searchsorted(points, x), None
+    bends = sorted(kink.bends(node.attributes), key=lambda bend: bend.at)
+    points = np.array([bend.at for bend in bends])
+    side = np.searchsorted(points, np.asarray(here.operands[0], np.float64))
 
     def on(step: Any) -> Any:
-        nonlocal slope
-        crossed = np.searchsorted(points, step.operands[0]) != side
-        if not np.any(crossed):
-            return step.output
-        if slope is None:
-            slope = here.pull(np.ones(np.shape(here.output)))[0]
-        return np.where(crossed, here.output + slope * (step.operands[0] - x), step.output)
+        x, y = np.asarray(step.operands[0]), step.output
+        for number, bend in enumerate(bends):
+            at_bend = float(here.with_operands([np.array(bend.at)]).output)
+            beyond = (side == number) & (x > bend.at)
+            y = np.where(beyond, at_bend + bend.left * (x - bend.at), y)
+            beyond = (side == number + 1) & (x < bend.at)
+            y = np.where(beyond, at_bend + bend.right * (x - bend.at), y)
+        return y
 
     return on
 

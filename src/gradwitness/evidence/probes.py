@@ -13,7 +13,6 @@ __all__ = ["for_the_reader"]
 
 Array = np.ndarray[Any, Any]
 EVERY = 32  # elements of a problem, all of which are shown
-TEXTBOOK = 8  # leaves of which the textbook rule is shown as well
 
 
 def for_the_reader(differencing: Differencing, gradients: Mapping[str, Array]) -> dict[str, tuple[Probe, ...]]:
@@ -22,8 +21,6 @@ def for_the_reader(differencing: Differencing, gradients: Mapping[str, Array]) -
     if sum(g.size for g in gradients.values()) <= EVERY:
         known = {path: np.flatnonzero(~np.isnan(g)) for path, g in gradients.items()}
         return {path: differencing.by_coordinates(path, [int(i) for i in index]) for path, index in known.items()}
-    largest = {path: int(np.argmax(np.nan_to_num(np.abs(g)))) for path, g in gradients.items()}
     return {
-        path: differencing.briefly(path, index, textbook=number < TEXTBOOK)
-        for number, (path, index) in enumerate(largest.items())
+        path: differencing.briefly(path, int(np.argmax(np.nan_to_num(np.abs(g))))) for path, g in gradients.items()
     }

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from gradwitness.evidence.finite_difference import START, UNIT_ROUNDOFF, Differencing, Line, Probe, Slope
+from gradwitness.evidence.finite_difference import LADDER, START, UNIT_ROUNDOFF, Differencing, Line, Probe, Slope
 from gradwitness.evidence.norms import norm, typical
 
 __all__ = ["NEGLIGIBLE", "PROMISED", "Refutation", "Sight", "Slack", "look"]
@@ -36,6 +36,7 @@ BY_NORM = 0.1  # three Gaussians are all below this once in 2,000 times: what a 
 BY_ELEMENT = 0.02  # and below this four times in a million
 OWN = 0.1  # an element that is so much smaller than its leaf is also moved by its own scale
 BEYOND_CHECKS = 1e-8  # and one that is so small has structure that no check at the leaf's scale could see
+NOTHING = 1e-10  # of the last place of the loss: a derivative that moves it by less is none
 FEW = 3  # elements that are differenced one by one, rather than along directions
 APART = 32  # elements that are taken apart to the last
 TOGETHER = "differences refute it together with other leaves, and none of them alone"
@@ -56,7 +57,8 @@ class Sight:
 
     refuted: what they say against it. seen: how many elements of it would have shown an error as large as themselves,
     each alone. unseen: how many belong to a group of which less than PROMISED was seen; doubt: why. limit: an error by
-    norm that would have been seen; limit_element: of one element. still: nothing that was
+    norm that would have been seen; limit_element: of one element. faint: all of it lies below
+    NEGLIGIBLE, and no more is known than that. still: nothing that was
     moved in this problem has moved the loss. probes: by single coordinates, for the reader.
     """
 
@@ -67,6 +69,7 @@ class Sight:
     doubt: str = ""
     limit: float = math.inf
     limit_element: float = math.inf
+    faint: bool = False
     still: bool = False
     probes: tuple[Probe, ...] = ()
 
@@ -182,7 +185,7 @@ class _Look:
             self._examine(group)
         if self.scale == 0:  # a stationary point: by how much the loss moves is the measure
             self.scale = max((seen.moves for seen in self.found), default=0.0)
-        still = all(seen.still and seen.largest <= 2 * math.ulp(self.differencing.loss) for seen in self.found)
+        still = all(seen.still and seen.largest <= NOTHING * math.ulp(self.differencing.loss) for seen in self.found)
         return {path: replace(self._sight(path), still=still) for path in self.gradients}
 
     @cached_property
@@ -321,7 +324,12 @@ class _Look:
     def _slope(self, line: Line, seen: _Seen, checked: bool) -> Slope:
         enough = self._enough(seen)
         slope = line.slope(self.start, enough)
-        return line.checked(slope, enough) if checked and math.isfinite(slope.bound) else slope
+        return line.checked(slope, enough, self._varies) if checked and math.isfinite(slope.bound) else slope
+
+    @property
+    def _varies(self) -> float:
+        """By how much the loss moves at the first of all steps, as far as is known."""
+        return self.scale * LADDER[START]
 
     def _enough(self, seen: _Seen) -> float:
         """The bound at which each element is seen, and an error of a millionth of the group; or, where all of it is
@@ -338,7 +346,7 @@ class _Look:
         with a wider bound, or a doubt."""
         rounding = 8 * UNIT_ROUNDOFF * line.size  # of the sum that the claim is
         if slope.refutes(claim, rounding):
-            slope = slope if checked else line.checked(slope)
+            slope = slope if checked else line.checked(slope, 0.0, self._varies)
         if not slope.refutes(claim, rounding):
             return replace(slope, bound=slope.bound + rounding)
         slope = line.second(slope, claim)
@@ -384,6 +392,7 @@ class _Look:
         refuted = self.refuted.get(path)
         if refuted is None and (alone := self._alone(path, mine, unseen)) is not None:
             mine, unseen = [*mine, alone], [*unseen, alone]
+        own, bound = self._own(path, mine)
         counted = min(sum(seen.shares[path].size for seen in unseen), self.gradients[path].size)
         return Sight(
             self.gradients[path].size,
@@ -393,12 +402,16 @@ class _Look:
             next((self._why(seen) for seen in unseen), ""),
             max(seen.limit(path, BY_NORM) for seen in mine),
             max(seen.limit(path, BY_ELEMENT) for seen in mine),
+            faint=not unseen and bound > PROMISED * BY_NORM * own,
         )
+
+    def _own(self, path: str, mine: Sequence[_Seen]) -> tuple[float, float]:
+        """(the norm of a leaf's shares, the widest bound of its groups)."""
+        return norm(np.array([norm(seen.shares[path]) for seen in mine])), max(seen.bound for seen in mine)
 
     def _alone(self, path: str, mine: Sequence[_Seen], unseen: Sequence[_Seen]) -> _Seen | None:
         """The leaf by itself, where its groups are seen but it is too small a part of them to be; None if it is seen."""
-        own = norm(np.array([norm(seen.shares[path]) for seen in mine]))
-        bound = max(seen.bound for seen in mine)
+        own, bound = self._own(path, mine)
         largest = max(float(np.max(seen.shares[path], initial=0.0)) for seen in mine)
         if unseen or bound <= PROMISED * BY_NORM * own:
             return None

@@ -168,9 +168,7 @@ def _without_reference(case: _Case) -> Judgement | None:
     e = case.evidence
     if e.standing is not Standing.REFUTED or e.sight_of is None:
         return None
-    own = replace(e, truth=_exact(case.gradient), sight=e.sight_of(case.gradient), sight_of=None, kink=None)
-    found = judge(case.given, own)
-    return found if e.kink is None else _unless_near_a_kink(found, case)
+    return judge(case.given, replace(e, truth=_exact(case.gradient), sight=e.sight_of(case.gradient), sight_of=None))
 
 
 def _exact(gradient: Array) -> Any:
@@ -276,6 +274,9 @@ def _unseen(case: _Case) -> Judgement | None:
     if e.sight is None:
         return case.says(Verdict.INCONCLUSIVE, "no finite difference is usable here: nothing confirms anything")
     if not e.sight.unseen:
+        if e.sight.faint and not e.is_noise:
+            message = "finite differences are too coarse for so small a gradient; a wrong one could pass"
+            return case.says(Verdict.INCONCLUSIVE, message)
         return None
     if e.sight.still and not e.by_hand:
         return case.says(Verdict.AGREE, "nothing leads to the loss: it stays the same wherever the parameters are moved")

@@ -102,6 +102,10 @@ class LeafEvidence:
         if self.is_true:
             return size * self.size <= ZERO * self.scale
         seen = self.sight is not None and self.sight.refuted is None and not self.sight.unseen
+        return seen and (self.is_noise or size * self.size <= NOISE * self.scale)
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether the truth is no more than what its own computation in float64 rounds."""
         narrowing = find_dtype("float64").unit_roundoff / find_dtype(self.dtype).unit_roundoff
-        is_noise = size <= narrowing * self.reach.norm * self.floor.norm or size * self.size <= NOISE * self.scale
-        return seen and is_noise
+        return norm(self.truth.high) <= narrowing * self.reach.norm * self.floor.norm

@@ -98,7 +98,7 @@ class OfGraph(Witness):
             floor,
             node_reach(floor),
             known.sights.get(path),
-            lambda gradient: known.sight_of({path: gradient})[path],
+            lambda gradient: known.sight_of({path: gradient}, self.arithmetic)[path],
             typical(primals[path]),
             known.scale,
             path in known.reached,
