@@ -11,7 +11,7 @@ import numpy as np
 
 from gradwitness import registry
 from gradwitness.arithmetic import REDUCTIONS, Arithmetic, Reduction
-from gradwitness.evidence.noise_floor import multiplies_results
+from gradwitness.evidence.noise_floor import contractions, multiplies_results
 from gradwitness.evidence.norms import norm, typical
 from gradwitness.evidence.reference import Exact
 from gradwitness.evidence.testimony import Floors, Testimony, testimony
@@ -118,11 +118,12 @@ def _judgements(
 
 
 def _reductions(known: Testimony) -> Iterator[Reduction]:
-    """Those of this dtype; how factors are scaled first matters only where there are some."""
-    for reduction in REDUCTIONS:
-        scaled = reduction.operands is not None and reduction.operands.scaled
-        if known.dtype in reduction.dtypes and (not scaled or multiplies_results(known.problem.graph)):
-            yield reduction
+    """Those of this dtype that could make a difference to this graph."""
+    graph = known.problem.graph
+    ops, results = contractions(graph), multiplies_results(graph)
+    return (
+        r for r in REDUCTIONS if known.dtype in r.dtypes and (r.operands is None or r.operands.matter(ops, results))
+    )
 
 
 def _moved(
