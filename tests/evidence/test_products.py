@@ -34,7 +34,7 @@ class Asked(TorchDispatchMode):
             a, b = args[-2:]
             self.products.append(stored_by_rows(a.shape[0], a.shape[1], b.shape[1]))
         elif packet is aten.mv:
-            self.products.append(Product(*args[0].shape, 1))
+            self.products.append(Product(args[0].shape[0], args[0].shape[1], 1))
         elif packet is aten.dot:
             self.products.append(Product(1, args[0].shape[0], 1))
         elif packet is aten.bmm:

@@ -241,8 +241,9 @@ ON_TOP_OF: Mapping[str, tuple[Callable[[], ShortOperands], Callable[[], Problem]
 @pytest.mark.parametrize("change", [doubled, slightly_off])
 @pytest.mark.parametrize("name", ON_TOP_OF)
 def test_a_fault_on_top_of_it_is_seen(name: str, change: Callable[[Gradients], Gradients]) -> None:
-    library, problem = (make() for make in ON_TOP_OF[name])
-    with library:
+    library, network_of = ON_TOP_OF[name]
+    problem = network_of()
+    with library():
         rows = verified(problem, faulty(problem, change))
         right = verified(problem, faulty(problem, lambda gradients: gradients))
     assert verdicts(rows)["layers.1.weight"] in FAULTS
