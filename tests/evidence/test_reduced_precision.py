@@ -91,7 +91,7 @@ def test_attention_is_recognised_though_torch_scales_its_factors_first() -> None
 
 # by their sizes: what each has that the others have not
 LARGE: Mapping[str, Callable[[], Problem]] = {
-    "4 outputs, so two products of 5 in the last layer are exact": lambda: network(
+    "4 outputs, so the last layer is reduced forward and exact backward": lambda: network(
         "mlp", batch=64, features=64, width=64, depth=2
     ),
     "16 examples, so no weight's gradient is reduced": lambda: network("mlp", batch=16, features=64, width=64, depth=2),

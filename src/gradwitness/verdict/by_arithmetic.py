@@ -1,7 +1,8 @@
 """Is what differs the work of an arithmetic with fewer bits, and of nothing else?
 
 That is asked of a candidate as a whole, its losses and all of its gradients: hardware that takes TF32 in the place of
-float32 takes it in every matrix product. What it moves must have moved, as far as foretold, and nothing farther.
+float32 takes it in every matrix product, or in all of one kind or size. What that moves must have moved, as far as
+foretold, and nothing farther.
 """
 
 from __future__ import annotations
