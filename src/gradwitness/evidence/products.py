@@ -24,7 +24,8 @@ def products(node: Node) -> tuple[Product | None, Product | None, Product | None
     if node.op != "matmul":
         return None, None, None
     x, y = node.inputs
-    assert x is not None and y is not None  # matmul has no operands that may be absent
+    assert x is not None  # no operand of matmul may be absent
+    assert y is not None
     x_by_column, y_by_column = (factor.op == "transpose" for factor in (x, y))
     if len(x.spec.shape) <= 2 < len(y.spec.shape):  # torch multiplies the transposed matrices the other way round
         shapes = _transposed(y.spec.shape), _transposed(x.spec.shape)
