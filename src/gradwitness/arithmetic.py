@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,18 @@ import numpy as np
 
 from gradwitness.dtypes import find_dtype
 
-__all__ = ["AMPLIFICATION", "REDUCTIONS", "Arithmetic", "Operands", "Reduction", "RoundingErrors", "Sums"]
+__all__ = [
+    "AMPLIFICATION",
+    "ONEDNN",
+    "REDUCTIONS",
+    "Arithmetic",
+    "Operands",
+    "Product",
+    "Reduction",
+    "RoundingErrors",
+    "Sizes",
+    "Sums",
+]
 
 Array = np.ndarray[Any, Any]
 AMPLIFICATION = 2.0**20  # at u itself float64 would round the perturbation away
@@ -37,16 +48,68 @@ class Sums:
 
 
 @dataclass(frozen=True)
+class Product:
+    """A matrix product as a library is asked for it: (rows, inner) by (inner, columns), `batch` times at once."""
+
+    rows: int
+    inner: int
+    columns: int
+    batch: int | None = None
+
+    @property
+    def multiplications(self) -> int:
+        return (self.batch or 1) * self.rows * self.inner * self.columns
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The matrix products for which a library takes the trouble to convert its operands.
+
+    Those with more than `multiplications` and at least `rows`. Of single ones, those with more than `inner` terms to a
+    sum and, where the rows are at most `few`, more than `results`; of batches all, or none (`batched`).
+    """
+
+    multiplications: int
+    rows: int
+    inner: int
+    few: int
+    results: int
+    batched: bool = True
+
+    def include(self, product: Product) -> bool:
+        if product.multiplications <= self.multiplications or product.rows < self.rows:
+            return False
+        if product.batch is not None:
+            return self.batched
+        return product.inner > self.inner and (product.rows > self.few or product.rows * product.columns > self.results)
+
+
+@dataclass(frozen=True)
 class Operands:
     """What becomes of two numbers before they are multiplied: `bits` bits of their significands are kept, behind the
     leading one that is not stored. The rest is rounded to nearest even, or cut off.
 
     scaled: where both are results and neither is a leaf, as in attention, they were first scaled by who knows what.
+    only: in this op alone ("matmul", "conv2d"); None: in every contraction. sizes: of matrix products, in these alone.
     """
 
     bits: int
     nearest: bool = True
     scaled: bool = False
+    only: str | None = None
+    sizes: Sizes | None = None
+
+    def are_of(self, op: str, product: Product | None) -> bool:
+        """Whether those of this product of the op are among them; None: no matrix product."""
+        if self.only not in (None, op):
+            return False
+        return self.sizes is None or product is None or self.sizes.include(product)
+
+    def matter(self, ops: Collection[str], results: bool) -> bool:
+        """Whether they are of their own in a graph with contractions of these ops. results: some multiply two results,
+        without which it is all the same how these are scaled."""
+        apart = self.only is None or (self.only in ops and (len(ops) > 1 or self.sizes is not None))
+        return apart and (results or not self.scaled)
 
     def rounded(self, x: Array) -> Array:
         """The float64 array with so few bits, of the same shape."""
@@ -112,17 +175,41 @@ class Reduction:
         return replace(arithmetic, sums=sums, operands=self.operands)
 
 
+# oneDNN on a CPU with AMX, where float32 may be multiplied in bfloat16. Its own limits: `brgemm_matmul_utils.cpp` of
+# version 3.12 (`is_small_shapes`, and the comment "BF32 'Hint' Heuristic"). torch asks it from 16^3 multiplications on:
+# `aten/src/ATen/native/mkldnn/Matmul.cpp`.
+ONEDNN = Sizes(16**3, rows=8, inner=16, few=32, results=256)
+
+KINDS = {  # of products that are reduced; torch has a setting for each, and at its default convolutions alone take TF32
+    None: "matrix products",
+    "matmul": "matrix products, and no convolutions,",
+    "conv2d": "convolutions, and no matrix products,",
+}
+
+
 def _short(name: str, bits: int) -> Iterator[Reduction]:
     """A conversion before the product rounds to nearest; without one, tensor cores cut off what they do not take."""
-    for scaled in (False, True):
-        yield Reduction(f"{name} ({bits} bits)", ("float32",), Operands(bits, scaled=scaled))
-        yield Reduction(f"{name} ({bits} bits, the rest cut off)", ("float32",), Operands(bits, False, scaled))
+    for only, kind in KINDS.items():
+        for scaled in (False, True):
+            short = Operands(bits, scaled=scaled, only=only)
+            cut = replace(short, nearest=False)
+            yield Reduction(f"{kind} of {name} operands ({bits} bits)", ("float32",), short)
+            yield Reduction(f"{kind} of {name} operands ({bits} bits, the rest cut off)", ("float32",), cut)
+
+
+def _large(name: str, bits: int) -> Iterator[Reduction]:
+    """What attention multiplies may be scaled first, or be left in float32 by a kernel of its own."""
+    short = Operands(bits, only="matmul", sizes=ONEDNN)
+    apart = replace(short, scaled=True, sizes=replace(ONEDNN, batched=False))
+    for operands in (short, replace(short, scaled=True), apart):
+        yield Reduction(f"large matrix products of {name} operands ({bits} bits)", ("float32",), operands)
 
 
 # Finest first. The bits of TF32 and bfloat16: NVIDIA A100 Tensor Core GPU Architecture (2020), figure 9.
 REDUCTIONS = (
-    *_short("matrix products of TF32 operands", 10),
-    *_short("matrix products of bfloat16 operands", 7),
+    *_short("TF32", 10),
+    *_large("bfloat16", 7),
+    *_short("bfloat16", 7),
     *(
         Reduction(f"matrix products summed in {dtype}, one after another", (dtype,), sums=Sums(1 / 2))
         for dtype in ("float16", "bfloat16")

@@ -24,7 +24,15 @@ from gradwitness.problem import Candidate, Problem
 from gradwitness.report import Report, Row
 from gradwitness.verdict import Judgement, Moved, Verdict, recognised
 from gradwitness.verify import Settings, verify_problem
-from tests.evidence.reduced import BFLOAT16, TF32, Accumulating, ShortOperands
+from tests.evidence.reduced import (
+    BFLOAT16,
+    TF32,
+    Accumulating,
+    ShortOperands,
+    by_onednn,
+    convolutions,
+    matrices,
+)
 
 Array = np.ndarray[Any, Any]
 Gradients = dict[str, Array]
@@ -79,6 +87,93 @@ def test_attention_is_recognised_though_torch_scales_its_factors_first() -> None
     with ShortOperands(TF32), sdpa_kernel(SDPBackend.MATH):
         rows = verified(problem, settings=settings)
     assert {row.verdict for row in rows} == {Verdict.REDUCED_PRECISION}, repr(Report(tuple(rows), {}))
+
+
+# by their sizes: what each has that the others have not
+LARGE: Mapping[str, Callable[[], Problem]] = {
+    "4 outputs, so the last layer is reduced forward and exact backward": lambda: network(
+        "mlp", batch=64, features=64, width=64, depth=2
+    ),
+    "16 examples, so no weight's gradient is reduced": lambda: network("mlp", batch=16, features=64, width=64, depth=2),
+    "one output": lambda: network("mlp", batch=64, features=64, width=64, depth=2, outputs=1),
+    "one layer of three": lambda: network("mlp", batch=24, features=12, width=40, depth=3, outputs=10),
+    "deep": lambda: network("deep_sigmoid", batch=32, width=48, depth=4),
+    "convolutions": lambda: images(),
+    "batches of matrices": lambda: weighted(batched=True),
+    "vectors": lambda: weighted(batched=False),
+}
+
+
+def images() -> Problem:
+    """A convolution, and one product of matrices that is large."""
+    rng = np.random.default_rng(0)
+    params = {"kernel": rng.standard_normal((4, 1, 3, 3)) / 3, "w": rng.standard_normal((20, 144)) / 12}
+
+    def loss(p: Any, b: Any) -> Any:
+        hidden = ops.tanh(ops.conv2d(b["x"], p["kernel"])).reshape(32, 144)
+        return ops.tanh(ops.linear(hidden, p["w"])).mean()
+
+    return Problem("images", loss, params, {"x": rng.standard_normal((32, 1, 8, 8))})
+
+
+def weighted(*, batched: bool) -> Problem:
+    """Products other than those of a layer: three axes by three, or by two, stored by rows; a matrix by a vector."""
+    rng = np.random.default_rng(0)
+    v = rng.standard_normal((8, 24, 20) if batched else 96) / 5
+    params = {"w": rng.standard_normal((40, 24)) / 6, "v": v}
+
+    def loss(p: Any, b: Any) -> Any:
+        hidden = ops.tanh(b["x"] @ p["w"])
+        return ops.tanh(hidden @ p["v"]).mean() if batched else ops.tanh(ops.tanh(b["y"] @ p["v"]) @ hidden[0]).mean()
+
+    batch = {"x": rng.standard_normal((8, 16, 40))}
+    return Problem("weighted", loss, params, batch if batched else batch | {"y": rng.standard_normal((16, 96))})
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_large_products_alone_are_told_by_name(name: str) -> None:
+    """On a CPU with AMX torch reduces these, and leaves the others in float32, forward and backward."""
+    with ShortOperands(BFLOAT16, by_onednn):
+        rows = verified(LARGE[name]())
+    found = {row.verdict for row in rows}
+    assert Verdict.REDUCED_PRECISION in found, repr(Report(tuple(rows), {}))
+    assert found <= {Verdict.REDUCED_PRECISION, Verdict.AGREE}, repr(Report(tuple(rows), {}))
+    told = [row.message for row in rows if row.verdict is Verdict.REDUCED_PRECISION]
+    assert all("as large matrix products of bfloat16 operands (7 bits) would be: " in message for message in told)
+
+
+@pytest.mark.parametrize("kernel", [SDPBackend.MATH, SDPBackend.FLASH_ATTENTION])
+def test_large_products_around_attention(kernel: SDPBackend) -> None:
+    """By torch's own products, of factors scaled first, or by one kernel in float32."""
+    settings = Settings(dtypes=("float32",), precision="default", reference="differences")
+    problem = network("transformer", batch=2, blocks=1, width=24, heads=2, depth=16, hidden=32, time=16)
+    with ShortOperands(BFLOAT16, by_onednn), sdpa_kernel(kernel):
+        rows = verified(problem, settings=settings)
+    assert {row.verdict for row in rows} == {Verdict.REDUCED_PRECISION}, repr(Report(tuple(rows), {}))
+
+
+def test_one_gradient_alone_may_be_reduced() -> None:
+    """The only product of this network that is large enough is that of the output's weight: all else agrees."""
+    with ShortOperands(BFLOAT16, by_onednn):
+        found = verdicts(verified(network("gru")))
+    reduced = [path for path, verdict in found.items() if verdict is Verdict.REDUCED_PRECISION]
+    assert reduced == ["output.weight"]
+    assert set(found.values()) == {Verdict.REDUCED_PRECISION, Verdict.AGREE}
+
+
+@pytest.mark.parametrize("operands", [TF32, BFLOAT16, Operands(10, nearest=False)])
+@pytest.mark.parametrize(
+    ("chosen", "says"),
+    [(matrices, "matrix products, and no convolutions,"), (convolutions, "convolutions, and no matrix products,")],
+)
+def test_products_of_one_kind_alone_are_told_by_name(
+    chosen: Callable[..., bool], says: str, operands: Operands
+) -> None:
+    """torch has a setting for each: at its default, tensor cores take convolutions in TF32 and matrices in float32."""
+    with ShortOperands(operands, chosen):
+        rows = verified(network("convnet"))
+    assert {row.verdict for row in rows} == {Verdict.REDUCED_PRECISION}, repr(Report(tuple(rows), {}))
+    assert all(f"as {says} of " in row.message for row in rows)
 
 
 def test_it_does_not_pass_unless_it_is_allowed() -> None:
@@ -136,11 +231,19 @@ def test_a_fault_beside_an_exact_loss_is_none_of_the_arithmetic(change: Callable
     assert Verdict.REDUCED_PRECISION not in found.values()
 
 
+ON_TOP_OF: Mapping[str, tuple[Callable[[], ShortOperands], Callable[[], Problem]]] = {
+    "TF32": (lambda: ShortOperands(TF32), lambda: network("mlp")),
+    "bfloat16": (lambda: ShortOperands(BFLOAT16), lambda: network("mlp")),
+    "AMX": (lambda: ShortOperands(BFLOAT16, by_onednn), LARGE["one layer of three"]),
+}
+
+
 @pytest.mark.parametrize("change", [doubled, slightly_off])
-@pytest.mark.parametrize("operands", [TF32, BFLOAT16])
-def test_a_fault_on_top_of_it_is_seen(operands: Operands, change: Callable[[Gradients], Gradients]) -> None:
-    problem = network("mlp")
-    with ShortOperands(operands):
+@pytest.mark.parametrize("name", ON_TOP_OF)
+def test_a_fault_on_top_of_it_is_seen(name: str, change: Callable[[Gradients], Gradients]) -> None:
+    library, network_of = ON_TOP_OF[name]
+    problem = network_of()
+    with library():
         rows = verified(problem, faulty(problem, change))
         right = verified(problem, faulty(problem, lambda gradients: gradients))
     assert verdicts(rows)["layers.1.weight"] in FAULTS
@@ -245,9 +348,9 @@ def test_operands_round_as_the_formats_do(bits: int) -> None:
 
 
 @contextmanager
-def torch_at_medium() -> Iterator[None]:
+def torch_at(precision: str) -> Iterator[None]:
     held = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
+    torch.set_float32_matmul_precision(precision)
     try:
         yield
     finally:
@@ -263,19 +366,50 @@ def jax_at(precision: str) -> Iterator[None]:
 
 
 REAL: Mapping[str, tuple[str, Callable[[], Any]]] = {
-    "torch at medium": ("torch", torch_at_medium),
+    "torch at high": ("torch", lambda: torch_at("high")),
+    "torch at medium": ("torch", lambda: torch_at("medium")),
+    "torch on an emulated AMX": ("torch", lambda: ShortOperands(BFLOAT16, by_onednn)),
+    "torch on emulated tensor cores": ("torch", lambda: ShortOperands(TF32)),
     "jax at bfloat16": ("jax", lambda: jax_at("bfloat16")),
     "jax at tensorfloat32": ("jax", lambda: jax_at("tensorfloat32")),
 }
 
 
+def multiplies_short(backend: str, rows: int, inner: int, columns: int) -> bool:
+    """Whether this machine, as it is set now, gives such a product of float32 fewer bits than float32 has."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((rows, inner), (inner, columns)))
+    if backend == "torch":
+        found = (torch.from_numpy(a) @ torch.from_numpy(b)).numpy()
+    else:
+        import jax.numpy as jnp
+
+        found = np.asarray(jnp.matmul(a, b))
+    exact = a.astype(np.float64) @ b.astype(np.float64)
+    return bool(np.linalg.norm(found - exact) > 2.0**-16 * np.linalg.norm(exact))  # TF32 leaves 2^-12, float32 2^-23
+
+
+SIZES: Mapping[str, tuple[dict[str, int], tuple[int, int, int]]] = {  # of a network, and of its largest product
+    "large": ({"batch": 64, "features": 64, "width": 64, "depth": 2}, (64, 64, 64)),
+    "small": ({"batch": 5, "features": 7, "width": 20, "depth": 2}, (5, 20, 15)),
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("case", REAL)
-def test_on_hardware_that_reduces_precision(case: str) -> None:
-    """oneDNN multiplies in bfloat16 on CPUs with AMX, XLA on none."""
+def test_the_verdict_follows_from_what_this_hardware_does(case: str, size: str) -> None:
+    """oneDNN multiplies in bfloat16 on CPUs with AMX, and large products only; XLA on none; whichever this is."""
     backend, reduced = REAL[case]
-    problem = network("mlp", batch=64, features=64, width=64, depth=2)
+    sizes, largest = SIZES[size]
     with reduced():
-        rows = verify_problem(problem, {backend: Candidate(backend)}, SETTINGS)
-    if {row.verdict for row in rows} == {Verdict.AGREE}:
-        pytest.skip(f"{case}: this CPU multiplies in float32 all the same")
-    assert {row.verdict for row in rows} == {Verdict.REDUCED_PRECISION}, repr(Report(tuple(rows), {}))
+        is_short = multiplies_short(backend, *largest)
+        rows = verify_problem(network("mlp", **sizes), {backend: Candidate(backend)}, SETTINGS)
+    expected = Verdict.REDUCED_PRECISION if is_short else Verdict.AGREE
+    assert {row.verdict for row in rows} == {expected}, repr(Report(tuple(rows), {}))
+
+
+def test_what_hardware_does_is_measured() -> None:
+    with ShortOperands(BFLOAT16, by_onednn):
+        assert [multiplies_short("torch", *largest) for _, largest in SIZES.values()] == [True, False]
+    with torch_at("highest"):
+        assert not any(multiplies_short("torch", *largest) for _, largest in SIZES.values())

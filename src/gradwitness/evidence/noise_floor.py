@@ -16,6 +16,7 @@ import numpy as np
 
 from gradwitness.arithmetic import Arithmetic, RoundingErrors, Sums
 from gradwitness.evidence.norms import norm, rms
+from gradwitness.evidence.products import products
 from gradwitness.graph import Graph, Node
 from gradwitness.ops import find_op
 from gradwitness.ops.vocabulary import EXACT, ROUNDED, Rounding
@@ -25,6 +26,7 @@ __all__ = [
     "NoiseFloor",
     "Spread",
     "TensorFloor",
+    "contractions",
     "deviations",
     "joint",
     "multiplies_results",
@@ -340,21 +342,29 @@ class _Run:
         self.errors, self.rng = errors, rng
 
     def on_value(self, node: Node, step: Any) -> Any:
-        output = self._reduced(node, step).output if self._reduces(_rounding(node).value) else step.output
+        output = self._reduced(node, step).output if self._reduces(node)[0] else step.output
         return self._perturbed(output, self.errors.of_values.get(node.id))
 
     def on_cotangent(self, node: Node, step: Any, cotangent: Any, sent: Sequence[Any]) -> Sequence[Any]:
-        if self._reduces(_rounding(node).cotangent):
-            products = self._reduced(node, step).pull(self._rounded(node, cotangent))
-            sent = [*products[:FACTORS], *sent[FACTORS:]]
+        _, *reduces = self._reduces(node)
+        if any(reduces):
+            pulled = self._reduced(node, step).pull(self._rounded(node, cotangent))
+            chosen = zip(reduces, pulled, sent, strict=False)
+            sent = [*(short if reduced else full for reduced, short, full in chosen), *sent[FACTORS:]]
         errors = self.errors.of_sent.get(node.id)
         return sent if errors is None else [self._perturbed(s, e) for s, e in zip(sent, errors, strict=True)]
 
     def on_sum(self, node: Node, total: Any, parts: Sequence[Any]) -> Any:
         return self._perturbed(total, self.errors.of_sums.get(node.id))
 
-    def _reduces(self, kind: str) -> bool:
-        return kind == "contraction" and self.errors.arithmetic.operands is not None
+    def _reduces(self, node: Node) -> Sequence[bool]:
+        """Whether the factors of its value are rounded, and those of the cotangents that it sends to either factor."""
+        operands, rounding = self.errors.arithmetic.operands, _rounding(node)
+        if operands is None:
+            return (False,) * (1 + FACTORS)
+        kinds = (rounding.value, *(rounding.cotangent,) * FACTORS)
+        parts = zip(kinds, products(node), strict=True)
+        return [kind == "contraction" and operands.are_of(node.op, product) for kind, product in parts]
 
     def _reduced(self, node: Node, step: Any) -> Any:
         """The same contraction of rounded factors."""
@@ -383,6 +393,12 @@ def _rounding(node: Node) -> Rounding:
 def multiplies_results(graph: Graph) -> bool:
     """Whether some contraction multiplies two results of ops."""
     return any(_multiplies_results(node) for node in graph.decomposed().nodes if node.is_op)
+
+
+def contractions(graph: Graph) -> frozenset[str]:
+    """The names of those in the graph."""
+    nodes = graph.decomposed().nodes
+    return frozenset(node.op for node in nodes if node.is_op and _rounding(node).value == "contraction")
 
 
 def _multiplies_results(node: Node) -> bool:

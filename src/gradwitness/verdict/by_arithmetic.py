@@ -1,7 +1,8 @@
 """Is what differs the work of an arithmetic with fewer bits, and of nothing else?
 
 That is asked of a candidate as a whole, its losses and all of its gradients: hardware that takes TF32 in the place of
-float32 takes it in every matrix product. What it moves must have moved, as far as foretold, and nothing farther.
+float32 takes it in every matrix product, or in all of one kind or size. What that moves must have moved, as far as
+foretold, and nothing farther.
 """
 
 from __future__ import annotations
@@ -63,24 +64,29 @@ def recognised(
     *,
     advice: str,
 ) -> dict[str, Judgement]:
-    """The judgements by path, where one reduction explains the candidate with `reduced-precision` in the place of
-    `disagree` and `different-loss`.
+    """The judgements by path, where a reduction explains the candidate with `reduced-precision` in the place of
+    `disagree` and `different-loss`. Of several the one that leaves the least names it.
 
     under: what differs, the losses and the gradients by path, with what this reduction makes of it; asked for only
     where something differs. reductions: those to try, finest first. advice: how to avoid it.
     """
     if not any(judgement.verdict in SUSPECT for judgement in judgements.values()):
         return dict(judgements)
+    standing: list[tuple[float, Reduction, dict[str, Moved]]] = []
     for reduction in reductions:
         losses, gradients = under(reduction)
-        if _stands(reduction, [*losses, *gradients.values()]):
-            return {
-                path: judgement.instead(Verdict.REDUCED_PRECISION, _message(reduction, gradients[path], advice))
-                if judgement.verdict in SUSPECT
-                else judgement
-                for path, judgement in judgements.items()
-            }
-    return dict(judgements)
+        all_moved = [*losses, *gradients.values()]
+        if _stands(reduction, all_moved):
+            standing.append((_left(all_moved), reduction, gradients))
+    if not standing:
+        return dict(judgements)
+    _, reduction, gradients = min(standing, key=lambda found: found[0])
+    return {
+        path: judgement.instead(Verdict.REDUCED_PRECISION, _message(reduction, gradients[path], advice))
+        if judgement.verdict in SUSPECT
+        else judgement
+        for path, judgement in judgements.items()
+    }
 
 
 def _is_within(error: Array, floor: TensorFloor) -> bool:
@@ -100,12 +106,17 @@ def _is_foretold(all_moved: Sequence[Moved]) -> bool:
 
     Where the runs scatter, as deep inside a narrow network, almost anything is within their reach; something that
     differs for another reason is not foretold. What they agree on counts, each loss and gradient alike, and it must be
-    at least half of these.
+    at least half of what the arithmetic moves. It need not move all: a library may reduce large products only.
     """
-    told = [m for m in all_moved if norm(m.prediction.shift) > m.prediction.floor.norm]
+    apart = [m for m in all_moved if _is_told_apart(m)]
+    told = [m for m in apart if norm(m.prediction.shift) > m.prediction.floor.norm]
     differing = sum((norm(m.error) / m.prediction.size.norm) ** 2 for m in told)
-    left = sum((norm(m.left) / m.prediction.size.norm) ** 2 for m in told)
-    return 2 * len(told) >= len(all_moved) and left <= UNEXPLAINED * differing
+    return bool(told) and 2 * len(told) >= len(apart) and _left(told) <= UNEXPLAINED * differing
+
+
+def _left(all_moved: Sequence[Moved]) -> float:
+    """The squares of what is not foretold, each by the square of what the arithmetic moves it by."""
+    return sum(float(over(norm(m.left), m.prediction.size.norm)) ** 2 for m in all_moved)
 
 
 def _has_grown(all_moved: Sequence[Moved]) -> bool:

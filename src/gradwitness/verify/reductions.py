@@ -10,7 +10,7 @@ import numpy as np
 
 from gradwitness.arithmetic import REDUCTIONS, Reduction
 from gradwitness.evidence.from_graph import FromGraph
-from gradwitness.evidence.noise_floor import multiplies_results
+from gradwitness.evidence.noise_floor import contractions, multiplies_results
 from gradwitness.evidence.reference import Exact
 from gradwitness.verdict import Moved, recognised
 from gradwitness.verify.settings import Settings
@@ -35,11 +35,12 @@ def as_reduced(witness: Witness, settings: Settings) -> None:
 
 
 def _reductions(known: FromGraph) -> Iterator[Reduction]:
-    """Those of this dtype; how factors are scaled first matters only where there are some."""
-    for reduction in REDUCTIONS:
-        scaled = reduction.operands is not None and reduction.operands.scaled
-        if known.dtype in reduction.dtypes and (not scaled or multiplies_results(known.problem.graph)):
-            yield reduction
+    """Those of this dtype that could make a difference to this graph."""
+    graph = known.problem.graph
+    ops, results = contractions(graph), multiplies_results(graph)
+    return (
+        r for r in REDUCTIONS if known.dtype in r.dtypes and (r.operands is None or r.operands.matter(ops, results))
+    )
 
 
 def _moved(witness: OfGraph, reduction: Reduction) -> tuple[list[Moved], dict[str, Moved]]:

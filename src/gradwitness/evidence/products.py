@@ -1,0 +1,63 @@
+"""The matrix products that a node is made of: its value, and the cotangent of each factor.
+
+A library chooses by their sizes how it multiplies. Which matrix has the rows depends on how a framework writes the
+cotangents: this is torch's way (`mm_mat1_backward` and `mm_mat2_backward` in `FunctionsManual.cpp`, `_matmul_impl` in
+`LinearAlgebra.cpp`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from gradwitness.arithmetic import Product
+from gradwitness.graph import Node
+
+__all__ = ["products"]
+
+Shape = tuple[int, ...]
+
+
+def products(node: Node) -> tuple[Product | None, Product | None, Product | None]:
+    """That of the node's value, and those of the cotangents of its two factors; None for what is no matrix product."""
+    if node.op != "matmul":
+        return None, None, None
+    x, y = node.inputs
+    assert x is not None  # no operand of matmul may be absent
+    assert y is not None
+    x_by_column, y_by_column = (factor.op == "transpose" for factor in (x, y))
+    if len(x.spec.shape) <= 2 < len(y.spec.shape):  # torch multiplies the transposed matrices the other way round
+        shapes = _transposed(y.spec.shape), _transposed(x.spec.shape)
+        value, by_y, by_x = _of_shapes(*shapes, (False, not x_by_column))
+        return value, by_x, by_y
+    return _of_shapes(x.spec.shape, y.spec.shape, (x_by_column, y_by_column))
+
+
+def _transposed(shape: Shape) -> Shape:
+    return (*shape[:-2], *reversed(shape[-2:]))
+
+
+def _of_shapes(x: Shape, y: Shape, by_column: tuple[bool, bool]) -> tuple[Product, Product, Product]:
+    """by_column: whether each of two matrices is a transposed one, its columns contiguous."""
+    inner = x[-1]
+    if len(y) > 2:
+        batch = math.prod(np.broadcast_shapes(x[:-2], y[:-2]))
+        rows, columns = math.prod(x[-2:-1]), y[-1]
+        return (
+            Product(rows, inner, columns, batch),
+            Product(rows, columns, inner, batch),
+            Product(inner, rows, columns, batch),
+        )
+    rows = math.prod(x[:-1])  # those of a batch are merged
+    if len(y) == 1:  # a vector: one way it is a matrix by a vector, back an outer product
+        return Product(rows, inner, 1), Product(rows, 1, inner), Product(inner, rows, 1)
+    columns = y[-1]
+    by_x = _single(inner, columns, rows) if by_column[0] and len(x) == 2 else _single(rows, columns, inner)
+    by_y = _single(columns, rows, inner) if by_column[1] else _single(inner, rows, columns)
+    return _single(rows, inner, columns), by_x, by_y
+
+
+def _single(rows: int, inner: int, columns: int) -> Product:
+    """Of two matrices; a column counts as a row, as its memory is the same."""
+    return Product(1, inner, rows) if columns == 1 else Product(rows, inner, columns)
