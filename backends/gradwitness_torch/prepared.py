@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from gradwitness_torch.accumulating import accumulated, differentiated, is_refus
 from gradwitness_torch.closed_over import others_in, warn_of_closed_over
 from gradwitness_torch.custom import faults_of, watching
 from gradwitness_torch.paths import one_number
+from gradwitness_torch.quiet import quiet
 from gradwitness_torch.rounding import Rounding
 
 __all__ = ["Tape", "TorchPrepared"]
@@ -79,18 +80,25 @@ class TorchPrepared:
     def perturbed(
         self, params: Primals, errors: RoundingErrors, *, runs: int, seed: Sequence[int], gradients: bool = True
     ) -> Iterator[tuple[float, dict[str, Array | None]]]:
-        """Each run op by op, also of what is compiled otherwise. A run that raises, as it may where errors take it out
-        of the loss's domain, raises UnsupportedError."""
+        """Each run op by op, also of what is compiled otherwise, after one without errors, whose decisions they take. A
+        run that raises, as it may where errors take it out of the loss's domain, raises UnsupportedError."""
         rounding = Rounding(errors, seed)
-        for _ in range(runs):
+
+        def run(how: AbstractContextManager[None]) -> tuple[float, Gradients]:
             placed = self.place(params)
             try:
-                with rounding.everywhere():
-                    value, gradient = self._evaluated(placed) if gradients else (self.forward(placed).loss.item(), {})
+                with how:
+                    return self._evaluated(placed) if gradients else (self.forward(placed).loss.item(), {})
             except UnsupportedError:
                 raise
             except Exception as error:
                 raise UnsupportedError(f"with rounding errors put on its results the loss raises {error!r}") from error
+
+        for how in (quiet(), rounding.recording())[self.written is None :]:  # the first takes a forward pass more
+            with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
+                run(how)
+        for _ in range(runs):
+            value, gradient = run(rounding.everywhere())
             yield value, self.fetch(gradient)
 
     def custom_rules(self, params: Primals) -> tuple[CustomRule, ...] | None:
