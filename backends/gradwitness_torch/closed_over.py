@@ -1,24 +1,31 @@
-"""Tensors that a loss reads beside params and batch, and that require a gradient: nobody would verify theirs."""
+"""Tensors that a loss depends on beside its leaves, and that require a gradient: those it closes over, whose gradient
+nobody would verify, and those it makes."""
 
 from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import torch
 
-__all__ = ["warn_of_closed_over"]
+__all__ = ["others_in", "warn_of_closed_over"]
+
+Tensors = Sequence[torch.Tensor]
 
 
-def warn_of_closed_over(loss: torch.Tensor, leaves: Collection[torch.Tensor], function: Any) -> None:
+def others_in(loss: torch.Tensor, leaves: Collection[torch.Tensor]) -> list[torch.Tensor]:
+    """The leaf tensors to which `loss.backward()` would add, beside these."""
+    given = {id(leaf) for leaf in leaves}
+    return [x for x in _accumulating(loss) if id(x) not in given]
+
+
+def warn_of_closed_over(others: Tensors, function: Any) -> None:
     """Warn of what a loss depends on by autograd and that is none of the leaves it was given.
 
     function: the user's loss, in whose closure and globals their names are looked for.
     """
-    given = {id(leaf) for leaf in leaves}
-    others = [x for x in _accumulating(loss) if id(x) not in given]
     if not others:
         return
     names = _names(function) if callable(function) else {}

@@ -35,6 +35,7 @@ class TorchBackend(Extensible):
         native=True,
         paths=(
             "eager",
+            "backward",
             "torch.func.grad",
             "torch.compile",
             "torch.compile(grad)",
@@ -108,6 +109,7 @@ class TorchBackend(Extensible):
                 device=device,
                 way=candidate.path,
                 compiled=compiled,
+                accumulates=path is not None and path.accumulates,
             )
             if compiled:
                 prepared.value_and_gradient(problem.primals)

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from gradwitness.errors import GradwitnessError
+from gradwitness_torch.copies import Copies
 
 __all__ = ["from_module"]
 
@@ -27,7 +28,8 @@ def from_module(module: nn.Module, loss: LossOfModule, *, seed: int | None = Non
     """`loss(params, batch)` and `params` of a module, for `gradwitness.verify` with a candidate of torch.
 
     loss: `loss(module, batch)`, which calls the module that it is given, its submodules or its parameters as usual.
-    That is a copy of the module as it is now, in its present mode (train or eval); the module itself is never touched.
+    That is a copy of the module as it is now, in its present mode (train or eval), and another in each call, whose
+    parameters stay in place for its backward; the module itself is never touched.
 
     params: copies of the parameters that require a gradient, by torch's names, in their dtypes and on their devices;
     one that is shared comes once, by its first name. The rest of the module begins each call as it is now: buffers and
@@ -41,17 +43,24 @@ def from_module(module: nn.Module, loss: LossOfModule, *, seed: int | None = Non
     """
     _expect_usable(module, loss)
     held = _Loss(_copy(module), loss)
-    trained = {name: p for name, p in held.named_parameters() if p.requires_grad}
+    trained: Tensors = {name: p for name, p in held.named_parameters() if p.requires_grad}
     every = chain(held.named_parameters(), held.named_buffers())
     others = {name: x.detach() for name, x in every if name not in trained}
+    scripted = any(isinstance(part, torch.jit.ScriptModule) for part in held.modules())
+    copies = None if scripted else Copies(held)
 
     def loss_of_params(params: Tensors, batch: Any) -> Any:
         like = next(iter(params.values()))
         given = {PREFIX + name: x for name, x in params.items()}
         given |= {name: _copy_beside(like, x) for name, x in others.items()}
-        compiled = torch.compiler.is_compiling()  # which cannot seed
-        with nullcontext() if seed is None or compiled else _seeded(seed, like.device):
+        if torch.compiler.is_compiling():  # which cannot seed, and has what is run again in its graph
             return torch.func.functional_call(held, given, (batch,), strict=True)
+        _expect_all(params, trained)
+        with nullcontext() if seed is None else _seeded(seed, like.device):
+            if copies is None:  # torch.jit has its own modules, and runs nothing again
+                return torch.func.functional_call(held, given, (batch,), strict=True)
+            with copies.one(given) as module:
+                return module(batch)
 
     return loss_of_params, {name.removeprefix(PREFIX): p.detach().clone() for name, p in trained.items()}
 
@@ -83,6 +92,14 @@ def _expect_usable(module: Any, loss: Any) -> None:
             f"the loss uses {name!r}, the module itself, which keeps its own parameters; "
             "let it use the module that it is given: loss(module, batch)"
         )
+
+
+def _expect_all(params: Tensors, trained: Tensors) -> None:
+    lacking = [name for name in (full.removeprefix(PREFIX) for full in trained) if name not in params]
+    unknown = [name for name in params if PREFIX + name not in trained]
+    if lacking or unknown:
+        what = f"lack {', '.join(lacking)}" if lacking else f"have {', '.join(unknown)}, unknown to the module"
+        raise GradwitnessError(f"params {what}; from_module gives those that its loss takes")
 
 
 def _own_name(module: nn.Module, loss: Callable[..., Any]) -> str:

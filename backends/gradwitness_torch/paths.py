@@ -47,12 +47,14 @@ class Path:
     UnsupportedError where the path does not apply.
 
     ready: what is made of the user's own loss. loss: of the loss of leaves by path, which is then differentiated by a
-    plain backward pass. both: a function of leaves that gives (loss, gradients by path) in its place.
+    plain backward pass. both: a function of leaves that gives (loss, gradients by path) in its place. accumulates:
+    whether the backward pass is `loss.backward()`, and what it leaves in `.grad` the gradient.
     """
 
     ready: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda loss: loss
     loss: Callable[[Case], Loss] = lambda case: case.loss
     both: Callable[[Case], Both] | None = None
+    accumulates: bool = False
 
 
 def along(
@@ -160,8 +162,7 @@ def _value(case: Case) -> tuple[Callable[[Mapping[str, Any]], float], float]:
     def value(leaves: Mapping[str, Any], dtype: torch.dtype = torch.float64) -> float:
         placed = {path: torch.from_numpy(np.array(x, order="C")).to(case.device) for path, x in leaves.items()}
         floats = {path: x.to(dtype) for path, x in placed.items() if x.is_floating_point()}
-        with torch.no_grad():
-            return one_number(case.loss({**placed, **floats})).item()
+        return one_number(case.loss({**placed, **floats})).item()
 
     try:
         value(case.problem.leaves)
@@ -212,6 +213,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 PATHS: dict[str, Path] = {
     "eager": Path(),
+    "backward": Path(accumulates=True),
     "torch.func.grad": Path(both=_functional),
     "torch.compile": Path(ready=_compiled),
     "torch.compile(grad)": Path(both=_compiled_gradient),
@@ -224,6 +226,10 @@ PATHS: dict[str, Path] = {
 REFUSALS = {  # what torch says where a loss was not written for a path -> what it lacks
     "it must override the setup_context staticmethod": "torch.func needs autograd.Functions with setup_context: split "
     "forward(ctx, ...) into forward(...) and setup_context(ctx, inputs, output); that of a custom_op has none",
+    "Tensor.requires_grad_() (or perhaps using torch.autograd.functional.* APIs) inside": "torch.func refuses "
+    "requires_grad_() inside a loss: take inner gradients by torch.func.grad",
+    "using `torch.autograd.grad` with `torch._dynamo": "torch.compile follows no torch.autograd.grad inside a loss: "
+    "take inner gradients by torch.func.grad",
     "There was no fake impl registered": "torch.compile needs a fake of each custom_op: give it register_fake",
     "does not have vmap support": "vmap needs a rule of the autograd.Function: give it generate_vmap_rule = True, or a "
     "vmap staticmethod",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,11 @@ from gradwitness.arithmetic import RoundingErrors
 from gradwitness.errors import GradwitnessError, UnsupportedError
 from gradwitness.lowering import Implementation
 from gradwitness.protocol import Array, CustomRule, Primals
-from gradwitness_torch.closed_over import warn_of_closed_over
+from gradwitness_torch.accumulating import accumulated, differentiated, is_refused, warning_of_frozen_checkpoints
+from gradwitness_torch.closed_over import others_in, warn_of_closed_over
 from gradwitness_torch.custom import faults_of, watching
 from gradwitness_torch.paths import one_number
+from gradwitness_torch.quiet import quiet
 from gradwitness_torch.rounding import Rounding
 
 __all__ = ["Tape", "TorchPrepared"]
@@ -52,6 +54,7 @@ class TorchPrepared:
         device: str,
         way: str | None = None,
         compiled: bool = False,
+        accumulates: bool = False,
     ) -> None:
         self._loss, self._by_hand = implementation.loss, implementation.value_and_gradient
         self._gradient = implementation.gradient
@@ -60,6 +63,7 @@ class TorchPrepared:
         self._paths = wrt
         self._is_plain = way in (None, "eager")
         self._compiled = compiled
+        self._accumulates = accumulates  # the gradients in .grad, by loss.backward()
         self._taped = frozenset() if self._by_hand else frozenset(implementation.reaching)
         self._unused = frozenset(wrt) - frozenset(implementation.reaching)
         with _recording():
@@ -76,18 +80,25 @@ class TorchPrepared:
     def perturbed(
         self, params: Primals, errors: RoundingErrors, *, runs: int, seed: Sequence[int], gradients: bool = True
     ) -> Iterator[tuple[float, dict[str, Array | None]]]:
-        """Each run op by op, also of what is compiled otherwise. A run that raises, as it may where errors take it out
-        of the loss's domain, raises UnsupportedError."""
+        """Each run op by op, also of what is compiled otherwise, after one without errors, whose decisions they take. A
+        run that raises, as it may where errors take it out of the loss's domain, raises UnsupportedError."""
         rounding = Rounding(errors, seed)
-        for _ in range(runs):
+
+        def run(how: AbstractContextManager[None]) -> tuple[float, Gradients]:
             placed = self.place(params)
             try:
-                with rounding.everywhere():
-                    value, gradient = self._evaluated(placed) if gradients else (self.forward(placed).loss.item(), {})
+                with how:
+                    return self._evaluated(placed) if gradients else (self.forward(placed).loss.item(), {})
             except UnsupportedError:
                 raise
             except Exception as error:
                 raise UnsupportedError(f"with rounding errors put on its results the loss raises {error!r}") from error
+
+        for how in (quiet(), rounding.recording())[self.written is None :]:  # the first takes a forward pass more
+            with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
+                run(how)
+        for _ in range(runs):
+            value, gradient = run(rounding.everywhere())
             yield value, self.fetch(gradient)
 
     def custom_rules(self, params: Primals) -> tuple[CustomRule, ...] | None:
@@ -108,14 +119,25 @@ class TorchPrepared:
         """The loss, and the gradients on the device."""
         with self._expect_unmodified(placed):
             if self._by_hand is None:
-                tape = self.forward(placed)
-                if self.written is not None:
-                    warn_of_closed_over(tape.loss, tape.leaves.values(), self.written)
-                    self.written = None
+                tape = self.forward(placed) if self.written is None else self._first(placed)
                 return tape.loss.item(), self.backward(tape)
             with _recording():
                 loss, gradient = self._by_hand({**self._inputs, **placed})
             return one_number(loss).item(), gradient
+
+    def _first(self, placed: Tensors) -> Tape:
+        """The forward pass that shows what the loss depends on beside its leaves: what it closes over, which is there
+        in another forward pass too, and what it makes, behind which a rule may fill `.grad` and autograd look no
+        further."""
+        with warning_of_frozen_checkpoints():
+            tape = self.forward(placed)
+        if others := others_in(tape.loss, tape.leaves.values()):
+            again = {id(x) for x in others_in(self.forward(placed).loss, tape.leaves.values())}
+            closed_over = [x for x in others if id(x) in again]
+            warn_of_closed_over(closed_over, self.written)
+            self._accumulates |= len(closed_over) < len(others)
+        self.written = None
+        return tape
 
     @contextmanager
     def _expect_unmodified(self, placed: Tensors) -> Iterator[None]:
@@ -147,9 +169,20 @@ class TorchPrepared:
         gradients: Gradients = dict.fromkeys(self._paths)
         if tape.loss.requires_grad:
             by = {path: tape.leaves[path] for path in self._paths if path in self._taped}
-            found = torch.autograd.grad(tape.loss, list(by.values()), allow_unused=True)
-            gradients.update(zip(by, found, strict=True))
+            gradients.update(self._differentiated(tape, by))
         return gradients
+
+    def _differentiated(self, tape: Tape, by: Tensors) -> Gradients:
+        """What autograd gives, which a reentrant checkpoint refuses but to `loss.backward()`."""
+        if not self._accumulates:
+            try:
+                return differentiated(tape.loss, by)
+            except RuntimeError as error:
+                if not is_refused(error):
+                    raise
+            self._accumulates = True
+            tape = self.forward(tape.leaves)  # the first is used up
+        return accumulated(tape.loss, by)
 
     def forward_backward(self, placed: Tensors) -> Gradients:
         if self._by_hand is not None:

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradwitness.arithmetic import RoundingErrors
 from gradwitness.errors import UnsupportedError
+from gradwitness_torch.decisions import decided_as, decides, decision
 from gradwitness_torch.quiet import quiet
 
 __all__ = ["Rounding"]
@@ -82,13 +83,24 @@ ACCUMULATING = frozenset(
 )  # if they are told to, else exact
 AVERAGING = frozenset({"avg_pool2d", "avg_pool2d_backward", "avg_pool3d", "avg_pool3d_backward"})
 
+# Correctly rounded (IEEE 754-2019, 5.4.1): a result that the dtype holds has no error. And powers, which are products.
+CORRECTLY_ROUNDED = frozenset({"add", "div", "mul", "pow", "rsub", "sqrt", "square", "sub"})
+NARROW = {2.0**-8: torch.bfloat16, 2.0**-11: torch.float16}  # by unit roundoff; float32 for float32 and float64
+LARGEST_TERM = 2.0**24  # of whole numbers whose sums are taken to be exact
+NEGLIGIBLE = 2.0**10  # by how much roundoff |y| exceeds the smallest number for it not to count
+UNKNOWN = object()
+Step = tuple[OpOverload, Any, Any]  # an op, the shape of what it was called with, and what is kept of the call
+
 # What leaves torch for another library, or for a kernel that torch does not see.
 EXITS = frozenset({torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.__dlpack__, torch.Tensor.data_ptr})
 
 
 class Rounding(TorchDispatchMode):
     """While `everywhere()` lasts, each result y of an op, in float64, becomes y + d z: z is standard normal, d as large
-    as `errors` says (`RoundingErrors`), and 0 for an infinity.
+    as `errors` says (`RoundingErrors`), and 0 for an infinity and for what has no rounding error.
+
+    After a run in `recording()`, which puts no errors on anything, other runs take over from it how large the errors
+    are, and what it decided (`decisions`), as long as they call the same ops in the same order.
 
     The normal numbers come from generators of its own, one for each device, which `seed` starts. Raises
     UnsupportedError, by name, for an op that it has no rule for, and for one that makes float64 narrower.
@@ -99,8 +111,12 @@ class Rounding(TorchDispatchMode):
     def __init__(self, errors: RoundingErrors, seed: Sequence[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's
         self._errors = errors
+        self._narrow = NARROW.get(errors.roundoff / errors.amplification, torch.float32)
         self._seed = int(np.random.SeedSequence([*seed]).generate_state(1, np.uint64)[0])
         self._generators: dict[torch.device, torch.Generator] = {}
+        self._recorded: list[Step] = []
+        self._steps: Iterator[Step] | None = None  # those to come, while the run does as the recorded one did
+        self._is_recording = False
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -110,6 +126,7 @@ class Rounding(TorchDispatchMode):
     def everywhere(self) -> Iterator[None]:
         """Active, and with it whatever makes torch run op by op: nothing compiled, attention as it is defined, and no
         cudnn, whose recurrent layers are one op each."""
+        self.begin()
         with ExitStack() as stack:
             stack.enter_context(quiet())  # taking the first op apart imports half of torch
             if "torch._dynamo" in sys.modules:  # else nothing can have been compiled
@@ -120,6 +137,20 @@ class Rounding(TorchDispatchMode):
             stack.enter_context(self)
             yield
 
+    def begin(self) -> None:
+        """From here on it is another run."""
+        self._steps = iter(self._recorded) if self._recorded and not self._is_recording else None
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """`everywhere()` without errors."""
+        self._recorded, self._is_recording = [], True
+        try:
+            with self.everywhere():
+                yield
+        finally:
+            self._is_recording = False
+
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunction():
@@ -127,36 +158,112 @@ class Rounding(TorchDispatchMode):
             if kind == FUSED and (definition := _definition(op)):
                 with self:
                     return definition(*args, **kwargs)
-            result = self._summed(kind, op, args, kwargs) if kind in SUMS else op(*args, **kwargs)
-            _expect_known(op, kind, result, args, kwargs)
-            for y in _tensors(result) if kind == ROUNDED else ():
-                if y.dtype is torch.float64:
-                    self._perturb(y, y.abs())
+            if kind in SUMS:
+                return self._summed(kind, op, args, kwargs)
+            result = op(*args, **kwargs)
+            if kind == OPAQUE or self._steps is None:
+                _expect_known(op, kind, result, args, kwargs)
+            if decides(op, args, kwargs, result):
+                return self._decided(op, args, kwargs, result)
+            if kind == ROUNDED:
+                self._rounded(op, args, result)
             return result
+
+    def _rounded(self, op: OpOverload, args: Any, result: Any) -> None:
+        results = [y for y in _tensors(result) if y.dtype is torch.float64]
+        deviations = self._next(op, args) if results else None
+        if deviations is UNKNOWN:
+            deviations = [self._of_one_rounding(op, y) for y in results]
+            self._record(op, args, deviations)
+        for y, deviation in zip(results, deviations or (), strict=True):
+            self._perturb(y, deviation)
+
+    def _of_one_rounding(self, op: OpOverload, y: torch.Tensor) -> torch.Tensor | None:
+        """Its standard deviation; None where that is everywhere roundoff |y|, as it mostly is."""
+        size, errors = y.abs(), self._errors
+        plain = (size > errors.tiny / (errors.roundoff or 1.0) * NEGLIGIBLE) & (size < math.inf) | (y == 0)
+        exact = self._holds(y) if _name(op) in CORRECTLY_ROUNDED else None
+        if bool((plain if exact is None else plain & ~exact).all()):
+            return None
+        return self._deviation(size, exact)
 
     def _summed(self, kind: str, op: OpOverload, args: Any, kwargs: Any) -> Any:
         """The moment comes from the op itself on squares, and the number of terms from it on ones; both first, and on
         copies, as it may work in place."""
+        deviations = self._next(op, args)
+        if deviations is not UNKNOWN:
+            result = op(*args, **kwargs)
+            for y, deviation in zip(_tensors(result), deviations, strict=True):
+                if deviation is not None:
+                    self._perturb(y, deviation if deviation.shape == y.shape else y.abs() * self._errors.roundoff)
+            return result
         moments = _tensors(op(*_each(_square, args), **_each(_square, kwargs)))
         sums = self._errors.arithmetic.sums_of(kind)
         terms = _tensors(op(*_each(_one, args), **_each(_one, kwargs))) if sums else moments
         divisor = _divisor(op, args, kwargs)
+        shapes = _shape(args)
         result = op(*args, **kwargs)
+        _expect_known(op, kind, result, args, kwargs)
+        deviations = []
         for y, moment, count in zip(_tensors(result), moments, terms, strict=True):
-            if y.dtype is torch.float64:
-                size = torch.sqrt(y * y + moment.abs() / divisor)
-                if sums:
-                    size *= torch.as_tensor(sums.growth(count.cpu().numpy()), device=y.device)
-                self._perturb(y, size)
+            if y.dtype is not torch.float64:
+                deviations.append(None)
+                continue
+            moment.abs_()
+            exact = self._holds(y) & self._holds(moment) & (moment < LARGEST_TERM**2)
+            size = torch.sqrt(y * y + moment / divisor)
+            if sums:
+                size *= torch.as_tensor(sums.growth(count.cpu().numpy()), device=y.device)
+            deviations.append(self._deviation(size, exact))
+            if not self._is_recording:
+                self._perturb(y, deviations[-1])
+        if self._is_recording:
+            self._recorded.append((op, shapes, deviations))
         return result
 
-    def _perturb(self, y: torch.Tensor, size: torch.Tensor) -> None:
-        """Add the errors to y in place, so that what it is a view of gets them too; `size` is used up."""
+    def _decided(self, op: OpOverload, args: Any, kwargs: Any, result: Any) -> Any:
+        kept = self._next(op, args)
+        if kept is UNKNOWN:
+            if self._is_recording:
+                everything = self._errors.amplification > 1.0  # which moves numbers further than float64 does
+                self._record(op, args, decision(op, args, kwargs, result, everything=everything))
+            return result
+        return result if kept is None else decided_as(kept, op, args, kwargs, result)
+
+    def _next(self, op: OpOverload, args: Any) -> Any:
+        """What the recorded run kept of this call; UNKNOWN if this run has done otherwise than that one."""
+        if self._steps is None:
+            return UNKNOWN
+        step = next(self._steps, None)
+        if step is None or step[0] is not op or step[1] != _shape(args):
+            self._steps = None
+            return UNKNOWN
+        return step[2]
+
+    def _record(self, op: OpOverload, args: Any, kept: Any) -> None:
+        if self._is_recording:
+            self._recorded.append((op, _shape(args), kept))
+
+    def _holds(self, x: torch.Tensor) -> torch.Tensor:
+        """Where x is a number of the dtype on trial; for float64, one of so few digits that no error can be in it."""
+        return x.to(self._narrow) == x
+
+    def _deviation(self, size: torch.Tensor, exact: torch.Tensor | None) -> torch.Tensor:
+        """`size` is used up."""
         smallest = size.sign() * self._errors.tiny
         deviation = size.mul_(self._errors.roundoff).add_(smallest).nan_to_num_(0.0, 0.0, 0.0)
+        return deviation if exact is None else deviation.masked_fill_(exact, 0.0)
+
+    def _perturb(self, y: torch.Tensor, deviation: torch.Tensor | None) -> None:
+        """Add the errors to y in place, so that what it is a view of gets them too."""
+        if self._is_recording:
+            return
         # numbers of 24 bits are random enough, and drawn in a fifth of the time
         normal = torch.randn(y.shape, generator=self._generator(y.device), dtype=torch.float32, device=y.device)
-        y.addcmul_(deviation, normal)
+        if deviation is None:
+            y.addcmul_(y, normal, value=self._errors.roundoff)
+        else:
+            y.addcmul_(deviation, normal)
 
     def _generator(self, device: torch.device) -> torch.Generator:
         if device not in self._generators:
@@ -177,9 +284,23 @@ def _kind(op: Any, args: Any, kwargs: Any) -> str:
     """How this call rounds. Raises UnsupportedError for what takes functions, such as flex_attention."""
     if not isinstance(op, OpOverload):
         raise UnsupportedError(f"torch's {op} cannot be looked into")
-    if _name(op) in ACCUMULATING and not _argument(op, "accumulate", args, kwargs):
+    row = _row(op)
+    if row == SUM and _copies(op, args, kwargs):
         return EXACT
-    return _row(op)
+    return row
+
+
+def _copies(op: OpOverload, args: Any, kwargs: Any) -> bool:
+    """Whether this call of what may sum does not."""
+    name = _name(op)
+    if name in ACCUMULATING:
+        return not _argument(op, "accumulate", args, kwargs)
+    return name == "scatter_reduce" and _argument(op, "reduce", args, kwargs) in ("amax", "amin")
+
+
+def _shape(args: Any) -> Any:
+    first = args[0] if args else None
+    return first.shape if isinstance(first, torch.Tensor) else None
 
 
 @cache
@@ -195,6 +316,7 @@ def _row(op: OpOverload) -> str:
     return FUSED if _definition(op) else OPAQUE
 
 
+@cache
 def _name(op: OpOverload) -> str:
     return op._opname.removesuffix("_") if op._schema.is_mutable else op._opname
 

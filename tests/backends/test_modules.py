@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations
+from torch.utils.checkpoint import checkpoint
 
 import gradwitness as gw
 from gradwitness.errors import GradwitnessError
@@ -347,3 +350,132 @@ def test_what_cannot_be_verified_says_why() -> None:
     ):
         with pytest.raises(GradwitnessError, match=says):
             from_module(module, loss)  # type: ignore[arg-type]
+
+
+# A backward that runs the module again
+
+
+class Again(torch.autograd.Function):
+    """Its backward runs a module again, with the parameters that it then has: an adjoint, a reversible net."""
+
+    @staticmethod
+    def forward(ctx: Any, module: Any, x: torch.Tensor, *params: torch.Tensor) -> Any:
+        ctx.module = module
+        ctx.save_for_backward(x)
+        return module(x)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: torch.Tensor) -> Any:
+        with torch.enable_grad():
+            x = ctx.saved_tensors[0].detach().requires_grad_()
+            y = ctx.module(x)
+        by = [p for p in (x, *ctx.module.parameters()) if p.requires_grad]
+        found = dict(zip(map(id, by), torch.autograd.grad(y, by, cotangents), strict=True))
+        return None, *(found.get(id(p)) for p in (x, *ctx.module.parameters()))
+
+
+class Rerun(nn.Module):
+    """Layers that a backward runs again, in each of the ways in which a module may refer to them."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Tanh())
+        self.tied = nn.Linear(3, 3, bias=False)
+        self.tied.weight = self.inner[0].weight  # type: ignore[assignment]  # what Sequential holds is not typed
+        self.listed = [self.inner, self.tied]  # as torch does not know it
+        self.bound = self.step
+        self.way = way
+
+    def step(self, x: torch.Tensor) -> Any:
+        for layer in self.listed:
+            x = layer(x)
+        return x
+
+    def forward(self, x: torch.Tensor) -> Any:
+        if self.way == "checkpoint":
+            return checkpoint(self.bound, x, use_reentrant=False)
+        if self.way == "adjoint":
+            return Again.apply(self.inner, x, *self.inner.parameters())  # type: ignore[no-untyped-call]  # torch's
+        return self.bound(x)
+
+
+def rerun(way: str) -> Any:
+    return seeded(lambda: nn.Sequential(nn.Linear(3, 3), Rerun(way), nn.Linear(3, 2)))
+
+
+@pytest.mark.parametrize("way", ["plain", "checkpoint", "adjoint"])
+def test_a_backward_that_runs_the_module_again_has_the_parameters_of_its_call(way: str) -> None:
+    report = verify(rerun(way), dtypes=("float64", "float32"))
+    assert report, repr(report)
+    assert verify(rerun(way), dtypes="bfloat16").rows[0].verdict != "error"
+    by_batch = verify(rerun(way), wrt=["x"], dtypes="float32")
+    assert by_batch, repr(by_batch)
+
+
+@pytest.mark.parametrize("way", ["checkpoint", "adjoint"])
+def test_each_backward_has_those_of_its_own_call_whatever_ran_meanwhile(way: str) -> None:
+    of_params, params = from_module(rerun(way), squared)
+    expected, _ = from_module(rerun("plain" if way == "checkpoint" else way), squared)
+    points = [{name: (factor * p).double().requires_grad_() for name, p in params.items()} for factor in (1.0, 0.5)]
+    batch = {name: x.double() for name, x in ROWS.items()}
+    values = [of_params(point, batch) for point in points]
+    of_params(params, ROWS)  # in float32, at yet another time
+    for point, value in zip(points, values, strict=True):
+        found = torch.autograd.grad(value, list(point.values()), allow_unused=True)
+        alone = torch.autograd.grad(expected(point, batch), list(point.values()), allow_unused=True)
+        for name, g, same in zip(point, found, alone, strict=True):
+            assert g is None if same is None else torch.equal(g, same), name
+
+
+@pytest.mark.parametrize("make", [lambda: rerun("plain")[0], Tied, lambda: rerun("checkpoint"), Recurrent])
+def test_nothing_of_a_call_outlives_it(make: Any) -> None:
+    """No cycle of references holds a call's tensors until Python looks for cycles; but one of the module's own does."""
+    of_params, params = from_module(make(), lambda module, batch: sum(p.sum() for p in module.parameters()))
+    given = {name: p.clone().requires_grad_() for name, p in params.items()}
+    gc.collect()
+    gc.disable()
+    try:
+        of_params(given, None).backward()
+        of_params({name: p.clone() for name, p in params.items()}, None)
+        kept = [weakref.ref(p) for p in given.values()]
+        del given
+        if any(isinstance(m, Rerun) for m in make().modules()):
+            gc.collect()
+        assert [ref() for ref in kept] == [None] * len(kept)
+    finally:
+        gc.enable()
+
+
+def test_state_that_refers_to_the_module_begins_anew_and_other_state_lasts() -> None:
+    class Lazy(nn.Module):
+        act: Any = None
+        calls = 0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(normal(3, 2))
+
+        def run(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ self.weight
+
+        def forward(self, x: torch.Tensor) -> Any:
+            self.act = self.act or self.run
+            self.calls += 1
+            return self.act(x)
+
+    seen: list[int] = []
+
+    def loss(module: Any, batch: Any) -> Any:
+        seen.append(module.calls)
+        return squared(module, batch)
+
+    report = verify(Lazy(), loss)
+    assert report, repr(report)
+    assert seen == list(range(len(seen)))
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's of its own torch.jit
+def test_a_module_of_torch_jit_is_taken_as_well() -> None:
+    report = verify(nn.Sequential(nn.Linear(3, 3), torch.jit.script(nn.Linear(3, 2))))
+    assert report, repr(report)
+    assert len(report.rows) == 4

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import gradwitness as gw
 from gradwitness import registry
+from gradwitness_torch import from_module
 from gradwitness_torch.paths import PATHS
 
 RNG = np.random.default_rng(0)
@@ -192,6 +195,136 @@ def test_channels_last_is_tried_where_there_are_four_axes(rule: Any, verdict: st
     assert verdicts(report) == {"eager": "agree", "channels-last": verdict}, repr(report)
 
 
+class LeavesInGrad(torch.autograd.Function):
+    """A layer that its backward runs again, with a backward of its own that fills `.grad`: a reversible network."""
+
+    factor = 1.0
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, layer: Any) -> Any:
+        ctx.layer, ctx.x = layer, x.detach()
+        return layer(x).detach()
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        with torch.enable_grad():
+            x = ctx.x.requires_grad_()
+            ctx.layer(x).backward(cotangents[0] * LeavesInGrad.factor)
+        return x.grad, None
+
+
+class Layered(nn.Module):
+    """Two layers, one of them behind what wants `loss.backward()`."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.first, self.second, self.way = nn.Linear(4, 4), nn.Linear(4, 4), way
+
+    def forward(self, x: Any) -> Any:
+        if self.way == "alone":  # x requires no gradient but for a trick, and autograd knows of no way to the layer
+            return LeavesInGrad.apply(x.clone().requires_grad_(), self.second)  # type: ignore[no-untyped-call]
+        h = self.first(x).tanh()
+        if self.way == "reentrant":
+            return checkpoint(self.second, h, use_reentrant=True)
+        h = LeavesInGrad.apply(h, self.second)  # type: ignore[no-untyped-call]
+        return self.second(h) if self.way == "shared" else h
+
+
+def layered(way: str, paths: Any = (), **more: Any) -> Any:
+    torch.manual_seed(0)
+    loss, params = from_module(Layered(way), lambda m, d: m(d["x"]).square().mean())
+    return gw.verify({"torch": loss}, params, BATCH, paths=paths, **more)
+
+
+@pytest.mark.parametrize("way", ["within", "shared", "alone", "reentrant"])
+def test_what_is_left_in_grad_is_part_of_the_gradient(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after loss.backward(), on the plain path and on that of its name; and a fault in it is found."""
+    for paths in ((), ["backward"]):
+        report = layered(way, paths, dtypes=("float64", "float32"))
+        assert report, repr(report)
+        assert len({row.parameter for row in report.rows if row.reference}) == (2 if way == "alone" else 4)
+        if way != "reentrant":
+            monkeypatch.setattr(LeavesInGrad, "factor", 1.001)
+            wrong = layered(way, paths, dtypes="float64")
+            found = {row.parameter for row in wrong.rows if str(row.verdict) == "disagree"}
+            assert found >= {"second.weight", "second.bias"}, repr(wrong)
+            monkeypatch.undo()
+
+
+def test_a_rule_that_counts_a_gradient_twice_is_at_fault() -> None:
+    """It returns it and leaves it in .grad: torch.autograd.grad alone would look right."""
+
+    class Twice(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any, w: Any) -> Any:
+            ctx.save_for_backward(x, w)
+            ctx.w = w
+            return x @ w
+
+        @staticmethod
+        def backward(ctx: Any, *cotangents: Any) -> Any:
+            x, w = ctx.saved_tensors
+            g = x.T @ cotangents[0]
+            ctx.w.grad = g.clone()
+            return cotangents[0] @ w.T, g
+
+    twice = gw.Candidate("torch", lambda p, d: Twice.apply(d["x"], p["w"]).square().mean())  # type: ignore[no-untyped-call]
+    assert {str(row.verdict) for row in gw.verify(twice, PARAMS, BATCH).rows} == {"disagree"}
+
+
+@pytest.mark.parametrize(("way", "paths"), [("plain", ["eager", "backward"]), ("reentrant", ["eager"])])
+@pytest.mark.filterwarnings("ignore:the loss reads")
+def test_the_gradients_of_what_a_loss_closes_over_are_left_alone(way: str, paths: Any) -> None:
+    layer, head = nn.Linear(3, 3).double(), nn.Linear(3, 3).double()
+    for p in layer.parameters():
+        p.grad = torch.ones_like(p)
+
+    def loss(p: Any, d: Any) -> Any:
+        y = layer(d["x"] @ p["w"])
+        return (checkpoint(torch.tanh, y, use_reentrant=True) if way == "reentrant" else head(y)).square().mean()
+
+    report = verify(gw.Candidate("torch", loss), paths)
+    assert report, repr(report)
+    assert all(p.grad is not None and torch.all(p.grad == 1) for p in layer.parameters())
+    assert all(p.grad is None for p in head.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
+def test_a_reentrant_checkpoint_of_what_requires_no_gradient_is_told() -> None:
+    torch.manual_seed(0)
+    module = Layered("reentrant")
+    module.first.requires_grad_(False)
+    loss, params = from_module(module, lambda m, d: m(d["x"]).square().mean() + m.second.bias.sum())
+    with pytest.warns(UserWarning, match="a reentrant checkpoint whose inputs require no gradient"):
+        report = gw.verify({"torch": loss}, params, BATCH)
+    found = {row.parameter: str(row.verdict) for row in report.rows}
+    assert found["second.weight"] == "missing"
+
+
+def penalized(p: Any, d: Any) -> Any:
+    x = d["x"].clone().requires_grad_()
+    (slope,) = torch.autograd.grad((x @ p["w"]).tanh().sum(), x, create_graph=True)
+    return slope.square().mean()
+
+
+def test_a_tensor_made_inside_a_loss_is_not_closed_over() -> None:
+    """Warnings are errors here."""
+    report = verify(gw.Candidate("torch", penalized), ["eager", "backward", "checkpoint"])
+    assert verdicts(report) == dict.fromkeys(("eager", "backward", "checkpoint"), "agree"), repr(report)
+
+
+def test_an_inner_gradient_of_autograd_is_not_for_torch_func() -> None:
+    report = verify(gw.Candidate("torch", penalized), ["torch.func.grad", "vmap"])
+    assert verdicts(report) == dict.fromkeys(("torch.func.grad", "vmap"), "unsupported"), repr(report)
+    assert "take inner gradients by torch.func.grad" in message(report, "vmap")
+
+
+@pytest.mark.slow
+def test_an_inner_gradient_of_autograd_is_not_compiled() -> None:
+    report = verify(gw.Candidate("torch", penalized), COMPILED)
+    assert verdicts(report) == dict.fromkeys(COMPILED, "unsupported"), repr(report)
+
+
 def test_a_cache_that_a_second_forward_finds_is_an_error_under_checkpointing() -> None:
     cache: dict[int, Any] = {}
 
@@ -238,7 +371,7 @@ def test_the_report_says_once_why_paths_do_not_apply() -> None:
 def test_the_rules_that_ran_are_named() -> None:
     report = verify(layer(Square.apply))
     assert all(row.custom == {"Square": True} for row in report.rows if row.parameter)
-    assert "\ncustom rule Square ran in mine [eager], mine [torch.func.grad], mine [vmap], mine [che" in report.table()
+    assert "\ncustom rule Square ran in mine [eager], mine [backward], mine [torch.func.grad], mine [" in report.table()
     assert not any(row.custom for row in verify(layer(torch.square)).rows)
 
 

@@ -1,0 +1,77 @@
+"""Gradients that a backward leaves in `.grad`: all of `loss.backward()`, and those of a rule that calls it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+
+from gradwitness_torch.closed_over import others_in
+
+__all__ = ["accumulated", "differentiated", "is_refused", "warning_of_frozen_checkpoints"]
+
+Leaves = Mapping[str, torch.Tensor]
+Gradients = dict[str, torch.Tensor | None]
+REFUSED = "torch.utils.checkpoint is incompatible with .grad()"  # by a reentrant checkpoint
+FROZEN = "None of the inputs have requires_grad=True"  # what torch warns of such a checkpoint
+
+
+def accumulated(loss: torch.Tensor, leaves: Leaves) -> Gradients:
+    """What `loss.backward()` leaves in `.grad` of these leaves, whose own is None before and after. Other tensors that
+    autograd knows the loss to depend on keep theirs."""
+    others = others_in(loss, leaves.values())
+    before = [x.grad for x in others]
+    _clear(*others)  # a sum would be taken in place
+    try:
+        loss.backward()
+        return {path: x.grad for path, x in leaves.items()}
+    finally:
+        _clear(*leaves.values())
+        for x, grad in zip(others, before, strict=True):
+            x.grad = grad
+
+
+def differentiated(loss: torch.Tensor, leaves: Leaves) -> Gradients:
+    """The same by `torch.autograd.grad`, which touches no other tensor: what it returns, and what rules that call
+    `.backward()` themselves leave in `.grad` meanwhile. Raises RuntimeError where `is_refused`."""
+    _clear(*leaves.values())
+    try:
+        found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+        return {path: _sum(g, x.grad) for (path, x), g in zip(leaves.items(), found, strict=True)}
+    finally:
+        _clear(*leaves.values())
+
+
+def is_refused(error: Exception) -> bool:
+    """Whether this is said by a reentrant checkpoint, which takes `loss.backward()` and nothing else."""
+    return REFUSED in str(error)
+
+
+@contextmanager
+def warning_of_frozen_checkpoints() -> Iterator[None]:
+    """Say what torch's warning means, if it gives it: None for each parameter inside."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        if FROZEN not in str(warning.message):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if any(FROZEN in str(warning.message) for warning in caught):
+        warnings.warn(
+            "the loss has a reentrant checkpoint whose inputs require no gradient, so the parameters inside it get "
+            "none. Give it use_reentrant=False, or an input that requires a gradient.",
+            stacklevel=2,
+        )
+
+
+def _clear(*tensors: torch.Tensor) -> None:
+    for x in tensors:
+        x.grad = None
+
+
+def _sum(returned: torch.Tensor | None, left: torch.Tensor | None) -> torch.Tensor | None:
+    if returned is None or left is None:
+        return left if returned is None else returned
+    return returned + left
