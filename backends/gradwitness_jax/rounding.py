@@ -44,12 +44,12 @@ class Sum:
     """A primitive whose result is a sum of its operands, or of their products. On their squares it gives the moment
     of the sum, and on ones the number of its terms.
 
-    op: one of `SUMS`. summed: how many operands are summed, all by default; the others say where. terms: their number,
-    where shapes tell it.
+    op: one of `SUMS`. summed: the positions of the operands that are summed, all by default; the others say where.
+    terms: their number, where shapes tell it.
     """
 
     op: str = "sum"
-    summed: int | None = None
+    summed: Sequence[int] | None = None
     terms: Callable[[Equation], float] | None = None
 
 
@@ -97,8 +97,8 @@ RULES: dict[str, str | Argument | Sum] = {
     "reduce_sum": Sum(terms=_reduced),
     "cumsum": Sum(),
     "reduce_window_sum": Sum(),
-    "scatter-add": Sum(),
-    "select_and_scatter_add": Sum(summed=1),  # the second operand is that which was pooled
+    "scatter-add": Sum(summed=(0, 2)),
+    "select_and_scatter_add": Sum(summed=(0,)),  # the second operand is that which was pooled
 }
 CALLS = _names(  # of a program, in the one parameter that is a jaxpr
     "call, checkpoint, closed_call, core_call, custom_jvp_call, custom_vjp_call, custom_vjp_call_jaxpr, jit, pjit, "
@@ -273,6 +273,7 @@ def _root(y: Any, moment: Any) -> Any:
 
 def _by_argument(rule: Argument, equation: Equation, operands: Arrays) -> Any:
     """x f'(x)."""
+    operands = [_as_float(a) for a in operands]
     before, x, after = operands[: rule.position], operands[rule.position], operands[rule.position + 1 :]
     before = [lax.abs(a) for a in before]  # the base of a power, for the sake of its logarithm
     return jax.jvp(lambda x: _bound(equation, [*before, x, *after])[0], [x], [x])[1]
@@ -285,9 +286,13 @@ def _bound(equation: Equation, operands: Arrays) -> Arrays:
 
 def _with_summed(rule: Sum, operands: Arrays, change: Callable[[Any], Any]) -> Arrays:
     """The operands with those changed that are summed; indices are not."""
-    summed = operands[: rule.summed]
-    changed = [change(x) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x for x in summed]
-    return [*changed, *operands[len(summed) :]]
+    summed = range(len(operands)) if rule.summed is None else rule.summed
+    return [change(_as_float(x)) if place in summed else x for place, x in enumerate(operands)]
+
+
+def _as_float(x: Any) -> Any:
+    """An exponent, or a factor, may be an integer beside floats; as a float64 it has a derivative, and a square."""
+    return x if jnp.issubdtype(jnp.result_type(x), jnp.floating) else lax.convert_element_type(x, np.float64)
 
 
 @dataclass(frozen=True)
