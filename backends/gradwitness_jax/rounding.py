@@ -40,6 +40,9 @@ QUICK = {  # to compile; it runs seventeen times
 }
 MOST = 2**27  # results in one run: their errors fill a gibibyte
 DIGITS = np.finfo(np.float64).nmant
+ADDITIONS = ("add", "add_any", "sub")
+MANY = 4096  # copies of one number, from which on it tells that they are rounded alike
+BINADES = 16
 LARGEST = float(np.finfo(np.float64).max) / 2  # what is larger stands for an infinity, in a mask
 
 
@@ -223,6 +226,7 @@ class _Run:
     def __init__(self, sizes: Sizes, noise: jax.Array) -> None:
         self.sizes, self._noise, self._used = sizes, noise, 0
         self._format = Format(sizes["units"], sizes["tiny"])
+        self._copied: dict[Any, Equation] = {}  # by variable, what broadcasts into it
 
     def evaluate(self, program: Jaxpr, moved: Arrays, still: Arrays) -> tuple[Arrays, Arrays]:
         inside = _inside(program)
@@ -235,6 +239,8 @@ class _Run:
             return [moved for moved, _ in pairs], [still for _, still in pairs]
 
         for equation in inside.eqns:
+            if equation.primitive.name == "broadcast_in_dim":
+                self._copied[equation.outvars[0]] = equation
             results = self._equation(equation, *read(equation.invars))
             values |= dict(zip(equation.outvars, zip(*results, strict=True), strict=True))
         return read(inside.outvars)
@@ -260,7 +266,7 @@ class _Run:
         if rule == "exact":
             return results, rightly
         (y,) = results
-        return [self._perturbed(y, *self._size(rule, equation, moved, y))], rightly
+        return [self._perturbed(y, *self._size(rule, equation, moved, y), self._errors(equation, moved, y))], rightly
 
     def _size(self, rule: str | Argument | Sum, equation: Equation, operands: Arrays, y: Any) -> tuple[Any, Any]:
         """Of its error, in roundoffs, c(k) sqrt(y^2 + m); and where there is none."""
@@ -289,8 +295,31 @@ class _Run:
         (terms,) = _bound(equation, _with_summed(rule, operands, lambda x: lax.broadcast(one, x.shape)))
         return terms
 
-    def _perturbed(self, y: Any, size: Any, is_exact: Any) -> Any:
-        moved = y + (self.sizes["roundoff"] * size + self.sizes["tiny"]) * self.noise(y.size).reshape(y.shape)
+    def _errors(self, equation: Equation, operands: Arrays, y: Any) -> Any:
+        """Standard normal, one for each element. A number added to many that are larger is rounded to the units of
+        their last digits, so in the same way wherever these are the same: in each binade."""
+        own = self.noise(y.size).reshape(y.shape)
+        if equation.primitive.name not in ADDITIONS:
+            return own
+        for place, x in enumerate(operands):
+            copies = self._copies(equation.invars[place], y.shape)
+            if copies is not None:
+                other = lax.abs(operands[1 - place])
+                shared = own.ravel()[BINADES * copies + (lax.bitcast_convert_type(other, np.int64) >> DIGITS) % BINADES]
+                own = jnp.where(lax.abs(x) <= other, shared, own)
+        return own
+
+    def _copies(self, atom: Any, shape: tuple[int, ...]) -> Any:
+        """Of which element of something smaller each one is a copy, an array of this shape; None if there are few."""
+        made = None if hasattr(atom, "val") else self._copied.get(atom)
+        source = (made.invars[0] if made else atom).aval.shape
+        if math.prod(source) * MANY > math.prod(shape):
+            return None
+        places = jnp.arange(math.prod(source)).reshape(source)
+        return jnp.broadcast_to(_bound(made, [places])[0] if made else places, shape)
+
+    def _perturbed(self, y: Any, size: Any, is_exact: Any, errors: Any) -> Any:
+        moved = y + (self.sizes["roundoff"] * size + self.sizes["tiny"]) * errors
         return jnp.where((size > 0) & (size < LARGEST) & ~jnp.asarray(is_exact), moved, y)
 
 

@@ -34,14 +34,18 @@ Function = Callable[..., Any]
 
 def deviations(function: Function, *arguments: Any, dtype: str = "float32", arithmetic: Arithmetic = ONCE) -> Any:
     """The rms deviation of each element of the result over `RUNS` runs, in units of roundoff."""
+    return np.sqrt(np.mean(moves(function, *arguments, dtype=dtype, arithmetic=arithmetic) ** 2, axis=0))
+
+
+def moves(function: Function, *arguments: Any, dtype: str = "float32", arithmetic: Arithmetic = ONCE) -> Any:
+    """How far each run moves each element, shape (RUNS, *shape), in units of roundoff."""
     errors, rng = RoundingErrors.of(dtype, arithmetic), np.random.default_rng(1)
     with jax.enable_x64(True):
         perturbed = Perturbed(function, *arguments)
         runs = [np.asarray(perturbed(errors, rng.standard_normal(perturbed.count), *arguments)) for _ in range(RUNS)]
         exact = np.asarray(function(*arguments))
     with np.errstate(invalid="ignore"):
-        moved = np.where(np.isinf(exact), 0.0, np.array(runs) - exact)
-    return np.sqrt(np.mean(moved**2, axis=0)) / errors.roundoff
+        return np.where(np.isinf(exact), 0.0, np.array(runs) - exact) / errors.roundoff
 
 
 def near(found: Any, expected: Any) -> None:
@@ -446,6 +450,40 @@ def test_it_is_the_floor_of_the_same_network_traced(interpreter: Interpreter, na
         assert all(0.3 < ratio < 3 for ratio in ratios), (dtype, ratios)
 
 
+# One number added to many
+
+COPIES: dict[str, Function] = {  # of c, of shape (), to x
+    "add": lambda x, c: x + c,
+    "sub": lambda x, c: c - x,
+    "add_any": lambda x, c: jax.vjp(lambda x: (x, x.sum()), x)[1]((x, c))[0],
+    "of a row": lambda x, c: (x.reshape(-1, 4) + jnp.stack([c, 2 * c, 3 * c, 4 * c])).ravel(),
+    "in a scan": lambda x, c: lax.scan(lambda carry, x: (carry, x + c), c, x[None])[1][0],
+}
+
+
+def together(moved: Any) -> float:
+    """The spread of the sum of errors, in that of as many independent ones."""
+    return float(np.sqrt(np.mean(moved.sum(axis=1) ** 2) / np.mean(np.square(moved).sum(axis=1))))
+
+
+@pytest.mark.parametrize("form", COPIES)
+def test_one_number_added_to_many_is_rounded_alike(form: str) -> None:
+    """float32 loses the same digits of it in each sum of a binade: these errors do not cancel."""
+    function, x, c = COPIES[form], RNG.standard_normal(80_000).astype(np.float32), np.float32(1.1e-5)
+    with jax.enable_x64(True):
+        wide = x.astype(float), jnp.asarray(float(c))
+        error = np.asarray(function(x, jnp.asarray(c)), float) - np.asarray(function(*wide))
+        found = moves(function, *wide) * 2.0**-24
+    assert together(error[None]) > 20
+    assert together(found) > 20
+    assert abs(error.sum()) < 3 * np.sqrt(np.mean(found.sum(axis=1) ** 2))
+
+
+@pytest.mark.parametrize(("count", "c"), [(1000, 1e-5), (80_000, 100.0)])
+def test_few_copies_and_larger_ones_are_rounded_each_for_itself(count: int, c: float) -> None:
+    assert 0.6 < together(moves(lambda x: x + c, RNG.standard_normal(count))) < 1.5
+
+
 # Verdicts
 
 
@@ -567,6 +605,11 @@ def a_long_sum() -> tuple[Function, Any, Any]:
     return lambda p, b: jnp.tanh(p["shift"] * b["x"]).sum(axis=0).sum() * (1 / len(x)), params, {"x": x}
 
 
+def a_long_variance() -> tuple[Function, Any, Any]:
+    x = 1000 + RNG.standard_normal(300_000)
+    return lambda p, b: (b["x"] * p["w"]).var(), {"w": np.array(0.5)}, {"x": x}
+
+
 def subnormal() -> tuple[Function, Any, Any]:
     x = RNG.standard_normal((8, 8))
     return lambda p, b: (jnp.tanh(p["x"]) * b["s"]).sum(), {"x": x}, {"s": np.full((8, 8), 1e-39)}
@@ -589,6 +632,7 @@ CASES: dict[str, tuple[Callable[[], tuple[Function, Any, Any]], str, bool]] = { 
     "causal attention": (causal_attention, "float32", True),
     "sum over 262,144 rows": (a_long_sum, "float32", True),
     "sum over 262,144 rows in 16 bits": (a_long_sum, "bfloat16", False),
+    "variance of 300,000 numbers beside a mean": (a_long_variance, "float32", True),
     "subnormal gradients": (subnormal, "float32", False),
     "underflow in float16": (underflowing, "float16", False),
 }

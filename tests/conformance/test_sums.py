@@ -106,6 +106,26 @@ def test_long_sums_round_as_declared(backend: str, dtype: str, op: str, terms: i
     assert long_error(backend, dtype, op, terms, mean) <= allowed(backend, dtype, op, terms)
 
 
+@pytest.mark.parametrize("mean", [1.0, 1000.0])
+@pytest.mark.parametrize("terms", [1000, 300_000, 1_000_000])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("backend", DIRECT)
+def test_sums_of_everything_round_as_declared(backend: str, dtype: str, terms: int, mean: float) -> None:
+    """Of one sign, beside a large mean, to one number: the gradient by a factor of all. Its products have the signs of
+    what was subtracted, and cancel."""
+    rng = np.random.default_rng(4)
+    batch = {"g": mean + rng.standard_normal(terms), "h": rng.standard_normal(terms)}
+    params = {"b": np.array(0.5), "c": np.array(0.5)}
+    problem = Problem("everything", lambda p, b: (p["b"] * b["g"] + p["c"] * b["h"] * b["g"]).sum(), params, batch)
+    problem = problem.rounded(dtype)
+    prepared = registry.backend(backend).prepare(Candidate(backend), problem, dtype=dtype, device="cpu")
+    found = prepared.value_and_gradient(problem.primals)[1]
+    g, h = (np.asarray(problem.leaves[name], np.longdouble) for name in ("g", "h"))
+    for path, summed in (("b", g), ("c", g * h)):
+        scale = find_dtype(dtype).unit_roundoff * np.sqrt((summed**2).sum() + summed.sum() ** 2)
+        assert abs(found[path] - summed.sum()) / scale <= allowed(backend, dtype, "sum", terms), path
+
+
 @pytest.mark.parametrize(("backend", "op"), [("numpy", "sum"), ("torch", "matmul")])
 def test_without_its_declaration_a_long_sum_would_be_found(backend: str, op: str) -> None:
     assert long_error(backend, "float32", op, 262_144, 0.0) > 12
