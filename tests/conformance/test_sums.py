@@ -125,6 +125,28 @@ def test_long_sums_round_as_declared(backend: str, dtype: str, op: str, terms: i
     expect_within(long_error(backend, dtype, op, terms, mean), declared, terms, f"{backend}, {dtype}, {op}")
 
 
+@pytest.mark.parametrize("mean", [1.0, 1000.0])
+@pytest.mark.parametrize("terms", [1000, 300_000, 1_000_000])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("backend", DIRECT)
+def test_sums_of_everything_round_as_declared(backend: str, dtype: str, terms: int, mean: float) -> None:
+    """Of one sign, beside a large mean, to one number: the gradient by a factor of all. Its products have the signs of
+    what was subtracted, and cancel."""
+    rng = np.random.default_rng(4)
+    batch = {"g": mean + rng.standard_normal(terms), "h": rng.standard_normal(terms)}
+    params = {"b": np.array(0.5), "c": np.array(0.5)}
+    problem = Problem("everything", lambda p, b: (p["b"] * b["g"] + p["c"] * b["h"] * b["g"]).sum(), params, batch)
+    problem = problem.rounded(dtype)
+    prepared = registry.backend(backend).prepare(Candidate(backend), problem, dtype=dtype, device="cpu")
+    found = prepared.value_and_gradient(problem.primals)[1]
+    g, h = (np.asarray(problem.leaves[name], np.longdouble) for name in ("g", "h"))
+    for path, summed in (("b", g), ("c", g * h)):
+        scale = find_dtype(dtype).unit_roundoff * np.sqrt((summed**2).sum() + summed.sum() ** 2)
+        measured = abs(found[path] - summed.sum()) / scale
+        declared = registry.backend(backend).capabilities.sums.get(("sum", dtype))
+        expect_within(float(measured), declared, terms, f"{backend}, {dtype}, {path}")
+
+
 def emulated_error(dtype: str, terms: int, accumulator: Operands) -> float:
     """The error of a library that adds one term after another, and keeps so many bits of each partial sum."""
     x = round_to(np.random.default_rng(4).standard_normal((terms, 20)), dtype)
