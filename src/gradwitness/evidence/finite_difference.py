@@ -39,7 +39,9 @@ PRECISE = 1e-8  # a bound below this part of what a derivative is made of needs 
 DROWNED = 4.0  # roundings: a bound that is no larger has nothing else in it
 COHERENT = 1e-2  # of a slope: what two steps may differ by, beyond their bounds, where they refute a gradient together
 FINER = "below a step of 1e-7 the loss is another function (a staircase? tighten its solver)"
-LITTLE = 1e-3  # of what a loss moves by in all: so much of it may be noise
+ALMOST = 0.3  # of a slope: what two steps that tell the same may differ by
+NOISE = "the loss is as noisy as it is variable"
+LITTLE = 3e-2  # of what a loss moves by in all: so much of it may be noise
 TOOTH = 4.0  # a loss that stands still where it should move by so many units of its last place is a staircase
 
 
@@ -67,7 +69,7 @@ class Slope:
 
     value: NaN where no step gives one. bound: on its error. step: at which it was taken, its place on the ladder.
     moves: by how much the loss moved there, over the step. still: the loss had the same value wherever it was taken.
-    doubt: why it cannot speak for the point itself; empty where it can.
+    doubt: why it cannot speak for the point itself; empty where it can. suspect: shorter steps contradict it.
     """
 
     value: float = math.nan
@@ -76,6 +78,11 @@ class Slope:
     moves: float = 0.0
     still: bool = False
     doubt: str = ""
+    suspect: bool = False
+
+    def contradicts(self, other: Slope) -> bool:
+        """Whether these are derivatives of two functions, as far as their bounds can tell."""
+        return abs(self.value - other.value) > self.bound + other.bound
 
     def refutes(self, claim: float, slack: float = 0.0) -> bool:
         """Whether this derivative cannot be `claim`."""
@@ -99,18 +106,36 @@ class Line:
     def slope(self, start: int = START, enough: float = 0.0) -> Slope:
         """The derivative with the smallest bound among some steps.
 
-        No further step is tried once the bound is precise, or `enough`.
+        No further step is tried once the bound is precise, or `enough`. A shorter step that contradicts longer ones which
+        agree is on a tooth of a staircase, as it may be: then the slope is suspect.
         """
-        best, place, tried = Slope(), start, set[int]()
+        best, place, tried = Slope(), start, dict[int, Slope]()
         while 0 <= place < len(LADDER) and place not in tried and len(tried) < TRIES:
-            tried.add(place)
-            found = self._at(place)
+            found = tried[place] = self._at(place)
+            if best.contradicts(found) and place < best.step:
+                break  # the longer step is too long
+            if best.contradicts(found) or (found.still and not all(s.still for s in tried.values())):
+                if (longer := self._coherent(tried, place - 1)) is not None:
+                    return replace(longer, suspect=True)
+                best = found
             best = found if not found.bound >= best.bound else best
             if found.bound <= max(PRECISE * max(self.size, abs(found.value)), enough):
                 break
             drowned = found.bound <= DROWNED * self._rounding(LADDER[place], found.value)
             place += -1 if drowned else 1
         return best
+
+    def _coherent(self, tried: dict[int, Slope], shortest: int) -> Slope | None:
+        """The better of two neighbouring steps, none shorter than this, that tell the same slope; None if none do.
+
+        Beside a kink no slope exceeds its bound, and where more and more kinks are crossed it grows with the step.
+        """
+        for place in range(shortest, 0, -1):
+            one, other = (tried.get(p) or tried.setdefault(p, self._at(p)) for p in (place, place - 1))
+            told = all(abs(s.value) > s.bound for s in (one, other))
+            if told and abs(one.value - other.value) <= ALMOST * abs(other.value):
+                return min(one, other, key=lambda s: s.bound)
+        return None
 
     def second(self, first: Slope, claim: float) -> Slope:
         """The first, with a doubt unless another step refutes the claim too, and gives the same derivative."""
@@ -134,7 +159,7 @@ class Line:
         what it moves by in all (at least `varies`): one that oscillates would seem to be nothing but noise.
         """
         if all(self._is_near(slope, h, self.plain(h)) for h in SHORT):
-            return slope
+            return slope if self._is_quiet(slope, varies) else replace(slope, doubt=NOISE)
         shortest, other = self.plain(SHORT[-1]), self.plain(10 * SHORT[-1])
         rounding = self._rounding(SHORT[-1], shortest)
         is_smooth = abs(shortest - other) <= 2 * rounding + 1e-3 * abs(other)
@@ -143,8 +168,11 @@ class Line:
         noisy = replace(self, noise=max(noise_along(self.along, thorough=True), self.noise))
         found = noisy.slope(slope.step, enough)
         is_explained = all(noisy._is_near(found, h, self.plain(h)) for h in SHORT)
-        is_little = noisy.noise <= LITTLE * max(found.moves * LADDER[found.step], varies)
-        return found if is_explained and is_little else replace(found, doubt=FINER)
+        return found if is_explained and noisy._is_quiet(found, varies) else replace(found, doubt=FINER)
+
+    def _is_quiet(self, slope: Slope, varies: float) -> bool:
+        """Whether its noise is little beside what the loss moves by."""
+        return slope.still or self.noise <= LITTLE * max(slope.moves * LADDER[slope.step], varies)
 
     def one_sided(self, side: float) -> tuple[float, float]:
         """(derivative, bound on its error) from the right for side 1, from the left for -1."""

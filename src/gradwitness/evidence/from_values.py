@@ -146,8 +146,13 @@ class FromValues:
         Its rounding error is measured, as a loss called in float64 may compute in less; it is at least u |loss|.
         """
         rng, primals = np.random.default_rng([self.seed, 5]), self.problem.primals
-        directions = {path: rng.standard_normal(x.shape) * typical(x) for path, x in primals.items()}
-        noise = noise_along(lambda t: self._value({path: x + t * directions[path] for path, x in primals.items()}))
+        drawn = {path: rng.standard_normal(x.shape) for path, x in primals.items()}
+        by_leaf = {path: z * typical(primals[path]) for path, z in drawn.items()}
+        by_element = {path: z * primals[path] for path, z in drawn.items()}  # a kink beside a small one is no noise
+        noise = min(
+            noise_along(lambda t, v=v: self._value({path: x + t * v[path] for path, x in primals.items()}))
+            for v in (by_leaf, by_element)
+        )
         loss = self.finest.value(primals)
         rounding = find_dtype(self.fd_dtype).unit_roundoff * abs(loss)
         return Differencing(self._value, primals, loss, max(noise, rounding) if math.isfinite(noise) else rounding)

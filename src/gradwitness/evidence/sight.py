@@ -242,7 +242,8 @@ class _Look:
 
     def _keep(self, seen: _Seen) -> None:
         self.found.append(seen)
-        self.scale = max(self.scale, seen.norm if seen.bound < seen.norm else 0.0)
+        if seen.refuted is None and seen.bound <= PROMISED * seen.norm:
+            self.scale = max(self.scale, seen.norm)
 
     def _best(self, group: _Group) -> _Seen:
         """By the leaves' scale; where that tells too little, by the elements' own."""
@@ -324,7 +325,8 @@ class _Look:
     def _slope(self, line: Line, seen: _Seen, checked: bool) -> Slope:
         enough = self._enough(seen)
         slope = line.slope(self.start, enough)
-        return line.checked(slope, enough, self._varies) if checked and math.isfinite(slope.bound) else slope
+        checked = (checked or slope.suspect) and math.isfinite(slope.bound)
+        return line.checked(slope, enough, self._varies) if checked else slope
 
     @property
     def _varies(self) -> float:
