@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 
-__all__ = ["decided_as", "decides", "decision"]
+__all__ = ["decided_as", "decides", "decides_in", "decision"]
 
 Kept = tuple[Any, torch.Tensor | None]  # an outcome, and where it stands: None for everywhere
 EQUALITIES = frozenset(  # which hold of results that are computed alike, and of few others
@@ -37,13 +37,21 @@ POOLS = {  # the same, by their number of dimensions
 }
 
 
-def decides(op: OpOverload, args: Any, kwargs: Any, result: Any) -> bool:
-    """Whether this call makes of float64 what rounding errors do not move but overturn."""
+def decides_in(op: OpOverload) -> type | None:
+    """In which of its results such an op may decide: floats, or places beside values; None for others."""
+    if _name(op) in STEPS:
+        return float
+    return tuple if not op._schema.is_mutable and (_in(op, ALONG) or _name(op) in POOLS) else None
+
+
+def decides(among: type | None, args: Any, kwargs: Any, result: Any) -> bool:
+    """Whether this call makes of float64 what rounding errors do not move but overturn. among: of its op's results, as
+    `decides_in` says."""
     if isinstance(result, torch.Tensor):
         if result.is_floating_point():
-            return _name(op) in STEPS
+            return among is float
     elif isinstance(result, tuple):
-        return not op._schema.is_mutable and (_in(op, ALONG) or _name(op) in POOLS)
+        return among is tuple
     elif not isinstance(result, bool):
         return False
     return any(isinstance(x, torch.Tensor) and x.dtype is torch.float64 for x in (*args, *kwargs.values()))

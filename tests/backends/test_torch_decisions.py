@@ -116,6 +116,7 @@ def test_in_less_a_decision_is_overturned_where_rounding_may() -> None:
 WHOLE: dict[str, Callable[[], Any]] = {
     "signs": lambda: (X >= 0).double() * 2 - 1,
     "product": lambda: torch.arange(6.0).double() * torch.arange(6.0).double(),
+    "scaled": lambda: X * 0.5 / -4 * 8,
     "halves": lambda: torch.arange(6.0).double() / 4 + 0.5,
     "in place": lambda: torch.arange(6.0).double().mul_(3).sub_(1),
     "square": lambda: torch.arange(6.0).double() ** 2,
