@@ -96,7 +96,7 @@ def _undecided(op: OpOverload, args: Any, kwargs: Any, result: Any) -> torch.Ten
         return args[0] * 2 == (args[0] * 2).round() if not op._schema.is_mutable else False
     if _in(op, EXTREMES):
         return _tied(op, args, kwargs, result)
-    return False
+    return _tied_in_windows(op, args, kwargs, result) if _name(op) in POOLS else False
 
 
 def _tied(op: OpOverload, args: Any, kwargs: Any, result: Any) -> torch.Tensor:
@@ -106,6 +106,15 @@ def _tied(op: OpOverload, args: Any, kwargs: Any, result: Any) -> torch.Tensor:
     largest: torch.Tensor = (EXTREMES.get(_name(op)) or EXTREMES[_full_name(op)])(x, dim, keepdim=True)
     tied: torch.Tensor = (x == largest).sum(dim) > 1
     return tied.reshape((result[1] if isinstance(result, tuple) else result).shape)
+
+
+def _tied_in_windows(op: OpOverload, args: Any, kwargs: Any, result: Any) -> torch.Tensor:
+    """Where what is largest but for the places chosen is as large."""
+    values, places = result
+    x, inner = args[0], POOLS[_name(op)]
+    others = x.flatten(-inner).scatter(-1, places.flatten(-inner), -torch.inf).reshape(x.shape)
+    tied: torch.Tensor = op(others, *args[1:], **kwargs)[0] == values
+    return tied
 
 
 def _values_at(op: OpOverload, args: Any, kwargs: Any, places: torch.Tensor) -> torch.Tensor:

@@ -60,6 +60,8 @@ EQUAL: dict[str, Callable[[], Any]] = {
     "argmax": lambda: twice()[0].argmax(),
     "argmin along": lambda: (-twice()[0]).reshape(2, 3).argmin(0),
     "max along": lambda: twice()[0].max(0).indices,
+    "max_pool": lambda: F.max_pool2d((GRID * 1.1).sin(), 2, return_indices=True)[1],
+    "adaptive_max_pool": lambda: F.adaptive_max_pool2d((GRID * 1.1).sin(), 1, return_indices=True)[1],
     "integers": lambda: (twice()[0] / twice()[1]).to(torch.int8),
     "copied to integers": lambda: torch.zeros(6, dtype=torch.int64).copy_(twice()[0] / twice()[1]),
     "floor": lambda: torch.floor(twice()[0] / twice()[1]),
