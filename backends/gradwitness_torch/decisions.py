@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 
-__all__ = ["decided_as", "decides", "decision"]
+__all__ = ["decided_as", "decides", "decides_in", "decision"]
 
 Kept = tuple[Any, torch.Tensor | None]  # an outcome, and where it stands: None for everywhere
 EQUALITIES = frozenset(  # which hold of results that are computed alike, and of few others
@@ -37,13 +37,21 @@ POOLS = {  # the same, by their number of dimensions
 }
 
 
-def decides(op: OpOverload, args: Any, kwargs: Any, result: Any) -> bool:
-    """Whether this call makes of float64 what rounding errors do not move but overturn."""
+def decides_in(op: OpOverload) -> type | None:
+    """In which of its results such an op may decide: floats, or places beside values; None for others."""
+    if _name(op) in STEPS:
+        return float
+    return tuple if not op._schema.is_mutable and (_in(op, ALONG) or _name(op) in POOLS) else None
+
+
+def decides(among: type | None, args: Any, kwargs: Any, result: Any) -> bool:
+    """Whether this call makes of float64 what rounding errors do not move but overturn. among: of its op's results, as
+    `decides_in` says."""
     if isinstance(result, torch.Tensor):
         if result.is_floating_point():
-            return _name(op) in STEPS
+            return among is float
     elif isinstance(result, tuple):
-        return not op._schema.is_mutable and (_in(op, ALONG) or _name(op) in POOLS)
+        return among is tuple
     elif not isinstance(result, bool):
         return False
     return any(isinstance(x, torch.Tensor) and x.dtype is torch.float64 for x in (*args, *kwargs.values()))
@@ -88,7 +96,7 @@ def _undecided(op: OpOverload, args: Any, kwargs: Any, result: Any) -> torch.Ten
         return args[0] * 2 == (args[0] * 2).round() if not op._schema.is_mutable else False
     if _in(op, EXTREMES):
         return _tied(op, args, kwargs, result)
-    return False
+    return _tied_in_windows(op, args, kwargs, result) if _name(op) in POOLS else False
 
 
 def _tied(op: OpOverload, args: Any, kwargs: Any, result: Any) -> torch.Tensor:
@@ -98,6 +106,15 @@ def _tied(op: OpOverload, args: Any, kwargs: Any, result: Any) -> torch.Tensor:
     largest: torch.Tensor = (EXTREMES.get(_name(op)) or EXTREMES[_full_name(op)])(x, dim, keepdim=True)
     tied: torch.Tensor = (x == largest).sum(dim) > 1
     return tied.reshape((result[1] if isinstance(result, tuple) else result).shape)
+
+
+def _tied_in_windows(op: OpOverload, args: Any, kwargs: Any, result: Any) -> torch.Tensor:
+    """Where what is largest but for the places chosen is as large."""
+    values, places = result
+    x, inner = args[0], POOLS[_name(op)]
+    others = x.flatten(-inner).scatter(-1, places.flatten(-inner), -torch.inf).reshape(x.shape)
+    tied: torch.Tensor = op(others, *args[1:], **kwargs)[0] == values
+    return tied
 
 
 def _values_at(op: OpOverload, args: Any, kwargs: Any, places: torch.Tensor) -> torch.Tensor:

@@ -46,8 +46,7 @@ def from_module(module: nn.Module, loss: LossOfModule, *, seed: int | None = Non
     trained: Tensors = {name: p for name, p in held.named_parameters() if p.requires_grad}
     every = chain(held.named_parameters(), held.named_buffers())
     others = {name: x.detach() for name, x in every if name not in trained}
-    scripted = any(isinstance(part, torch.jit.ScriptModule) for part in held.modules())
-    copies = None if scripted else Copies(held)
+    copies = None if any(map(_is_compiled, held.modules())) else Copies(held)
 
     def loss_of_params(params: Tensors, batch: Any) -> Any:
         like = next(iter(params.values()))
@@ -57,7 +56,7 @@ def from_module(module: nn.Module, loss: LossOfModule, *, seed: int | None = Non
             return torch.func.functional_call(held, given, (batch,), strict=True)
         _expect_all(params, trained)
         with nullcontext() if seed is None else _seeded(seed, like.device):
-            if copies is None:  # torch.jit has its own modules, and runs nothing again
+            if copies is None:
                 return torch.func.functional_call(held, given, (batch,), strict=True)
             with copies.one(given) as module:
                 return module(batch)
@@ -92,6 +91,11 @@ def _expect_usable(module: Any, loss: Any) -> None:
             f"the loss uses {name!r}, the module itself, which keeps its own parameters; "
             "let it use the module that it is given: loss(module, batch)"
         )
+
+
+def _is_compiled(part: nn.Module) -> bool:
+    """Whether the code that it runs holds its parameters. Such code runs none of it again in its backward."""
+    return isinstance(part, torch.jit.ScriptModule) or type(part).__module__.startswith("torch._dynamo")
 
 
 def _expect_all(params: Tensors, trained: Tensors) -> None:

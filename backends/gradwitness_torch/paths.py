@@ -84,6 +84,7 @@ def _explaining(function: Callable[[Leaves], Any]) -> Callable[[Leaves], Any]:
         try:
             return function(leaves)
         except Exception as error:
+            torch._C._autograd._saved_tensors_hooks_enable()  # a compilation that fails may leave them disabled
             raise _explained(error) from error
 
     return explained
@@ -228,6 +229,7 @@ REFUSALS = {  # what torch says where a loss was not written for a path -> what 
     "forward(ctx, ...) into forward(...) and setup_context(ctx, inputs, output); that of a custom_op has none",
     "Tensor.requires_grad_() (or perhaps using torch.autograd.functional.* APIs) inside": "torch.func refuses "
     "requires_grad_() inside a loss: take inner gradients by torch.func.grad",
+    "yet support saved tensor hooks": "torch.func runs no torch.utils.checkpoint inside a loss",
     "using `torch.autograd.grad` with `torch._dynamo": "torch.compile follows no torch.autograd.grad inside a loss: "
     "take inner gradients by torch.func.grad",
     "There was no fake impl registered": "torch.compile needs a fake of each custom_op: give it register_fake",

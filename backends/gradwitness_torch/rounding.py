@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch._decomp import decomposition_table
 from torch._ops import OpOverload
@@ -23,7 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradwitness.arithmetic import RoundingErrors
 from gradwitness.errors import UnsupportedError
-from gradwitness_torch.decisions import decided_as, decides, decision
+from gradwitness_torch.decisions import decided_as, decides, decides_in, decision
+from gradwitness_torch.normals import Normals
 from gradwitness_torch.quiet import quiet
 
 __all__ = ["Rounding"]
@@ -89,6 +89,7 @@ NARROW = {2.0**-8: torch.bfloat16, 2.0**-11: torch.float16}  # by unit roundoff;
 LARGEST_TERM = 2.0**24  # of whole numbers whose sums are taken to be exact
 NEGLIGIBLE = 2.0**10  # by how much roundoff |y| exceeds the smallest number for it not to count
 UNKNOWN = object()
+Deviation = torch.Tensor | str | None  # how large errors are; EXACT: nothing; None: roundoff |y|, as most are
 Step = tuple[OpOverload, Any, Any]  # an op, the shape of what it was called with, and what is kept of the call
 
 # What leaves torch for another library, or for a kernel that torch does not see.
@@ -102,7 +103,7 @@ class Rounding(TorchDispatchMode):
     After a run in `recording()`, which puts no errors on anything, other runs take over from it how large the errors
     are, and what it decided (`decisions`), as long as they call the same ops in the same order.
 
-    The normal numbers come from generators of its own, one for each device, which `seed` starts. Raises
+    The normal numbers are its own, for each device, and `seed` starts them. Raises
     UnsupportedError, by name, for an op that it has no rule for, and for one that makes float64 narrower.
     """
 
@@ -112,8 +113,8 @@ class Rounding(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]  # torch's
         self._errors = errors
         self._narrow = NARROW.get(errors.roundoff / errors.amplification, torch.float32)
-        self._seed = int(np.random.SeedSequence([*seed]).generate_state(1, np.uint64)[0])
-        self._generators: dict[torch.device, torch.Generator] = {}
+        self._seed = seed
+        self._normals: dict[torch.device, Normals] = {}
         self._recorded: list[Step] = []
         self._steps: Iterator[Step] | None = None  # those to come, while the run does as the recorded one did
         self._is_recording = False
@@ -154,7 +155,9 @@ class Rounding(TorchDispatchMode):
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunction():
-            kind = _kind(op, args, kwargs)
+            kind, among = _rule(op)
+            if kind == SUM and _copies(op, args, kwargs):
+                kind = EXACT
             if kind == FUSED and (definition := _definition(op)):
                 with self:
                     return definition(*args, **kwargs)
@@ -163,7 +166,7 @@ class Rounding(TorchDispatchMode):
             result = op(*args, **kwargs)
             if kind == OPAQUE or self._steps is None:
                 _expect_known(op, kind, result, args, kwargs)
-            if decides(op, args, kwargs, result):
+            if decides(among, args, kwargs, result):
                 return self._decided(op, args, kwargs, result)
             if kind == ROUNDED:
                 self._rounded(op, args, result)
@@ -173,18 +176,17 @@ class Rounding(TorchDispatchMode):
         results = [y for y in _tensors(result) if y.dtype is torch.float64]
         deviations = self._next(op, args) if results else None
         if deviations is UNKNOWN:
-            deviations = [self._of_one_rounding(op, y) for y in results]
+            deviations = [self._of_one_rounding(op, args, y) for y in results]
             self._record(op, args, deviations)
         for y, deviation in zip(results, deviations or (), strict=True):
             self._perturb(y, deviation)
 
-    def _of_one_rounding(self, op: OpOverload, y: torch.Tensor) -> torch.Tensor | None:
-        """Its standard deviation; None where that is everywhere roundoff |y|, as it mostly is."""
+    def _of_one_rounding(self, op: OpOverload, args: Any, y: torch.Tensor) -> Deviation:
         size, errors = y.abs(), self._errors
         plain = (size > errors.tiny / (errors.roundoff or 1.0) * NEGLIGIBLE) & (size < math.inf) | (y == 0)
         exact = self._holds(y) if _name(op) in CORRECTLY_ROUNDED else None
         if bool((plain if exact is None else plain & ~exact).all()):
-            return None
+            return EXACT if _scales(op, args) else None
         return self._deviation(size, exact)
 
     def _summed(self, kind: str, op: OpOverload, args: Any, kwargs: Any) -> Any:
@@ -194,8 +196,9 @@ class Rounding(TorchDispatchMode):
         if deviations is not UNKNOWN:
             result = op(*args, **kwargs)
             for y, deviation in zip(_tensors(result), deviations, strict=True):
-                if deviation is not None:
-                    self._perturb(y, deviation if deviation.shape == y.shape else y.abs() * self._errors.roundoff)
+                if y.dtype is torch.float64:
+                    same = isinstance(deviation, str) or deviation.shape == y.shape
+                    self._perturb(y, deviation if same else None)
             return result
         moments = _tensors(op(*_each(_square, args), **_each(_square, kwargs)))
         sums = self._errors.arithmetic.sums_of(kind)
@@ -207,7 +210,7 @@ class Rounding(TorchDispatchMode):
         deviations = []
         for y, moment, count in zip(_tensors(result), moments, terms, strict=True):
             if y.dtype is not torch.float64:
-                deviations.append(None)
+                deviations.append(EXACT)
                 continue
             moment.abs_()
             exact = self._holds(y) & self._holds(moment) & (moment < LARGEST_TERM**2)
@@ -248,27 +251,25 @@ class Rounding(TorchDispatchMode):
         """Where x is a number of the dtype on trial; for float64, one of so few digits that no error can be in it."""
         return x.to(self._narrow) == x
 
-    def _deviation(self, size: torch.Tensor, exact: torch.Tensor | None) -> torch.Tensor:
+    def _deviation(self, size: torch.Tensor, exact: torch.Tensor | None) -> Deviation:
         """`size` is used up."""
         smallest = size.sign() * self._errors.tiny
         deviation = size.mul_(self._errors.roundoff).add_(smallest).nan_to_num_(0.0, 0.0, 0.0)
-        return deviation if exact is None else deviation.masked_fill_(exact, 0.0)
+        if exact is not None and bool(exact.any()):
+            return deviation.masked_fill_(exact, 0.0) if not exact.all() else EXACT
+        return deviation
 
-    def _perturb(self, y: torch.Tensor, deviation: torch.Tensor | None) -> None:
+    def _perturb(self, y: torch.Tensor, deviation: Deviation) -> None:
         """Add the errors to y in place, so that what it is a view of gets them too."""
-        if self._is_recording:
+        if self._is_recording or isinstance(deviation, str):
             return
-        # numbers of 24 bits are random enough, and drawn in a fifth of the time
-        normal = torch.randn(y.shape, generator=self._generator(y.device), dtype=torch.float32, device=y.device)
+        if y.device not in self._normals:
+            self._normals[y.device] = Normals(y.device, self._seed)
+        normal = self._normals[y.device].like(y)
         if deviation is None:
             y.addcmul_(y, normal, value=self._errors.roundoff)
         else:
             y.addcmul_(deviation, normal)
-
-    def _generator(self, device: torch.device) -> torch.Generator:
-        if device not in self._generators:
-            self._generators[device] = torch.Generator(device).manual_seed(self._seed)
-        return self._generators[device]
 
 
 class _Sealed(TorchFunctionMode):
@@ -280,14 +281,13 @@ class _Sealed(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _kind(op: Any, args: Any, kwargs: Any) -> str:
-    """How this call rounds. Raises UnsupportedError for what takes functions, such as flex_attention."""
+@cache
+def _rule(op: Any) -> tuple[str, type | None]:
+    """How an op rounds, and in which of its results it decides. Raises UnsupportedError for what takes functions, such
+    as flex_attention."""
     if not isinstance(op, OpOverload):
         raise UnsupportedError(f"torch's {op} cannot be looked into")
-    row = _row(op)
-    if row == SUM and _copies(op, args, kwargs):
-        return EXACT
-    return row
+    return _row(op), decides_in(op)
 
 
 def _copies(op: OpOverload, args: Any, kwargs: Any) -> bool:
@@ -298,12 +298,19 @@ def _copies(op: OpOverload, args: Any, kwargs: Any) -> bool:
     return name == "scatter_reduce" and _argument(op, "reduce", args, kwargs) in ("amax", "amin")
 
 
+def _scales(op: OpOverload, args: Any) -> bool:
+    """Whether it multiplies or divides by a power of two."""
+    if _name(op) not in ("mul", "div") or len(args) < 2:
+        return False
+    factor = args[1]
+    return isinstance(factor, int | float) and abs(math.frexp(factor)[0]) == 0.5
+
+
 def _shape(args: Any) -> Any:
     first = args[0] if args else None
     return first.shape if isinstance(first, torch.Tensor) else None
 
 
-@cache
 def _row(op: OpOverload) -> str:
     if op.namespace == "aten":
         row = ROWS.get(f"{_name(op)}.{op._overloadname}") or ROWS.get(_name(op))
@@ -404,6 +411,16 @@ def _var_mean(
     return squares / max(freedom, 0.0), mean.reshape(squares.shape)
 
 
+def _layer_norm(
+    x: torch.Tensor, shape: Sequence[int], weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    variance, mean = _var_mean(x, tuple(range(x.ndim - len(shape), x.ndim)), correction=0, keepdim=True)
+    rstd = torch.rsqrt(variance + eps)
+    y = (x - mean) * rstd
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias, mean, rstd
+
+
 def _layer_norm_backward(
     g: torch.Tensor,
     x: torch.Tensor,
@@ -427,11 +444,12 @@ def _layer_norm_backward(
     return tuple(y if asked else None for y, asked in zip(found, wanted, strict=True))
 
 
-# Where torch's own go down to `torch.ops.prims`, or round less than its kernels.
+# Where torch's own go down to `torch.ops.prims`, or round less than its kernels, or are slow.
 DEFINITIONS: dict[OpOverload, Callable[..., Any]] = {
     torch.ops.aten.mean.default: _mean,
     torch.ops.aten.mean.dim: _mean,
     torch.ops.aten.var.correction: _var,
     torch.ops.aten.var_mean.correction: _var_mean,
+    torch.ops.aten.native_layer_norm.default: _layer_norm,
     torch.ops.aten.native_layer_norm_backward.default: _layer_norm_backward,
 }

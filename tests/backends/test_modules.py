@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations
@@ -472,6 +473,20 @@ def test_state_that_refers_to_the_module_begins_anew_and_other_state_lasts() -> 
     report = verify(Lazy(), loss)
     assert report, repr(report)
     assert seen == list(range(len(seen)))
+
+
+@pytest.mark.slow
+def test_layers_that_are_compiled_where_they_are_written_are_taken_as_well() -> None:
+    layers: Any = torch.compile(nn.Sequential(nn.Linear(4, 4), nn.Tanh()), backend="eager")
+    report = verify(nn.Sequential(nn.Linear(3, 4), layers, nn.Linear(4, 2)))
+    assert report, repr(report)
+    assert len(report.rows) == 6
+
+
+def test_a_traced_module_is_taken_as_well() -> None:
+    report = verify(torch.fx.symbolic_trace(seeded(perceptron)))
+    assert report, repr(report)
+    assert len(report.rows) == 4
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's of its own torch.jit

@@ -60,6 +60,8 @@ EQUAL: dict[str, Callable[[], Any]] = {
     "argmax": lambda: twice()[0].argmax(),
     "argmin along": lambda: (-twice()[0]).reshape(2, 3).argmin(0),
     "max along": lambda: twice()[0].max(0).indices,
+    "max_pool": lambda: F.max_pool2d((GRID * 1.1).sin(), 2, return_indices=True)[1],
+    "adaptive_max_pool": lambda: F.adaptive_max_pool2d((GRID * 1.1).sin(), 1, return_indices=True)[1],
     "integers": lambda: (twice()[0] / twice()[1]).to(torch.int8),
     "copied to integers": lambda: torch.zeros(6, dtype=torch.int64).copy_(twice()[0] / twice()[1]),
     "floor": lambda: torch.floor(twice()[0] / twice()[1]),
@@ -116,6 +118,7 @@ def test_in_less_a_decision_is_overturned_where_rounding_may() -> None:
 WHOLE: dict[str, Callable[[], Any]] = {
     "signs": lambda: (X >= 0).double() * 2 - 1,
     "product": lambda: torch.arange(6.0).double() * torch.arange(6.0).double(),
+    "scaled": lambda: X * 0.5 / -4 * 8,
     "halves": lambda: torch.arange(6.0).double() / 4 + 0.5,
     "in place": lambda: torch.arange(6.0).double().mul_(3).sub_(1),
     "square": lambda: torch.arange(6.0).double() ** 2,

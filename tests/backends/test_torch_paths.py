@@ -224,8 +224,8 @@ class Layered(nn.Module):
         if self.way == "alone":  # x requires no gradient but for a trick, and autograd knows of no way to the layer
             return LeavesInGrad.apply(x.clone().requires_grad_(), self.second)  # type: ignore[no-untyped-call]
         h = self.first(x).tanh()
-        if self.way == "reentrant":
-            return checkpoint(self.second, h, use_reentrant=True)
+        if self.way in ("reentrant", "checkpoint"):
+            return checkpoint(self.second, h, use_reentrant=self.way == "reentrant")
         h = LeavesInGrad.apply(h, self.second)  # type: ignore[no-untyped-call]
         return self.second(h) if self.way == "shared" else h
 
@@ -317,6 +317,25 @@ def test_an_inner_gradient_of_autograd_is_not_for_torch_func() -> None:
     report = verify(gw.Candidate("torch", penalized), ["torch.func.grad", "vmap"])
     assert verdicts(report) == dict.fromkeys(("torch.func.grad", "vmap"), "unsupported"), repr(report)
     assert "take inner gradients by torch.func.grad" in message(report, "vmap")
+
+
+def with_a_checkpoint(p: Any, d: Any) -> Any:
+    return checkpoint(torch.tanh, d["x"] @ p["w"], use_reentrant=False).square().mean()
+
+
+def test_a_checkpoint_inside_a_loss_is_not_for_torch_func() -> None:
+    report = verify(gw.Candidate("torch", with_a_checkpoint))
+    refused = dict.fromkeys(("torch.func.grad", "vmap", "channels-last"), "unsupported")
+    assert verdicts(report) == dict.fromkeys(EAGER, "agree") | refused, repr(report)
+
+
+@pytest.mark.slow
+def test_a_compilation_that_fails_leaves_other_paths_alone() -> None:
+    loss, params = from_module(Layered("checkpoint"), lambda m, d: m(d["x"]).square().mean())
+    report = verify(gw.Candidate("torch", loss), ["torch.compile(grad)", "checkpoint"], params)
+    found = verdicts(report)
+    assert found["torch.compile(grad)"] in ("error", "unsupported")
+    assert found["checkpoint"] == "agree", repr(report)
 
 
 @pytest.mark.slow
