@@ -86,7 +86,8 @@ def _sorted(call: Call) -> Arrays:
 
 def _top(call: Call) -> Arrays:
     """On an edge where the numbers at the places found are as large."""
-    axis, (values, places), found = call.equation.params["axis"], call.still_results, call.moved_results[1]
+    axis = call.equation.params.get("axis", call.still[0].ndim - 1)  # older versions know the last alone
+    (values, places), found = call.still_results, call.moved_results[1]
     on_edge = jnp.all(jnp.take_along_axis(call.still[0], found, axis) == values, axis, keepdims=True)
     results = jnp.take_along_axis(call.moved[0], places, axis), places
     return [call.chosen(on_edge, *pair) for pair in zip(results, call.moved_results, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any
 
@@ -53,6 +54,10 @@ class ObservedLoss:
     def deviations(self, batch: Any) -> list[Deviation]:
         """None: jax's functions are not intercepted; torch's are."""
         return []
+
+    def wide(self) -> AbstractContextManager[Any]:
+        context: AbstractContextManager[Any] = jax.enable_x64(True)
+        return context
 
 
 def _without_activations(shown: Any) -> Any:

@@ -19,6 +19,7 @@ from gradwitness_jax.custom import custom_rules
 from gradwitness_jax.paths import Both, one_number
 from gradwitness_jax.quiet import quiet
 from gradwitness_jax.rounding import Perturbed
+from gradwitness_jax.tape import passes
 
 __all__ = ["JaxPrepared"]
 
@@ -26,7 +27,7 @@ Arrays = dict[str, jax.Array]
 WITHOUT_JIT = 'for Python control flow give Candidate("jax", loss, options={"jit": False}), else return a jax.Array'
 KEEP_TO_JAX = "keep to jax.numpy, as no gradient passes through float() or NumPy"
 FEW = 20  # values for which the loss alone is not worth a compilation of its own
-Tape = Any  # the pullback of one forward pass: a pytree that holds its residuals
+Tape = Any  # what one forward pass leaves for its backward
 
 
 class JaxPrepared:
@@ -35,6 +36,10 @@ class JaxPrepared:
     Every call enters x64 anew: a function compiled under it and called outside retraces to float32.
     A gradient written by hand runs as it is: whoever wants it compiled gives it compiled. both: a way to loss and
     gradient other than the plain one, as it is made by `paths`; jit: whether the rest is compiled.
+
+    `value`, `forward` and `backward` are programs of their own beside that of `value_and_gradient` (`tape`), except
+    where there is a `both`: there a tape holds the leaves, and the backward computes everything. Each program is
+    compiled once for its shapes, and goes with this object.
     """
 
     setup_seconds = 0.0
@@ -68,13 +73,9 @@ class JaxPrepared:
             with _advising(jit=compiled is jax.jit):
                 return one_number(implementation.loss({**inputs, **placed}))
 
-        def vjp(placed: Arrays, inputs: Arrays) -> Tape:
-            return jax.vjp(lambda p: value(p, inputs), placed)[1]
-
         self._plain, self._value = value, compiled(value)
         self._value_and_grad, self._has_tape = both or compiled(jax.value_and_grad(value)), both is None
-        self._vjp = compiled(vjp)
-        self._pull = compiled(lambda pullback, cotangent: pullback(cotangent)[0])
+        self._forward, self._pull = passes(value, jit=compiled is jax.jit)
 
     def value(self, params: Primals) -> float:
         self._values += 1
@@ -117,9 +118,9 @@ class JaxPrepared:
 
     def _both(self, placed: Arrays, inputs: Arrays) -> tuple[jax.Array, Any]:
         if self._by_hand is None:
-            value, gradient = self._value_and_grad(placed, inputs)
-        else:
-            value, gradient = self._by_hand({**inputs, **placed})
+            both: tuple[jax.Array, Any] = self._value_and_grad(placed, inputs)
+            return both
+        value, gradient = self._by_hand({**inputs, **placed})
         return one_number(value), gradient
 
     def place(self, params: Primals) -> Arrays:
@@ -140,7 +141,7 @@ class JaxPrepared:
                 return {**self._inputs, **placed}, self._value(placed, self._inputs)
             if not self._has_tape:
                 return placed, self._value(placed, self._inputs)
-            return self._vjp(placed, self._inputs)
+            return self._forward(placed, self._inputs)
 
     def backward(self, tape: Tape) -> Any:
         with self._x64():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 from typing import Any
 
@@ -43,6 +43,9 @@ class ObservedTorch:
 
     def deviations(self, batch: Any) -> list[Deviation]:
         return deviations_in(lambda: self._run(self.params, batch))
+
+    def wide(self) -> AbstractContextManager[Any]:
+        return nullcontext()
 
     def _run(self, params: Mapping[str, Any], batch: Any) -> dict[str, Array]:
         leaves = {name: _placed(x, self._dtype) for name, x in tree.flatten(batch, "batch").items()}

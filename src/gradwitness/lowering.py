@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import linecache
 import math
+import weakref
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -239,4 +240,5 @@ def lower(graph: Graph, functions: Mapping[str, Callable[..., Any]]) -> Callable
     namespace |= {"inf": math.inf, "nan": math.nan}
     exec(compile(source, filename, "exec"), namespace)  # noqa: S102  # our own source: Graph.source() wrote it
     loss: Callable[[Mapping[str, Any]], Any] = namespace["loss"]
+    weakref.finalize(loss, linecache.cache.pop, filename, None)
     return loss

@@ -210,6 +210,10 @@ class Observed(Protocol):
         """What of its calls may be done otherwise elsewhere."""
         ...
 
+    def wide(self) -> AbstractContextManager[Any]:
+        """In which functions of its framework keep all digits of host arrays."""
+        ...
+
 
 @runtime_checkable
 class Observing(Protocol):

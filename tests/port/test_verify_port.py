@@ -57,6 +57,54 @@ def test_shapes_will_do_for_jaxs_parameters() -> None:
     assert port(seeded(perceptron), perceptron_in_jax(), shapes, ROWS)
 
 
+MOVED: dict[str, Any] = {  # a matrix transposed, by NumPy and by jax
+    "np.transpose": np.transpose,
+    "np.asarray": lambda x: np.asarray(x).T,
+    "np.concatenate": lambda x: np.concatenate([x[:, 1:], x[:, :1]], axis=1)[:, [-1, *range(x.shape[1] - 1)]].T,
+    "np.einsum": lambda x: np.ascontiguousarray(np.einsum("ij->ji", x)),
+    "jnp": lambda x: jnp.asarray(x).T,
+    "jnp, by arithmetic": lambda x: 0.5 * (jnp.transpose(x) + jnp.transpose(x)),
+}
+
+
+def linear() -> nn.Module:
+    return nn.Linear(3, 4)
+
+
+def linear_in_jax(p: Any, b: Any) -> Any:
+    return jnp.mean((b["x"] @ p["kernel"] + p["bias"] - b["y"]) ** 2)
+
+
+LINEAR = {"kernel": np.zeros((3, 4)), "bias": np.zeros(4)}
+PAIRS = {"x": np.random.default_rng(5).normal(size=(6, 3)), "y": np.random.default_rng(6).normal(size=(6, 4))}
+
+
+@pytest.mark.parametrize("how", MOVED)
+@pytest.mark.parametrize("jit", [True, False])
+def test_a_mapping_may_be_a_function_of_numpy_or_of_jax(how: str, jit: bool) -> None:
+    report = port(seeded(linear), linear_in_jax, LINEAR, PAIRS, mapping={"weight": ("kernel", MOVED[how])}, jit=jit)
+    assert report, repr(report)
+    assert report.gradients is not None
+    assert {str(row.verdict) for row in report.gradients.rows} == {"agree"}
+
+
+def test_a_wrong_function_of_numpy_is_found_by_values() -> None:
+    def reversed_too(x: Any) -> Any:
+        return np.asarray(x).T[::-1]
+
+    assert not port(seeded(linear), linear_in_jax, LINEAR, PAIRS, mapping={"weight": ("kernel", reversed_too)})
+
+
+def test_a_function_of_numpy_that_computes_is_told_to_use_jax() -> None:
+    def there_and_back(x: Any) -> Any:
+        return np.log(np.exp(np.asarray(x))).T
+
+    report = port(seeded(linear), linear_in_jax, LINEAR, PAIRS, mapping={"weight": ("kernel", there_and_back)})
+    assert not report
+    assert "there_and_back hands torch's array over to NumPy" in repr(report)
+    assert "jax.numpy" in repr(report)
+
+
 def test_a_convolution_in_train_mode_agrees_and_so_do_its_statistics() -> None:
     report = port(seeded(convolution), convolution_in_jax(), CONVOLUTION, IMAGES)
     assert report, repr(report)

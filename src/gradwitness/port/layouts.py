@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
+from gradwitness.errors import GradwitnessError
+
 __all__ = ["LAYOUTS", "Layout", "Shape", "by_function", "find_layout", "fitting", "flattened"]
 
 Shape = tuple[int, ...]
@@ -78,9 +82,34 @@ def find_layout(name: str) -> Layout | None:
 
 
 def by_function(function: Callable[[Any], Any]) -> Layout:
-    """A user's own way, a function of torch's array."""
-    name = getattr(function, "__name__", type(function).__name__)
-    return Layout("by " + name.replace("<lambda>", "a function"), lambda given, wanted: True, lambda x, _: function(x))
+    """A user's own way, a function of torch's array. In NumPy it may move numbers about, and do nothing else."""
+    name = getattr(function, "__name__", type(function).__name__).replace("<lambda>", "a function")
+
+    def apply(x: Any, shape: Shape) -> Any:
+        if isinstance(x, np.ndarray):
+            return function(x)
+        try:
+            return function(x)
+        except TypeError as error:  # NumPy takes no array of a framework that is being differentiated
+            places = _places(function, tuple(x.shape))
+            if places is None:
+                raise GradwitnessError(
+                    f"mapping=: {name} hands torch's array over to NumPy, through which no gradient passes, and does "
+                    "more than move its numbers about: write it in jax.numpy"
+                ) from error
+            return x.reshape(-1)[places]
+
+    return Layout(f"by {name}", lambda given, wanted: True, apply)
+
+
+def _places(function: Callable[[Any], Any], shape: Shape) -> Any:
+    """Which of the numbers of an array of this shape a function gives, by flat places; None if it gives others."""
+    size = math.prod(shape)
+    given = np.asarray(function(np.arange(float(size)).reshape(shape)))
+    if not np.all(np.isin(given, np.arange(size))):
+        return None
+    places, values = given.astype(int), np.random.default_rng(0).standard_normal(size)
+    return places if np.array_equal(function(values.reshape(shape)), values[places]) else None
 
 
 def flattened(channels: int, *extents: int) -> Layout:

@@ -83,7 +83,8 @@ def verify_port(
     gradients = (
         _gradients(ours, theirs, matches, constants, problem, jit=jit, dtypes=dtypes, seed=seed) if same else None
     )
-    wrong = tuple(misplaced(matches, arrays, theirs.params)) if converted else ()
+    with theirs.wide():
+        wrong = tuple(misplaced(matches, arrays, theirs.params)) if converted else ()
     meant = (allow,) if isinstance(allow, str) else tuple(allow)
     return PortReport(matches, wrong, tuple(found), explained, values.pairs.lonely, gradients, meant, elsewhere)
 
@@ -187,7 +188,8 @@ class _Values:
 
     def _jax(self, matches: Mapping[str, Match]) -> dict[str, Array]:
         def run() -> dict[str, Array]:
-            params = {target: match.convert(self.arrays) for target, match in matches.items()}
+            with self.theirs.wide():
+                params = {target: match.convert(self.arrays) for target, match in matches.items()}
             return self.theirs.values(params, self.batch)
 
         return self._once(tuple((m.piece.label, target, m.how) for target, m in matches.items()), run)

@@ -1,0 +1,53 @@
+"""A forward pass that gives a tape, and a backward pass that consumes it: two programs, each compiled by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+
+__all__ = ["Backward", "Forward", "passes"]
+
+Arrays = dict[str, jax.Array]
+Forward = Callable[[Arrays, Arrays], Any]
+Backward = Callable[[Any, jax.Array], dict[str, jax.Array]]
+
+
+def passes(value: Callable[[Arrays, Arrays], jax.Array], *, jit: bool) -> tuple[Forward, Backward]:
+    """`forward(placed, inputs)`, a tape that owns its residuals, and `backward(tape, cotangent)`, the gradients by
+    `placed`. Each gives the same for the same arguments, whatever was called before.
+
+    What XLA simplifies across forward and backward, as log(exp(x)) to x, it cannot see here: beside `value_and_grad`
+    compiled whole, results differ by rounding, and where something overflows on the way by more than that.
+    jit: compile both; without it, the tape is jax's own pullback. A compiled forward gives its residuals alone, as jax
+    keeps for ever the structure of a pullback that leaves a compiled function.
+    """
+
+    def vjp(placed: Arrays, inputs: Arrays) -> Any:
+        return jax.vjp(lambda p: value(p, inputs), placed)[1]
+
+    if not jit:
+        return vjp, lambda tape, cotangent: tape(cotangent)[0]
+    structures: dict[Any, Any] = {}  # by the shapes for which the forward was traced
+
+    @jax.jit
+    def forward(placed: Arrays, inputs: Arrays) -> list[jax.Array]:
+        residuals, structures[_shapes(placed, inputs)] = jax.tree.flatten(vjp(placed, inputs))
+        return residuals
+
+    @partial(jax.jit, static_argnums=0)
+    def backward(shapes: Any, residuals: list[jax.Array], cotangent: jax.Array) -> dict[str, jax.Array]:
+        pullback = jax.tree.unflatten(structures[shapes], residuals)
+        gradients: dict[str, jax.Array] = pullback(cotangent)[0]
+        return gradients
+
+    return (
+        lambda placed, inputs: (_shapes(placed, inputs), forward(placed, inputs)),
+        lambda tape, cotangent: backward(*tape, cotangent),
+    )
+
+
+def _shapes(*leaves: Arrays) -> tuple[Any, ...]:
+    return tuple((path, x.shape, x.dtype.name) for group in leaves for path, x in sorted(group.items()))
