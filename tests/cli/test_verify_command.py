@@ -69,7 +69,7 @@ def test_each_backend_is_tried_along_the_paths_that_it_has() -> None:
         (["article", "--device", "tpu"], "unknown device 'tpu'; there is: cpu"),
         (["article", "--require", "tensorflow"], "unknown backend 'tensorflow'"),
         (["article", "--allow", "everything"], "unknown verdict 'everything'; there is: agree"),
-        (["article", "--paths", "jit"], "unknown path 'jit'; there is: all, channels-last"),
+        (["article", "--paths", "jit"], "unknown path 'jit'; there is: all, backward, channels-last"),
         (["article", "--backend", "numpy", "--paths", "vmap"], "'vmap' is for no candidate here"),
         (["article", "--timeout", "0"], "timeout must be a positive number of seconds"),
         (["article", "--seed", "soon"], "expected a whole number or 'random'"),
@@ -198,7 +198,7 @@ def test_json_follows_its_schema_and_has_every_row(tmp_path: Path) -> None:
     assert article("--json", str(file), "--seed", "3").exit_code == 0
     document = json.loads(file.read_text())
     jsonschema.validate(document, schema())
-    assert document["schema"] == 1
+    assert document["schema"] == 2
     assert document["ok"] is True
     assert len(document["rows"]) == 16
     assert document["environment"]["seed"] == 3

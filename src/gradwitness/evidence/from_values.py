@@ -196,6 +196,16 @@ class FromValues:
         """What the inputs' rounding explains of the finest gradients, in the dtype that they are in."""
         return self._input_floors("float64") if self.is_narrowed else self.floors_by_inputs
 
+    def own_noise(self, path: str) -> float:
+        """What the arithmetic of the finest gradient rounds in it, by norm: jittered by two roundings it differs by that."""
+        floor = self._own_arithmetic.tensors[path]
+        return self._own_arithmetic.reach(floor).norm * floor.norm
+
+    @cached_property
+    def _own_arithmetic(self) -> OwnFloors:
+        jitter = Jitter(self.fd_dtype, True, self.problem.differentiated, (self.seed, 1))
+        return by_inputs([(self.finest, jitter)], self.problem)
+
     def loss_floor(self, place: Leaves, loss: float) -> TensorFloor:
         """Of the loss in the dtype on trial, with some leaves elsewhere."""
         if self.wide is not None:

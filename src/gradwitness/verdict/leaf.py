@@ -48,7 +48,8 @@ class LeafEvidence:
     differences. kink: the units at kinks, or within rounding of one, if there are any. closer: takes a further
     difference, by one element (a flat index). probes: differences for the reader.
 
-    Where the standing is OWN: narrowed: whether the truth is another gradient than the one on trial, that in float64;
+    Where the standing is OWN: own_noise: what its own arithmetic rounds in the truth, by norm, asked for where that is
+    small; narrowed: whether the truth is another gradient than the one on trial, that in float64;
     same_loss: whether the loss in the dtype on trial is that in float64, up to rounding; by_hand: whether no framework
     vouches that nothing leads to the loss. remark: what to say beside a gradient that agrees.
     """
@@ -70,6 +71,7 @@ class LeafEvidence:
     narrowed: bool = False
     same_loss: bool = True
     by_hand: bool = False
+    own_noise: Callable[[], float] | None = None
     remark: str = ""
 
     @property
@@ -107,5 +109,8 @@ class LeafEvidence:
     @property
     def is_noise(self) -> bool:
         """Whether the truth is no more than what its own computation in float64 rounds."""
+        size = norm(self.truth.high)
+        if size == 0 or self.own_noise is not None:
+            return size == 0 or (self.own_noise is not None and size <= self.own_noise())
         narrowing = find_dtype("float64").unit_roundoff / find_dtype(self.dtype).unit_roundoff
-        return norm(self.truth.high) <= narrowing * self.reach.norm * self.floor.norm
+        return size <= narrowing * self.reach.norm * self.floor.norm

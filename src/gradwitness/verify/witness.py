@@ -164,6 +164,7 @@ class OwnLoss(Witness):
             narrowed=known.is_narrowed,
             same_loss=self.is_same_in_float64,
             by_hand=self.by_hand,
+            own_noise=lambda: known.own_noise(path),
             remark=self._remark(path),
         )
 
