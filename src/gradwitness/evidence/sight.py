@@ -388,6 +388,8 @@ class _Look:
 
     def _sight(self, path: str) -> Sight:
         mine = [seen for seen in self.found if path in seen.shares]
+        if not mine:  # all of it is NaN
+            return Sight(self.gradients[path].size)
         unseen = [s for s in mine if s.refuted is not None or not s.sees(self.scale)]
         refuted = self.refuted.get(path)
         if refuted is None and (alone := self._alone(path, mine, unseen)) is not None:
