@@ -14,10 +14,14 @@ import torch
 import gradwitness as gw
 from gradwitness import registry
 from gradwitness.evidence.effort import reference_seconds
+from gradwitness.evidence.from_graph import FromGraph
 from gradwitness.evidence.reference import reference
-from gradwitness.evidence.testimony import testimony
 from gradwitness.networks import network
-from gradwitness.problem import Problem
+from gradwitness.problem import Candidate, Problem
+from gradwitness.report import Row
+from gradwitness.verdict import Verdict
+from gradwitness.verify import Settings
+from gradwitness.verify.cell import cell
 
 __all__ = [
     "WIDTHS",
@@ -125,15 +129,20 @@ def passes(problem: Problem, *, seconds: float) -> Passes:
     """What it takes to judge torch's float64 gradient; seconds: for a reference in 256 bits, 0 to do without."""
     counted = Passes()
     interpreter = registry.interpreter()
-    known = testimony(
-        _Counting(interpreter, counted),
+    arithmetic = interpreter.capabilities.arithmetic("float64")
+    referee = FromGraph(_Counting(interpreter, counted), problem, "float64", arithmetic, 0, seconds)
+    blank = Row(problem.name, "torch", "torch", "cpu", "float64", Verdict.ERROR)
+    rows = cell(
+        {"torch": blank},
+        {"torch": Candidate("torch")},
         problem,
         "float64",
-        arithmetic=interpreter.capabilities.arithmetic("float64"),
-        seed=0,
-        seconds=seconds,
+        Settings(dtypes=("float64",)),
+        referee=referee,
+        progress=lambda text: None,
     )
-    known.floors_of(registry.backend("torch").capabilities.arithmetic("float64"))
+    if wrong := [row for row in rows if row.verdict is not Verdict.AGREE]:
+        raise AssertionError(repr(wrong))
     return counted
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,15 +13,25 @@ import gradwitness as gw
 from gradwitness import ops
 from gradwitness.evidence.directional import directional_derivatives
 from gradwitness.evidence.effort import Affordable, Effort, affordable_reference, effort
-from gradwitness.evidence.finite_difference import Differences, Probe
-from gradwitness.evidence.noise_floor import noise_floor
+from gradwitness.evidence.finite_difference import Probe, textbook_difference
+from gradwitness.evidence.noise_floor import TensorFloor, noise_floor
+from gradwitness.evidence.norms import norm
+from gradwitness.evidence.reach import node_reach
+from gradwitness.evidence.sight import Sight
 from gradwitness.networks import NETWORKS, network
 from gradwitness.problem import Problem
 from gradwitness.protocol import Interpreter
-from gradwitness.verdict import Verdict, confirms
+from gradwitness.verdict import Verdict
 from gradwitness_numpy.rules import RULES
 
 Params = dict[str, Any]
+
+
+def refutes(probe: Probe, gradient: np.ndarray, floor: TensorFloor) -> bool:
+    """Whether a derivative refutes a gradient beyond what rounding does to that."""
+    assert probe.direction is not None
+    slack = node_reach(floor).norm * norm(probe.direction * floor.elements)
+    return Sight(gradient.size).refuted_by(probe, gradient, slack).refuted is not None
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -32,11 +41,9 @@ def test_they_confirm_every_network_within_its_float64_rounding(name: str, inter
     gradients = interpreter.backward(interpreter.forward(graph, problem.leaves), wrt)
     floor = noise_floor(interpreter, graph, problem.leaves, wrt, "float64", seed=[0])
     for path, probes in directional_derivatives(interpreter, problem, dict.fromkeys(wrt, 1), seed=[0]).items():
-        found = Differences(probes, 0, gradients[path].size)
-        rounding = partial(floor.tensors.__getitem__, path)
-        assert len(probes) == 1
-        assert confirms(gradients[path], "float64", rounding, found)
-        assert not confirms(gradients[path] * (1 + 1e-9) + 1e-12, "float64", rounding, found)
+        (probe,) = probes
+        assert not refutes(probe, gradients[path], floor.tensors[path])
+        assert refutes(probe, gradients[path] * (1 + 1e-9) + 1e-12, floor.tensors[path])
 
 
 def one_leaf(function: Any, x: list[float]) -> Problem:
@@ -77,9 +84,26 @@ def test_along_a_leaf_without_a_path_the_derivative_is_zero(interpreter: Interpr
 
 
 def test_directions_are_no_coordinates() -> None:
-    one = Differences((Probe(1.0, 1e-9, index=0),), 1, 4)
-    more = one.with_probes([Probe(2.0, 1e-9, index=2), Probe(0.5, 1e-20, direction=np.ones(4))])
-    assert (len(more.probes), more.coordinates) == (3, 2)
+    """The textbook's rule, which asks for coordinates, leaves them out."""
+    gradient = np.array([1.0, 2.0, 3.0, 4.0])
+    coordinates = (Probe(1.0, 1e-9, index=0, textbook=1.0), Probe(2.0, 1e-9, index=1, textbook=2.5))
+    direction = Probe(0.5, 1e-20, direction=np.ones(4))
+    of_two = textbook_difference({"x": gradient}, {"x": coordinates})
+    assert of_two == pytest.approx(0.5 / (np.hypot(1, 2) + np.hypot(1, 2.5)))
+    assert textbook_difference({"x": gradient}, {"x": (*coordinates, direction)}) == of_two
+    assert textbook_difference({"x": gradient}, {"x": (direction,)}) is None
+
+
+def test_one_that_refutes_is_kept_beside_others_that_do_not() -> None:
+    gradient = np.array([1.0, 2.0])
+    wrong, right = Probe(5.0, 1e-9, direction=np.ones(2)), Probe(3.0, 1e-9, direction=np.ones(2))
+    seen = Sight(2).refuted_by(right, gradient, 0.0)
+    assert seen.refuted is None
+    assert Sight(2).refuted_by(wrong, gradient, 3.0).refuted is None, "rounding explains as much"
+    for probe in (wrong, right, Probe(7.0, 1e-9, direction=np.ones(2))):
+        seen = seen.refuted_by(probe, gradient, 0.0)
+    assert seen.refuted is not None
+    assert (seen.refuted.probe, seen.refuted.claim) == (wrong, 3.0)
 
 
 @pytest.mark.parametrize(

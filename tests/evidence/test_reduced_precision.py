@@ -16,7 +16,7 @@ import gradwitness as gw
 from gradwitness import ops, registry, tree
 from gradwitness.arithmetic import Operands, Reduction, Sums
 from gradwitness.cli import cli
-from gradwitness.evidence import testimony
+from gradwitness.evidence import from_graph
 from gradwitness.evidence.noise_floor import TensorFloor
 from gradwitness.evidence.prediction import Prediction
 from gradwitness.networks import network
@@ -196,7 +196,7 @@ def test_a_candidate_that_agrees_pays_nothing(monkeypatch: pytest.MonkeyPatch) -
     def never(*arguments: Any, **options: Any) -> Any:
         raise AssertionError("no reduced precision was to be looked at")
 
-    monkeypatch.setattr(testimony, "predictions", never)
+    monkeypatch.setattr(from_graph, "predictions", never)
     for name in ("mlp", "batchnorm_mlp", "lstm"):
         assert {row.verdict for row in verified(network(name))} == {Verdict.AGREE}
 

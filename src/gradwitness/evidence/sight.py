@@ -223,12 +223,12 @@ class _Look:
         self._keep(seen)
 
     def _take_apart(self, group: _Group) -> bool:
-        """Whether the parts tell more than the whole: of a large one, if at least one half of it is seen."""
+        """Whether the parts tell more than the whole: of a large one, if at least one half of it is seen, or refuted."""
         parts = group.taken_apart()
         if len(group.parts) == 1 and group.count > APART:
             found = [self._best(part) for part in parts]
             good = [s.refuted is None and s.sees(self.scale) for s in found]
-            if not any(good):
+            if not any(good) and all(s.refuted is None for s in found):
                 return False
             for part, seen, is_good in zip(parts, found, good, strict=True):
                 if is_good:
@@ -390,6 +390,8 @@ class _Look:
 
     def _sight(self, path: str) -> Sight:
         mine = [seen for seen in self.found if path in seen.shares]
+        if not mine:  # all of it is NaN
+            return Sight(self.gradients[path].size)
         unseen = [s for s in mine if s.refuted is not None or not s.sees(self.scale)]
         refuted = self.refuted.get(path)
         if refuted is None and (alone := self._alone(path, mine, unseen)) is not None:
