@@ -193,8 +193,12 @@ class FromValues:
 
     @cached_property
     def peer_floors(self) -> OwnFloors:
-        """What the inputs' rounding explains of the finest gradients, in the dtype that they are in."""
-        return self._input_floors("float64") if self.is_narrowed else self.floors_by_inputs
+        """What jittered inputs explain of the finest gradients, in the dtype that they are in and its own arithmetic."""
+        paths, seed = self.problem.differentiated, (self.seed, 1)
+        jitters = [(self.finest, Jitter(self.fd_dtype, True, paths, seed))]
+        if self.wide is not None:
+            jitters.append((self.wide, Jitter("float64", False, paths, seed)))
+        return by_inputs(jitters, self.problem)
 
     def own_noise(self, path: str) -> float:
         """What the arithmetic of the finest gradient rounds in it, by norm: jittered by two roundings it differs by that."""
