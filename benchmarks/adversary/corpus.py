@@ -16,7 +16,7 @@ import numpy as np
 import gradwitness as gw
 from benchmarks.adversary.frameworks import Framework, Loss, Tree, framework
 
-__all__ = ["VERSION", "Case", "Change", "Draw", "Subject", "Wrong", "cases_of", "distance", "gradient_in_float64"]
+__all__ = ["VERSION", "Case", "Change", "Draw", "Subject", "Wrong", "cases_of", "distance", "gradient_in"]
 
 VERSION = "1"
 Draw = Callable[[np.random.Generator], Tree]
@@ -36,6 +36,7 @@ class Wrong:
     own rules. off: by how much it is wrong, at least, relative to the norm of a leaf at fault (infinity where the right
     gradient is zero). leaves: those at fault, all by default; one accepted verdict there is a false green. make: the
     candidate itself, where the fault is not in the gradient (off is then 0). frameworks, dtypes: if not the subject's.
+    only_in: the dtype in which it is wrong, if there is but one.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Wrong:
     make: Callable[[Framework, Subject], gw.Candidate] | None = None
     frameworks: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ()
+    only_in: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +57,8 @@ class Subject:
     loss: as the candidate has it, with rules of its own perhaps; plain: the same without them, by whose autodiff
     the right gradient is known. exact(f, params, batch): the right gradient, where no autodiff gives it. demanded: the
     dtypes in which `inconclusive` is not good enough for the right one. make: the right candidate, if it is special.
-    rights: further gradients that are right too, by name. fault_in_values: the losses of wrong candidates differ.
+    rights: further gradients that are right too, by name. beside: another candidate takes part, `right`, or `wrong`
+    by the same fault, or, beside a right one, by the first.
     """
 
     name: str
@@ -71,6 +74,7 @@ class Subject:
     demanded: tuple[str, ...] = ()
     make: Callable[[Framework, Subject], gw.Candidate] | None = None
     rights: Mapping[str, Change] = field(default_factory=dict)
+    beside: str = ""
 
     @property
     def forward(self) -> Loss:
@@ -144,10 +148,9 @@ class Case:
             return make(f, self.subject)
         if self.framework == "ops":
             return gw.Candidate("torch", gradient=self.gradient(framework("torch")))
-        in_rules = (self.fault.loss if self.fault else self.subject.loss) if not self.by_hand else None
-        if in_rules is not None:
-            return gw.Candidate(f.backend, partial(in_rules, f))
-        return gw.Candidate(f.backend, partial(self.subject.forward, f), gradient=self.gradient(f))
+        if self.by_hand:
+            return gw.Candidate(f.backend, partial(self.subject.forward, f), gradient=self.gradient(f))
+        return gw.Candidate(f.backend, partial((self.fault and self.fault.loss) or self.subject.loss, f))
 
     @property
     def by_hand(self) -> bool:
@@ -165,7 +168,17 @@ class Case:
             return gw.verify(
                 loss, params, batch, backends=[], candidates={"mine": candidate}, dtypes=self.dtype, seed=self.seed
             )
-        return gw.verify({"mine": candidate}, params, batch, dtypes=self.dtype, seed=self.seed)
+        candidates = {**self.others(), "mine": candidate}
+        return gw.verify(candidates, params, batch, dtypes=self.dtype, seed=self.seed)
+
+    def others(self) -> dict[str, gw.Candidate]:
+        """The candidate beside it, from the other framework."""
+        if not self.subject.beside:
+            return {}
+        other = replace(self, framework="numpy" if self.framework == "torch" else "torch", fault=None, variant="")
+        if self.subject.beside == "wrong":
+            other = replace(other, fault=self.fault or self.subject.wrongs[0])
+        return {"other": other.candidate()}
 
 
 def _changed(f: Framework, right: Callable[[Tree, Tree], Tree], change: Change, params: Tree, batch: Tree) -> Tree:
@@ -196,8 +209,8 @@ def _applies(fault: Wrong, to: Case) -> bool:
     return to.framework in (fault.frameworks or (to.framework,)) and to.dtype in (fault.dtypes or (to.dtype,))
 
 
-def gradient_in_float64(case: Case) -> dict[str, Any]:
-    """What the candidate gives in float64, as NumPy arrays; a leaf that it leaves out, as zeros."""
+def gradient_in(case: Case, dtype: str = "float64") -> dict[str, Any]:
+    """What the candidate gives in this dtype, as NumPy's float64; a leaf that it leaves out, as zeros."""
     params, batch = case.point
     if case.subject.frameworks == ("jax",):
         import jax
@@ -207,14 +220,16 @@ def gradient_in_float64(case: Case) -> dict[str, Any]:
             return {k: np.asarray(found.get(k, np.zeros(v.shape))) for k, v in params.items()}
     import torch
 
-    tensors = ({k: torch.tensor(v) for k, v in tree.items()} for tree in (params, batch))
-    found = case.gradient(framework("torch"))(*tensors)
-    return {k: np.zeros(v.shape) if k not in found else found[k].detach().numpy() for k, v in params.items()}
+    f = framework("torch")
+    tensors = ({k: f.cast(torch.tensor(v), dtype) for k, v in tree.items()} for tree in (params, batch))
+    found = {k: f.cast(g.detach(), "float64").numpy() for k, g in case.gradient(f)(*tensors).items()}
+    return {k: found.get(k, np.zeros(v.shape)) for k, v in params.items()}
 
 
 def distance(case: Case) -> dict[str, float]:
     """By leaf at fault, how far the candidate's gradient is from the right one, relative to the right one's norm."""
-    right, wrong = (gradient_in_float64(c) for c in (replace(case, fault=None), case))
+    dtype = (case.fault and case.fault.only_in) or "float64"
+    right, wrong = (gradient_in(c, dtype) for c in (replace(case, fault=None), case))
     return {leaf: _relative(wrong[leaf], right[leaf]) for leaf in case.at_fault}
 
 

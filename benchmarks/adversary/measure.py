@@ -24,7 +24,7 @@ FORGET = 50  # cases, after which compiled programs are let go
 
 
 class Said(Protocol):
-    """A report, as far as it is read here: rows with a parameter, a verdict and a message."""
+    """A report, as far as it is read here: rows with a candidate, a parameter, a verdict and a message."""
 
     @property
     def rows(self) -> Iterable[Any]: ...
@@ -103,7 +103,8 @@ def judged(case: Case, judge: Judge = verified, seconds: float = SECONDS) -> Fin
 
 def found(case: Case, report: Said) -> tuple[str, tuple[str, ...], str]:
     """(what it counts as, the verdicts, the message of the first row that decides)."""
-    rows = [row for row in report.rows if case.is_right or row.parameter in (None, *case.at_fault)]
+    rows = [row for row in report.rows if row.candidate == "mine"]
+    rows = [row for row in rows if case.is_right or row.parameter in (None, *case.at_fault)]
     said = [str(row.verdict) for row in rows]
     counts_as = counted(case, {str(row.parameter): str(row.verdict) for row in rows})
     deciding = [row.message for row, verdict in zip(rows, said, strict=True) if _decides(counts_as, verdict)]

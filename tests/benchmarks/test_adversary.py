@@ -112,7 +112,8 @@ def test_a_rule_has_the_backward_that_it_was_given(name: str) -> None:
 
 def says(verdict: str, case: Case) -> SimpleNamespace:
     """A judge that says the same of every leaf."""
-    return SimpleNamespace(rows=[SimpleNamespace(parameter=k, verdict=verdict, message="") for k in case.point[0]])
+    said = {"candidate": "mine", "verdict": verdict, "message": ""}
+    return SimpleNamespace(rows=[SimpleNamespace(parameter=leaf, **said) for leaf in case.point[0]])
 
 
 def silent(finding: Finding) -> None:

@@ -15,13 +15,17 @@ from benchmarks.adversary.kinds import (
     float32_inside,
     hidden,
     ill_conditioned,
+    initial,
     kinks,
     magnitudes,
     narrow,
     networks,
     offsets,
     oscillation,
+    peers,
     poles,
+    scales,
+    single,
     sizes,
     smooth,
     special_points,
@@ -35,7 +39,10 @@ __all__ = ["KINDS", "corpus", "every_case"]
 
 KINDS: Mapping[str, Sequence[Subject]] = {
     "smooth": smooth.SUBJECTS,
+    "scales": scales.SUBJECTS,
+    "initial points": initial.SUBJECTS,
     "sizes": sizes.SUBJECTS,
+    "single elements": single.SUBJECTS,
     "backwards by hand": backwards.SUBJECTS,
     "networks": networks.SUBJECTS,
     "kinks": kinks.SUBJECTS,
@@ -55,6 +62,7 @@ KINDS: Mapping[str, Sequence[Subject]] = {
     "answers": answers.SUBJECTS,
     "special points": special_points.SUBJECTS,
     "ill-conditioned": ill_conditioned.SUBJECTS,
+    "peers": peers.SUBJECTS,
     "traced": traced.SUBJECTS,
 }
 

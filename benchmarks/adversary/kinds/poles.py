@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.adversary.corpus import Subject, Wrong
 from benchmarks.adversary.faults import elements, factor, only
-from benchmarks.adversary.frameworks import Framework
+from benchmarks.adversary.frameworks import Framework, Tree
 from benchmarks.adversary.kinds.points import near, uniform, weighted
 
 __all__ = ["SUBJECTS"]
@@ -38,7 +38,29 @@ def _wrongs(n: int, dominates: bool, others: bool) -> tuple[Wrong, ...]:
     return tuple(found)
 
 
-SUBJECTS = tuple(
+def _log_that_raises(f: Framework, p: Tree, b: Tree) -> Any:
+    """As libraries that check their arguments: off the domain there is an error, and no NaN."""
+    if not bool((p["x"] > 0).all()):
+        raise ValueError("the logarithm of a negative number")
+    return (f.log(p["x"]) * b["c"]).sum()
+
+
+RAISING = tuple(
+    Subject(
+        f"log that raises off its domain at {value:g}",
+        _log_that_raises,
+        near(value, 4),
+        (
+            factor(1.05),
+            elements([0], -1.0, leaf="x", off=0.1),
+            elements([2], -1.0, leaf="x", off=0.0, name="sign of the third"),
+        ),
+        uniform(0.5, 1.5, c=4),
+        frameworks=("numpy", "torch"),
+    )
+    for value in (1e-3, 1e-6, 1e-9)
+)
+NEAR = tuple(
     Subject(
         f"{name} at {value:g}, {n:,}",
         weighted(function),
@@ -51,3 +73,4 @@ SUBJECTS = tuple(
     for number, (name, (function, slope)) in enumerate(FUNCTIONS.items())
     for value, n in ((1e-8, 3), (1e-10, 3), (1e-12, 3), (1e-9, 1000))
 )
+SUBJECTS = (*NEAR, *RAISING)
