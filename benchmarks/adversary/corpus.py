@@ -165,9 +165,8 @@ class Case:
         candidate = self.candidate()
         if self.framework == "ops":
             loss = partial(self.subject.forward, framework("ops"))
-            return gw.verify(
-                loss, params, batch, backends=[], candidates={"mine": candidate}, dtypes=self.dtype, seed=self.seed
-            )
+            mine = {"mine": candidate}
+            return gw.verify(loss, params, batch, backends="numpy", candidates=mine, dtypes=self.dtype, seed=self.seed)
         candidates = {**self.others(), "mine": candidate}
         return gw.verify(candidates, params, batch, dtypes=self.dtype, seed=self.seed)
 

@@ -86,7 +86,10 @@ def test_a_right_rule_is_the_derivative(subject: Subject) -> None:
         np.testing.assert_allclose(right[leaf], gradient, rtol=1e-9, atol=1e-12, err_msg=leaf)
 
 
-@pytest.mark.parametrize("subject", KINDS["stairs"], ids=lambda subject: subject.name)
+STAIRS = [subject for subject in KINDS["stairs"] if subject.exact is not None]
+
+
+@pytest.mark.parametrize("subject", STAIRS, ids=lambda subject: subject.name)
 def test_the_gradient_of_a_staircase_is_what_long_steps_say(subject: Subject) -> None:
     f = framework("numpy")
     params, batch = subject.at(0)

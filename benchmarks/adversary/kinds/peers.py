@@ -17,7 +17,7 @@ CHOSEN = (
     (smooth.SUBJECTS, ("tanh", "least squares", "cross-entropy of probabilities")),
     (backwards.SUBJECTS, ("dense layer", "layer norm", "softmax", "gelu")),
     (kinks.SUBJECTS, ("relu perceptron", "max-pool", "relu at 0")),
-    (stairs.SUBJECTS, ("sum made 0 by bisection, 25 steps", "fixed point to 1e-6")),
+    (stairs.SUBJECTS, ("sum made 0 by bisection, 25 steps", "root 2 by bisection, 22 steps")),
     (offsets.SUBJECTS, ("loss + 1e+09, small slopes", "centred data of mean 2000")),
     (hidden.SUBJECTS, ("slope 0.003 beside 1, loss + 1e+09", "one small leaf of nine")),
     (flat.SUBJECTS, ("saturated softmax",)),
