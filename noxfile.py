@@ -52,6 +52,13 @@ def sensitivity(session: nox.Session) -> None:
 
 
 @nox.session(requires=["environment"], venv_backend="none")
+def adversary(session: nox.Session) -> None:
+    """Try to fool the judge of losses of one's own, and write docs/adversary.md (a quarter of an hour)."""
+    session.env["OMP_NUM_THREADS"] = "1"
+    run(session, "python", "-m", "benchmarks.adversary", *session.posargs)
+
+
+@nox.session(requires=["environment"], venv_backend="none")
 def types(session: nox.Session) -> None:
     """Check the types; arguments are mypy's."""
     run(session, "mypy", *session.posargs)
