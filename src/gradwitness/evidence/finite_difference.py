@@ -23,6 +23,7 @@ __all__ = ["LADDER", "START", "UNIT_ROUNDOFF", "Differencing", "Line", "Probe", 
 
 Array = np.ndarray[Any, Any]
 Along = Callable[[float], float]
+Seed = Sequence[int]
 
 # Steps in parts of the scale of what is moved. A search begins at START; where rounding drowns the difference it goes on
 # to longer steps, and where a kink, a pole or a curve spoils it, to shorter ones.
@@ -243,6 +244,25 @@ class Differencing:
     primals: Mapping[str, Array]
     loss: float
     noise: float
+
+    @classmethod
+    def of(
+        cls, value: Callable[[Mapping[str, Array]], float], primals: Mapping[str, Array], roundoff: float, seed: Seed
+    ) -> Differencing:
+        """With the noise measured, as a loss called in float64 may compute in less; it is at least one `roundoff` of it.
+
+        Along all leaves at once, moved as leaves, and each element by itself: a kink beside a small one is no noise.
+        """
+        rng, loss = np.random.default_rng([*seed]), value({})
+        drawn = {path: rng.standard_normal(x.shape) for path, x in primals.items()}
+        by_leaf = {path: z * typical(primals[path]) for path, z in drawn.items()}
+        by_element = {path: z * primals[path] for path, z in drawn.items()}
+        noise = min(
+            noise_along(lambda t, v=v: value({path: x + t * v[path] for path, x in primals.items()}))
+            for v in (by_leaf, by_element)
+        )
+        rounding = roundoff * abs(loss)
+        return cls(value, primals, loss, max(noise, rounding) if math.isfinite(noise) else rounding)
 
     def line(self, path: str, v: Array, *, slope_by: Array | None = None) -> Line:
         """The loss along a direction within one leaf, of its shape. slope_by: the gradient, if it is known."""

@@ -14,7 +14,7 @@ from gradwitness.arithmetic import Arithmetic
 from gradwitness.dtypes import find_dtype
 from gradwitness.evidence.beside import beside_kinks
 from gradwitness.evidence.effort import Affordable, affordable_reference, reference_seconds
-from gradwitness.evidence.finite_difference import Differencing, Probe
+from gradwitness.evidence.finite_difference import UNIT_ROUNDOFF, Differencing, Probe
 from gradwitness.evidence.held import held_branches
 from gradwitness.evidence.local_slopes import LocalSlopes, local_slopes
 from gradwitness.evidence.neighbours import draw_neighbours
@@ -37,9 +37,9 @@ FEW = 8  # perturbed runs, where only the loss is looked at
 
 @dataclass(frozen=True)
 class Floors:
-    """What rounding explains: of the loss at the point and at each neighbour, and of each gradient by path."""
+    """What rounding explains of the loss, and of each gradient by path."""
 
-    losses: tuple[TensorFloor, ...]
+    loss: TensorFloor
     tensors: Mapping[str, TensorFloor]
 
 
@@ -59,6 +59,7 @@ class FromGraph:
     seed: int
     seconds: float
     _floors: dict[Arithmetic, Floors] = field(default_factory=dict)
+    _nearby: dict[Arithmetic, tuple[TensorFloor, ...]] = field(default_factory=dict)
     _predictions: dict[Arithmetic, Predictions] = field(default_factory=dict)
 
     @property
@@ -178,7 +179,7 @@ class FromGraph:
 
     def _perturbed(self, arithmetic: Arithmetic) -> Floors:
         leaves = self.problem.leaves
-        here = noise_floor(
+        found = noise_floor(
             self.interpreter,
             self.problem.graph,
             leaves,
@@ -187,9 +188,14 @@ class FromGraph:
             seed=(self.seed, 1),
             arithmetic=arithmetic,
         )
-        nearby = [self._loss_floor(n, arithmetic, 3) for n in self.neighbours]
         unreached = {path: TensorFloor(0.0, np.zeros(leaves[path].shape)) for path in self.paths}
-        return Floors((here.value, *nearby), unreached | here.tensors)
+        return Floors(found.value, unreached | found.tensors)
+
+    def loss_floors_of(self, arithmetic: Arithmetic) -> tuple[TensorFloor, ...]:
+        """The same of the loss, at the point and at each neighbour."""
+        if arithmetic not in self._nearby:
+            self._nearby[arithmetic] = tuple(self._loss_floor(n, arithmetic, 3) for n in self.neighbours)
+        return (self.floors_of(arithmetic).loss, *self._nearby[arithmetic])
 
     def _loss_floor(self, moved: Leaves, arithmetic: Arithmetic, number: int, *, runs: int = FEW) -> TensorFloor:
         leaves = {**self.problem.leaves, **moved}
@@ -227,12 +233,7 @@ class FromGraph:
             tape = self.interpreter.forward(graph, every, on_value=on_value, reuse=self.tape, changed=changed)
             return self.interpreter.loss(tape)
 
-        return Differencing(value, self.problem.primals, self.loss, self._noise)
-
-    @cached_property
-    def _noise(self) -> float:
-        floor = self._loss_floor({}, self.arithmetic, 1)
-        return max(floor.norm * self.narrowing, abs(self.loss) * find_dtype("float64").unit_roundoff)
+        return Differencing.of(value, self.problem.primals, UNIT_ROUNDOFF, (self.seed, 5))
 
     @property
     def narrowing(self) -> float:

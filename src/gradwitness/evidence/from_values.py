@@ -18,7 +18,6 @@ import numpy as np
 from gradwitness.arithmetic import Arithmetic, RoundingErrors
 from gradwitness.dtypes import find_dtype
 from gradwitness.errors import NoAnswerError
-from gradwitness.evidence.computational_noise import noise_along
 from gradwitness.evidence.finite_difference import Differencing, Probe
 from gradwitness.evidence.jitter import Jitter
 from gradwitness.evidence.noise_floor import TensorFloor
@@ -141,23 +140,13 @@ class FromValues:
 
     @cached_property
     def differencing(self) -> Differencing:
-        """Of the finest loss. Where it raises, as it has left its domain, it is NaN.
-
-        Its rounding error is measured, as a loss called in float64 may compute in less; it is at least u |loss|.
-        """
-        rng, primals = np.random.default_rng([self.seed, 5]), self.problem.primals
-        drawn = {path: rng.standard_normal(x.shape) for path, x in primals.items()}
-        by_leaf = {path: z * typical(primals[path]) for path, z in drawn.items()}
-        by_element = {path: z * primals[path] for path, z in drawn.items()}  # a kink beside a small one is no noise
-        noise = min(
-            noise_along(lambda t, v=v: self._value({path: x + t * v[path] for path, x in primals.items()}))
-            for v in (by_leaf, by_element)
-        )
-        loss = self.finest.value(primals)
-        rounding = find_dtype(self.fd_dtype).unit_roundoff * abs(loss)
-        return Differencing(self._value, primals, loss, max(noise, rounding) if math.isfinite(noise) else rounding)
+        """Of the finest loss. Where it raises, as it has left its domain, it is NaN."""
+        roundoff = find_dtype(self.fd_dtype).unit_roundoff
+        return Differencing.of(self._value, self.problem.primals, roundoff, (self.seed, 5))
 
     def _value(self, moved: Leaves) -> float:
+        if not moved:
+            return self.finest.value(self.problem.primals)
         try:
             return self.finest.value({**self.problem.primals, **moved})
         except NoAnswerError:

@@ -4,7 +4,7 @@ candidate, whether all run one graph or each brings a loss of its own."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gradwitness import registry
+from gradwitness.dtypes import find_dtype
 from gradwitness.errors import NoAnswerError
 from gradwitness.evidence.from_graph import FromGraph
 from gradwitness.evidence.from_values import FromValues
@@ -193,19 +194,25 @@ class _Run:
     def _compared(self, witness: Witness, first: Witness) -> LossJudgement:
         losses = witness.tried.losses
         if isinstance(witness, OfGraph):
-            return judge_loss(losses, witness.known.losses, witness.known.floors_of(witness.arithmetic).losses)
+            known = witness.known
+            same = self._are_near(losses, known.losses)
+            return LossJudgement() if same else judge_loss(losses, known.losses, known.loss_floors_of(witness.arithmetic))
         if witness is first:
             return LossJudgement() if math.isfinite(losses[0]) else LossJudgement.undefined(losses[0])
         assert isinstance(witness, OwnLoss)
         assert isinstance(first, OwnLoss)
-        unit = SAME * np.finfo(self.dtype if self.dtype != "bfloat16" else "float32").eps
-        if all(abs(a - b) <= unit * abs(a) for a, b in zip(first.tried.losses, losses, strict=True)):
+        if self._are_near(losses, first.tried.losses):
             return LossJudgement()
         spreads = [self._joint_loss_floor(first, witness, number) for number in range(len(losses))]
         reach: Callable[[TensorFloor], Reach] = lambda _: JITTER_REACH  # noqa: E731
         if first.known.floors.by_node and witness.known.floors.by_node:
             reach = node_reach
         return judge_loss(losses, first.tried.losses, spreads, reach=reach, whose=repr(first.label))
+
+    def _are_near(self, losses: Sequence[float], others: Sequence[float]) -> bool:
+        """Whether they are the same but for a few roundings, so that no floor need be known."""
+        part = SAME * find_dtype(self.dtype).unit_roundoff
+        return all(abs(a - b) <= part * abs(b) for a, b in zip(losses, others, strict=True))
 
     def _joint_loss_floor(self, first: OwnLoss, witness: OwnLoss, number: int) -> TensorFloor:
         """What rounding explains of the distance of two losses at one place; a loss of NaN excuses nothing."""

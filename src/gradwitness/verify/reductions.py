@@ -46,12 +46,12 @@ def _reductions(known: FromGraph) -> Iterator[Reduction]:
 def _moved(witness: OfGraph, reduction: Reduction) -> tuple[list[Moved], dict[str, Moved]]:
     """How far losses and gradients are from the reference, and how far this reduction would have moved them."""
     known, tried = witness.known, witness.tried
-    floors = known.floors_of(witness.arithmetic)
+    floors, loss_floors = known.floors_of(witness.arithmetic), known.loss_floors_of(witness.arithmetic)
     predicted = known.predictions_of(reduction.of(witness.arithmetic))
     losses = [
         Moved(np.array(true), np.array(loss - true), floor, prediction)
         for loss, true, floor, prediction in zip(
-            tried.losses, known.losses, floors.losses, predicted.losses, strict=True
+            tried.losses, known.losses, loss_floors, predicted.losses, strict=True
         )
         if np.isfinite(true) and np.isfinite(floor.norm)
     ]
