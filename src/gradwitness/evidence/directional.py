@@ -76,7 +76,7 @@ def _derivative(here: Pass, path: str, v: Any) -> tuple[Any, Any] | None:
 
 
 def _differences(here: Pass, path: str, v: Any, *, finer: int = 0) -> tuple[Any, Any]:
-    step = here.step(path, finer=finer)
-    right = (here.moved(path, v * step) - here.loss) / step
-    left = (here.loss - here.moved(path, v * (-2 * step))) / (2 * step)
+    step = here.step(finer=finer) * here.scales[path]
+    right = (here.moved({path: v * step}) - here.loss) / step
+    left = (here.loss - here.moved({path: v * (-2 * step)})) / (2 * step)
     return (2 * right + left) / 3, abs(right - left)

@@ -53,8 +53,8 @@ class Effort:
 
     @property
     def reference(self) -> float:
-        """Of a gradient, validated."""
-        return (1 + BACKWARD) * self.forward + SIDES * DIRECTIONS * sum(self.moved.values())
+        """Of a gradient, validated along directions through all leaves at once."""
+        return (1 + BACKWARD + SIDES * DIRECTIONS) * self.forward
 
     def directions(self, seconds: float) -> dict[str, int]:
         """Along how many directions there is time to move each leaf. Those that take less time come first, and none
