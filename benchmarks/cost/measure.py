@@ -25,6 +25,7 @@ from gradwitness.verify.cell import cell
 
 __all__ = [
     "WIDTHS",
+    "Counting",
     "Passes",
     "checkers",
     "forward_seconds",
@@ -93,7 +94,7 @@ class Passes:
     backward: int = 0
 
 
-class _Counting:
+class Counting:
     """An interpreter that counts what it is asked for."""
 
     def __init__(self, interpreter: Any, passes: Passes) -> None:
@@ -116,7 +117,7 @@ class _Counting:
     @contextmanager
     def extended(self, bits: int) -> Any:
         with self.interpreter.extended(bits) as wide:
-            yield _Counting(wide, self.passes)
+            yield Counting(wide, self.passes)
 
 
 def forward_seconds(problem: Problem) -> float:
@@ -130,7 +131,7 @@ def passes(problem: Problem, *, seconds: float) -> Passes:
     counted = Passes()
     interpreter = registry.interpreter()
     arithmetic = interpreter.capabilities.arithmetic("float64")
-    referee = FromGraph(_Counting(interpreter, counted), problem, "float64", arithmetic, 0, seconds)
+    referee = FromGraph(Counting(interpreter, counted), problem, "float64", arithmetic, 0, seconds)
     blank = Row(problem.name, "torch", "torch", "cpu", "float64", Verdict.ERROR)
     rows = cell(
         {"torch": blank},

@@ -298,7 +298,7 @@ def _intention(key: str, given: Any) -> tuple[str, Intention]:
     """(the pattern of paths, what is intended there). Raises ProblemError for what says neither."""
     match = NAMED.fullmatch(key)
     pattern, where = (match["path"], match["where"]) if match else (key, "")
-    elements = tuple(_index(part) for part in where.split(",")) if match else None
+    elements = _indices(key, where) if match else None
     if isinstance(given, str):
         return pattern, Intention(given, None, elements, f"[{where}]")
     pair = given if isinstance(given, tuple | list) and len(given) == 2 else (None, None)
@@ -309,6 +309,15 @@ def _intention(key: str, given: Any) -> tuple[str, Intention]:
             f'gradient\'s norm, such as ("continuous adjoint", 1e-4); got {given!r}'
         )
     return pattern, Intention(reason, float(distance), elements, f"[{where}]")
+
+
+def _indices(key: str, where: str) -> tuple[int | slice, ...]:
+    try:
+        return tuple(_index(part) for part in where.split(","))
+    except (TypeError, ValueError):
+        raise ProblemError(
+            f"intended: {key!r} names no elements: give an index for each axis, such as [0], [1:3] or [0, :]"
+        ) from None
 
 
 def _index(part: str) -> int | slice:
@@ -322,7 +331,7 @@ def _check_intended(problem: Problem) -> None:
         for path in (p for p in problem.differentiated if fnmatchcase(p, pattern) and intention.elements is not None):
             try:
                 problem.leaves[path][intention.elements]
-            except IndexError as error:
+            except (IndexError, ValueError) as error:  # out of bounds, a step of zero
                 raise ProblemError(f"intended names {key!r}, but {error}; {path} has shape {problem.leaves[path].shape}") from None
         if not any(fnmatchcase(path, pattern) for path in problem.differentiated):
             raise ProblemError(

@@ -89,3 +89,45 @@ def test_the_callers_arrays_are_not_touched() -> None:
     made.rounded("bfloat16").at({"w": np.zeros((2, 3))})
     assert w.dtype == np.float32
     assert np.all(w == np.float32(0.1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "by_example", "not_cut", "may_be_cut"),
+    [
+        ({}, ("x", "y"), (), True),
+        # another leaf has as many rows, or columns: a kernel that loops over the one may read the other
+        ({"params": {"w": np.ones((4, 3))}}, ("x", "y"), ("w",), False),
+        ({"params": {"w": np.ones((2, 4))}}, ("x", "y"), ("w",), False),
+        ({"batch": {"x": np.ones((4, 3)), "mask": np.ones((3, 4))}}, ("x", "y"), ("mask",), False),
+        ({"params": {"b": np.ones(4)}, "batch": {"mask": np.ones((3, 4))}}, ("x", "y"), ("b", "mask"), False),
+        # what is differentiated stays, so it is not cut with the others
+        ({"wrt": ("x",)}, ("y",), ("x",), False),
+        ({"batch": {"labels": np.arange(4), "rate": np.array(0.5), "k": np.ones(3)}}, ("x", "y", "labels"), (), True),
+        ({"batch": {"x": np.ones((1, 3)), "y": np.ones((1, 2))}}, ("x", "y"), (), False),
+    ],
+)
+def test_a_batch_may_be_cut_if_nothing_else_is_as_long(
+    changes: dict[str, Any], by_example: tuple[str, ...], not_cut: tuple[str, ...], may_be_cut: bool
+) -> None:
+    found = problem(**changes)
+    assert set(found.by_example) == set(by_example)
+    assert set(found.not_cut) == set(not_cut)
+    assert found.may_be_cut is may_be_cut
+
+
+def test_without_a_batch_there_is_nothing_to_cut() -> None:
+    alone = Problem("alone", lambda p, b: p["w"].sum(), {"w": np.ones(4)}, {})
+    assert (alone.examples, alone.by_example, alone.may_be_cut) == (0, (), False)
+
+
+def test_a_cotangent_is_cut_with_the_examples() -> None:
+    def of_each(p: Any, b: Any) -> Any:
+        return (b["x"] * p["w"]).sum(axis=-1)
+
+    given = Problem("of each", of_each, {"w": np.ones(3)}, {"x": np.ones((4, 3))}, cotangent=np.ones(4))
+    assert given.may_be_cut
+    assert {path: x.shape for path, x in given.with_examples(2).leaves.items()} == {
+        "w": (3,),
+        "x": (2, 3),
+        "cotangent": (2,),
+    }

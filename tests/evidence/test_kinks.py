@@ -73,9 +73,25 @@ def test_each_framework_at_each_kink(name: str, reference: str) -> None:
     problem, expected = KINKS[name]
     report = verify(problem, reference=reference)
     found = {(row.dtype, row.backend): str(row.verdict) for row in report.rows}
-    if name == "x**0 at 0" and reference == "differences":
-        expected = ("inconclusive", "inconclusive", "nonfinite")  # differences alone confirm no gradient of zeros
     assert found == {(d, b): v for d in ("float64", "float32") for b, v in zip(BACKENDS, expected, strict=True)}
+
+
+def test_differences_alone_confirm_a_gradient_of_zeros_and_refute_any_other() -> None:
+    """x**0 is 1 wherever it is taken."""
+    problem = KINKS["x**0 at 0"][0]
+    assert {str(row.verdict) for row in verify(problem, reference="differences", backends="numpy").rows} == {"agree"}
+
+    def wrong(p: Gradient, b: Gradient) -> tuple[float, Gradient]:
+        return 2.5, {"x": np.array([0.0, 1e-3])}
+
+    report = verify(
+        problem,
+        reference="differences",
+        backends=None,
+        dtypes=("float64",),
+        candidates={"mine": Candidate("numpy", value_and_gradient=wrong)},
+    )
+    assert {str(row.verdict) for row in report.rows if row.candidate == "mine"} == {"disagree"}
 
 
 @pytest.mark.parametrize("name", sorted(AT_A_KINK))

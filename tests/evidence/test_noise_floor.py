@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gradwitness import ops, trace
-from gradwitness.evidence.noise_floor import NoiseFloor, noise_floor, value_floor
+from gradwitness.evidence.noise_floor import NoiseFloor, Spread, noise_floor, tensor_floor, value_floor
 from gradwitness.networks import network
 from gradwitness.protocol import Interpreter
 
@@ -72,3 +72,54 @@ def test_the_same_seed_gives_the_same_floor(interpreter: Interpreter) -> None:
     first, second = floor_of(interpreter, "article", "float32"), floor_of(interpreter, "article", "float32")
     assert first.value.norm == second.value.norm
     assert all(np.array_equal(first.tensors[p].elements, second.tensors[p].elements) for p in first.tensors)
+
+
+def spread_of(deviations: np.ndarray) -> Spread:
+    """That of runs, one after another."""
+    spread = Spread(deviations.shape[1:])
+    for deviation in deviations:
+        spread.add(deviation)
+    return spread
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-180, 1e180, 0.0])
+@pytest.mark.parametrize("shape", [(), (5,), (4, 6), (2, 3, 4)])
+def test_a_spread_that_keeps_no_run_is_that_of_all_of_them(shape: tuple[int, ...], size: float) -> None:
+    """Also where squares would over- or underflow; an element that never moves has none."""
+    deviations = size * np.random.default_rng(0).standard_normal((16, *shape))
+    deviations[..., 0] *= 0.0 if shape else 1.0
+    found, expected = spread_of(deviations).floor(), tensor_floor(deviations)
+    assert found.runs == expected.runs == 16
+    assert found.norm == pytest.approx(expected.norm, rel=1e-12, abs=0)
+    assert np.allclose(found.elements, expected.elements, rtol=1e-12, atol=0)
+
+
+def test_where_all_runs_jump_alike_the_spread_is_measured_from_where_they_jump_to() -> None:
+    """A comparison of equals that every perturbed run decides the other way is no rounding."""
+    rng = np.random.default_rng(1)
+    noise = 1e-3 * rng.standard_normal((16, 6))
+    jumping = noise + np.array([1.0, -1.0, 0.0, 1.0, 0.0, 0.0])
+    found, centred = spread_of(jumping).floor(), tensor_floor(noise - noise.mean(axis=0))
+    jumps = np.array([True, True, False, True, False, False])
+    assert np.allclose(found.elements[jumps], centred.elements[jumps], rtol=1e-3)
+    assert np.allclose(found.elements[~jumps], tensor_floor(noise).elements[~jumps], rtol=1e-12)
+    assert found.norm < 1e-2
+
+
+@pytest.mark.parametrize(
+    "deviations",
+    [
+        np.where(np.arange(16) % 2, 1.0, -1.0),  # to either side
+        np.where(np.arange(16) == 0, 0.0, 1.0),  # all but one
+        np.array([1.0, 1.0]),  # two may be alike by chance
+    ],
+)
+def test_where_they_do_not_they_count_in_full(deviations: np.ndarray) -> None:
+    assert spread_of(deviations).floor().norm == pytest.approx(tensor_floor(deviations).norm)
+
+
+def test_without_runs_there_is_no_spread() -> None:
+    found = Spread((2, 3)).floor()
+    assert found.runs == 0
+    assert np.isnan(found.norm)
+    assert np.all(np.isnan(found.elements))

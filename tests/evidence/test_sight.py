@@ -327,7 +327,6 @@ def test_a_loss_that_rounds_inside_refutes_what_is_wrong_and_nothing_else(inside
         assert problem.at({path: 2 * g}, seed=seed)[path].refuted is not None
 
 
-@pytest.mark.xfail(strict=True, reason="single elements are refuted by short steps, which stay on one tread")
 def test_stairs_whose_noise_was_not_measured_refute_nothing() -> None:
     """A solver's tolerance of 1e-9, say, of which the spacing at which noise is measured is a multiple."""
     for seed in range(6):

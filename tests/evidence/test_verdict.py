@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import gradwitness as gw
 from gradwitness import ops
 from gradwitness.arithmetic import Arithmetic
 from gradwitness.evidence.finite_difference import Probe
@@ -145,6 +146,22 @@ def test_a_gradient_that_is_zero_by_structure_agrees_with_zero() -> None:
     assert judge(0 * G, structural).verdict is Verdict.AGREE
     assert judge(1e-8 * G, structural).verdict is Verdict.AGREE
     assert judge(1e-5 * G, structural).verdict is Verdict.DISAGREE
+
+
+@pytest.mark.parametrize("reference", ["extended", "differences"])
+def test_beside_an_infinite_gradient_no_other_counts_as_zero(reference: str) -> None:
+    """sqrt has none at 0; b's is drowned by what cancels, whatever a's is."""
+
+    def loss(p: Any, b: Any) -> Any:
+        cancelling = ops.exp(p["b"]) * 1e4 - ops.exp(p["b"] * 1.0) * 1e4
+        return ops.sqrt(p["a"]).sum() + cancelling.sum() + ops.sin(p["b"]).sum() * 1e-6
+
+    for a in (0.0, 1.0):
+        params = {"a": np.array([a]), "b": np.array([0.3, 0.7])}
+        with np.errstate(all="ignore"):
+            report = gw.verify(loss, params, {}, backends="numpy", dtypes="float32", reference=reference)
+        (row,) = (row for row in report.rows if row.parameter == "b")
+        assert (row.verdict, "a zero would pass" in row.message) == (Verdict.INCONCLUSIVE, True)
 
 
 def test_a_refuted_referee_is_at_fault_and_finite_differences_take_over() -> None:

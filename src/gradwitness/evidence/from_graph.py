@@ -114,8 +114,9 @@ class FromGraph:
 
     @cached_property
     def scale(self) -> float:
-        """The largest product of gradient and typical value of any leaf."""
-        return max(norm(g.high) * typical(self.problem.primals[path]) for path, g in self.gradients.items())
+        """The largest finite product of gradient and typical value of any leaf: beside infinity all others are 0."""
+        products = (norm(g.high) * typical(self.problem.primals[path]) for path, g in self.gradients.items())
+        return max((x for x in products if math.isfinite(x)), default=0.0)
 
     @cached_property
     def refused(self) -> dict[str, str]:

@@ -16,6 +16,7 @@ import numpy as np
 from gradwitness.evidence.kinks import members
 from gradwitness.graph import Graph, Node
 from gradwitness.ops import find_op
+from gradwitness.ops.value import FLOAT
 
 __all__ = ["held_branches"]
 
@@ -45,7 +46,7 @@ def held_branches(graph: Graph, steps: Callable[[Node], Any]) -> Callable[[Node,
 
 def _rule(node: Node) -> Callable[[Node, Any], Callable[[Any], Any]] | None:
     kink = find_op(node.op).kink
-    if getattr(node.spec, "kind", "float") != "float":
+    if getattr(node.spec, "dtype", FLOAT) != FLOAT:
         return _decided
     if kink is None:
         return None
