@@ -31,6 +31,7 @@ LADDER = (0.3, 6e-2, 1e-2, 2e-3, 4e-5, 8e-7, 1.6e-8, 3e-10)
 START = 3
 TRIES = 6  # steps that one search may take
 SHORT = (1e-7, 1e-10)  # plain differences at these steps unmask longer ones that skipped structure between them
+TINIEST = (1e-11, 1e-12)
 TEXTBOOK_STEP = 1e-5
 SIGMAS = 6.0  # rounding errors of the loss are taken to stay within this many standard deviations
 UNIT_ROUNDOFF = 2.0**-53
@@ -140,6 +141,8 @@ class Line:
 
     def second(self, first: Slope, claim: float) -> Slope:
         """The first, with a doubt unless another step refutes the claim too, and gives the same derivative."""
+        if first.still and any(self._at(place).refutes(first.value, first.bound) for place in range(first.step)):
+            return replace(first, doubt=FINER)  # it stands on a tread of what moves by longer steps
         for place in (first.step + 1, first.step - 1, first.step + 2):
             if not 0 <= place < len(LADDER):
                 continue
@@ -164,12 +167,18 @@ class Line:
         shortest, other = self.plain(SHORT[-1]), self.plain(10 * SHORT[-1])
         rounding = self._rounding(SHORT[-1], shortest)
         is_smooth = abs(shortest - other) <= 2 * rounding + 1e-3 * abs(other)
-        if is_smooth and not self._stands_still(slope):
+        if (is_smooth and not self._stands_still(slope)) or self._is_resolved():
             return replace(slope, doubt=FINER)
         noisy = replace(self, noise=max(noise_along(self.along, thorough=True), self.noise))
         found = noisy.slope(slope.step, enough)
         is_explained = all(noisy._is_near(found, h, self.plain(h)) for h in SHORT)
         return found if is_explained and noisy._is_quiet(found, varies) else replace(found, doubt=FINER)
+
+    def _is_resolved(self) -> bool:
+        """Whether the tiniest steps tell the same slope, which is not 0: that of a fine wave, where noise has none."""
+        far, near = (self.plain(h) for h in TINIEST)
+        rounding = self._rounding(TINIEST[-1], max(abs(far), abs(near)))
+        return abs(near) > 2 * rounding and abs(far - near) <= rounding + 1e-2 * abs(near)
 
     def _is_quiet(self, slope: Slope, varies: float) -> bool:
         """Whether its noise is little beside what the loss moves by."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gradwitness.evidence.norms import typical
+from gradwitness.evidence.norms import norm, typical
 from gradwitness.problem import Problem
 from gradwitness.protocol import ExtendedInterpreter, Interpreter
 
@@ -28,6 +28,7 @@ STEP = -110  # the step's power of two, of the typical value of the leaf: the er
 DIRECTIONS = 2
 REFINED = 12  # powers of two by which the step is shortened to tell what is an error of the difference
 AGREEMENT = 1e-30  # of the tensor's own derivatives: what the differences may be off
+SMALLEST = 1e-12  # of the largest share: a leaf whose own is smaller is differenced alone
 TOGETHER = 1e-32  # of the derivative along a direction through all tensors
 
 
@@ -72,17 +73,28 @@ def reference(interpreter: Interpreter, problem: Problem, *, seed: Sequence[int]
 
 def _reference(here: Pass, problem: Problem, rng: np.random.Generator) -> Reference:
     found = here.wide.backward(here.tape, problem.differentiated)
-    refused = {} if _are_confirmed_together(here, found, rng) else _refused(here, found, rng)
+    refused = _refused(here, found, rng)
     zeros = {path: np.zeros(x.shape) for path, x in problem.primals.items()}
     gradients = {path: exactly(numbers) for path, numbers in (zeros | found).items()}
     return Reference(float(here.loss), gradients, refused)
+
+
+def _refused(here: Pass, found: dict[str, Any], rng: np.random.Generator) -> dict[str, str]:
+    """The leaves whose gradients differences do not confirm, each with the reason."""
+    shares = {path: norm(np.asarray(g).astype(np.float64)) * here.scales[path] for path, g in found.items()}
+    largest = max(shares.values(), default=0.0)
+    together = {path: g for path, g in found.items() if SMALLEST * largest <= shares[path] < math.inf}
+    alone = {path: g for path, g in found.items() if path not in together}
+    if not _are_confirmed_together(here, together, rng):
+        alone = found
+    return _refused_alone(here, alone, rng)
 
 
 def _are_confirmed_together(here: Pass, found: dict[str, Any], rng: np.random.Generator) -> bool:
     """Whether differences along directions through all leaves at once confirm every gradient, at the cost of a few
     forward passes.
 
-    In 256 bits a small leaf is not drowned by a large one: within TOGETHER of the derivative, one whose share is 1e-12
+    In 256 bits a small leaf is not drowned by a large one: within TOGETHER of the derivative, one whose share is SMALLEST
     of it is confirmed to 1e-20 of its own, and float64 tells 1e-16. Where they do not, each leaf is asked.
     """
     checks = [_check(here, found, {p: rng.standard_normal(here.primals[p].shape) for p in found}) for _ in range(DIRECTIONS)]
@@ -94,8 +106,8 @@ def _are_confirmed_together(here: Pass, found: dict[str, Any], rng: np.random.Ge
     )
 
 
-def _refused(here: Pass, found: dict[str, Any], rng: np.random.Generator) -> dict[str, str]:
-    """The leaves whose gradients differences do not confirm, each with the reason."""
+def _refused_alone(here: Pass, found: dict[str, Any], rng: np.random.Generator) -> dict[str, str]:
+    """The same, leaf by leaf."""
     checks = {path: _checks(here, path, gradient, rng) for path, gradient in found.items()}
     derivatives = [abs(check.numeric).mid() for of_leaf in checks.values() for check in of_leaf]
     scale = max([abs(here.loss).mid(), *derivatives])
