@@ -75,7 +75,7 @@ class JaxPrepared:
 
         self._plain, self._value = value, compiled(value)
         self._value_and_grad, self._has_tape = both or compiled(jax.value_and_grad(value)), both is None
-        self._forward, self._pull = passes(value, jit=compiled is jax.jit)
+        self._forward, self._pull = passes(value, dtype=self._dtype, jit=compiled is jax.jit)
 
     def value(self, params: Primals) -> float:
         self._values += 1

@@ -21,7 +21,7 @@ import numpy as np
 from jax import lax
 
 from gradwitness.arithmetic import RoundingErrors, Sums
-from gradwitness.errors import UnsupportedError
+from gradwitness.errors import NarrowerError, UnsupportedError
 from gradwitness_jax.decisions import DECISIONS, Call, decides
 from gradwitness_jax.exactness import EXACT_WHERE, Format, least_unit
 
@@ -209,7 +209,7 @@ def _rule(equation: Equation) -> str | Argument | Sum:
     if name == "reduce_precision" and equation.params["mantissa_bits"] < DIGITS:  # what remat saves keeps them all
         narrower.append("fewer digits")
     if narrower:
-        raise UnsupportedError(f"{name} gives {narrower[0]} inside, where the loss is called in float64")
+        raise NarrowerError(f"{name} gives {narrower[0]} inside, where the loss is called in float64")
     return RULES[name]
 
 

@@ -15,18 +15,19 @@ Forward = Callable[[Arrays, Arrays], Any]
 Backward = Callable[[Any, jax.Array], dict[str, jax.Array]]
 
 
-def passes(value: Callable[[Arrays, Arrays], jax.Array], *, jit: bool) -> tuple[Forward, Backward]:
+def passes(value: Callable[[Arrays, Arrays], jax.Array], *, dtype: Any, jit: bool) -> tuple[Forward, Backward]:
     """`forward(placed, inputs)`, a tape that owns its residuals, and `backward(tape, cotangent)`, the gradients by
     `placed`. Each gives the same for the same arguments, whatever was called before.
 
     What XLA simplifies across forward and backward, as log(exp(x)) to x, it cannot see here: beside `value_and_grad`
     compiled whole, results differ by rounding, and where something overflows on the way by more than that.
+    dtype: of the cotangent, which may be another than that of the value: a loss in float32 of params in bfloat16.
     jit: compile both; without it, the tape is jax's own pullback. A compiled forward gives its residuals alone, as jax
     keeps for ever the structure of a pullback that leaves a compiled function.
     """
 
     def vjp(placed: Arrays, inputs: Arrays) -> Any:
-        return jax.vjp(lambda p: value(p, inputs), placed)[1]
+        return jax.vjp(lambda p: value(p, inputs).astype(dtype), placed)[1]
 
     if not jit:
         return vjp, lambda tape, cotangent: tape(cotangent)[0]

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradwitness.arithmetic import RoundingErrors
-from gradwitness.errors import UnsupportedError
+from gradwitness.errors import NarrowerError, UnsupportedError
 from gradwitness_torch.decisions import decided_as, decides, decides_in, decision
 from gradwitness_torch.normals import Normals
 from gradwitness_torch.quiet import quiet
@@ -349,7 +349,8 @@ def _expect_known(op: OpOverload, kind: str, result: Any, args: Any, kwargs: Any
     for y in results:
         narrow = y.is_floating_point() and y.dtype is not torch.float64
         if y.is_complex() or (narrow and any(x.dtype is torch.float64 for x in _tensors((args, kwargs)))):
-            raise UnsupportedError(f"{op} gives {y.dtype} where the loss is called in float64")
+            kind = UnsupportedError if y.is_complex() else NarrowerError
+            raise kind(f"{op} gives {y.dtype} where the loss is called in float64")
 
 
 def _written(op: OpOverload, args: Any, kwargs: Any) -> list[torch.Tensor]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 __all__ = [
     "BypassedError",
     "GradwitnessError",
+    "NarrowerError",
     "NoAnswerError",
     "NotOneNumberError",
     "ProblemError",
@@ -63,3 +64,7 @@ class UnknownName(GradwitnessError):
 
 class UnsupportedError(GradwitnessError):
     """A backend has declared that it cannot run this op, dtype or device, or is not installed."""
+
+
+class NarrowerError(UnsupportedError):
+    """A loss that is called in float64 computes in a narrower dtype inside."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import gradwitness as gw
 from gradwitness import ops
 from gradwitness.errors import ProblemError, UnsupportedError
 from gradwitness.ops import OPS
@@ -164,3 +165,15 @@ def test_what_is_not_there_is_refused_by_name() -> None:
 def test_importing_the_adapter_imports_no_framework() -> None:
     code = "import sys, gradwitness_jax; sys.exit(bool({'torch', 'jax'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-W", "error", "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_a_loss_in_float32_whatever_its_params_are_runs(dtype: str) -> None:
+    """As mixed precision has it: its cotangent is of another dtype than the params."""
+
+    def loss(p: Any, d: Any) -> Any:
+        return jnp.sum(jnp.tanh(p["w"].astype(jnp.float32)) * d["x"].astype(jnp.float32))
+
+    draw = np.random.default_rng(0).standard_normal
+    report = gw.verify({"jax": loss}, {"w": draw((4, 3))}, {"x": draw((4, 3))}, dtypes=dtype)
+    assert {str(row.verdict) for row in report.rows} <= {"agree", "inconclusive"}, repr(report)

@@ -36,13 +36,14 @@ TEXTBOOK_STEP = 1e-5
 SIGMAS = 6.0  # rounding errors of the loss are taken to stay within this many standard deviations
 UNIT_ROUNDOFF = 2.0**-53
 NOISY = 1e-12  # noise of this part of the loss: longer steps are tried as well
-SMALLEST = 5e-324  # where a loss underflows, this is what it is rounded to
+SMALLEST = 2.0**-1022  # where a loss underflows, so much of it may become zero
 PRECISE = 1e-8  # a bound below this part of what a derivative is made of needs no other step
 DROWNED = 4.0  # roundings: a bound that is no larger has nothing else in it
 COHERENT = 1e-2  # of a slope: what two steps may differ by, beyond their bounds, where they refute a gradient together
 FINER = "below a step of 1e-7 the loss is another function (a staircase? tighten its solver)"
 ALMOST = 0.3  # of a slope: what two steps that tell the same may differ by
 NOISE = "the loss is as noisy as it is variable"
+TREAD = 8 * 2.0**-24  # of a loss: by less a staircase of float32 may stand still
 LITTLE = 3e-2  # of what a loss moves by in all: so much of it may be noise
 TOOTH = 4.0  # a loss that stands still where it should move by so many units of its last place is a staircase
 
@@ -141,8 +142,10 @@ class Line:
 
     def second(self, first: Slope, claim: float) -> Slope:
         """The first, with a doubt unless another step refutes the claim too, and gives the same derivative."""
-        if first.still and any(self._at(place).refutes(first.value, first.bound) for place in range(first.step)):
-            return replace(first, doubt=FINER)  # it stands on a tread of what moves by longer steps
+        if first.still and self._is_on_a_tread(first, claim):
+            return replace(first, doubt=FINER)
+        if first.step > START and (longer := self._coherent({}, first.step - 1)) and longer.contradicts(first):
+            return replace(first, doubt=FINER)  # or climbs a tooth
         for place in (first.step + 1, first.step - 1, first.step + 2):
             if not 0 <= place < len(LADDER):
                 continue
@@ -154,6 +157,15 @@ class Line:
                 return first if found.refutes(claim) else replace(first, doubt="differences at two steps do not agree")
             return replace(first, doubt="differences at two steps do not agree")
         return replace(first, doubt="differences at one step alone refute it")
+
+    def _is_on_a_tread(self, first: Slope, claim: float) -> bool:
+        """Whether it stands still there alone: longer steps move, or what is claimed is so little that a step inside in
+        float32 would have hidden it, and no longer one refutes it."""
+        longer = [self._at(place) for place in range(first.step)]
+        hidden = abs(claim) * LADDER[first.step] < TREAD * abs(self.loss)
+        return any(s.refutes(first.value, first.bound) for s in longer) or (
+            hidden and not any(s.refutes(claim) for s in longer)
+        )
 
     def checked(self, slope: Slope, enough: float = 0.0, varies: float = 0.0) -> Slope:
         """The slope, if very short steps do not contradict it; else with a doubt, or with a wider bound.

@@ -17,7 +17,7 @@ import numpy as np
 
 from gradwitness.arithmetic import Arithmetic, RoundingErrors
 from gradwitness.dtypes import find_dtype
-from gradwitness.errors import NoAnswerError
+from gradwitness.errors import NarrowerError, NoAnswerError
 from gradwitness.evidence.finite_difference import Differencing, Probe
 from gradwitness.evidence.jitter import Jitter
 from gradwitness.evidence.noise_floor import TensorFloor
@@ -167,12 +167,19 @@ class FromValues:
     @cached_property
     def finest_floors(self) -> OwnFloors:
         """What rounding explains of the finest gradients, in the dtype that they are in."""
-        return self._node_floors(self.fd_dtype) or self.peer_floors
+        try:
+            return self._node_floors(self.fd_dtype) or self.peer_floors
+        except NarrowerError:  # then it rounds as that does, float32 at best
+            jitter = Jitter("float32", False, self.problem.differentiated, (self.seed, 1))
+            return by_inputs([(self.finest, jitter)], self.problem)
 
     @cached_property
     def floors(self) -> OwnFloors:
         """What rounding explains in the dtype on trial. In float64, where differences judge, the inputs will do."""
-        by_nodes = self._node_floors(self.dtype) if self.is_narrowed else None
+        try:
+            by_nodes = self._node_floors(self.dtype) if self.is_narrowed else None
+        except NarrowerError:
+            by_nodes = None
         return by_nodes or self.floors_by_inputs
 
     @cached_property
@@ -201,6 +208,7 @@ class FromValues:
 
     def loss_floor(self, place: Leaves, loss: float) -> TensorFloor:
         """Of the loss in the dtype on trial, with some leaves elsewhere."""
+        place = {**self.problem.primals, **place}
         if self.wide is not None:
             errors = RoundingErrors.of(self.dtype, self.arithmetic)
             exact = self.wide.value(place) if self.is_narrowed else loss
