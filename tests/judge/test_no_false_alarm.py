@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 import gradwitness as gw
-from tests.judge.cases import Case, by_name, jax_rule, numpy_gradient, torch_rule
+from tests.judge.cases import Case, each, jax_rule, numpy_gradient, torch_rule
 
 AGREE = ("agree",)
 QUIET = ("agree", "inconclusive")  # where differences cannot tell
@@ -40,7 +40,7 @@ SUBNORMAL = {
     "x sigmoid(x) of torch": elementwise("torch", lambda x: x * torch.sigmoid(x), [-100.0, 0.5, 1.0], "float32"),
     "silu of torch, in the middle": elementwise("torch", F.silu, [0.3, -101.5, 2.0, -99.0], "float32"),
     "silu of jax": elementwise("jax", jax.nn.silu, [-100.0, 0.5, 1.0], "float32", verdicts=QUIET),
-    "x / (1 + exp(-x)) of torch, float64": elementwise("torch", lambda x: x / (1 + torch.exp(-x)), [-700.0, 0.5, -712.0]),
+    "silu of torch, float64": elementwise("torch", F.silu, [-745.0, -740.0, 0.3]),
 }
 
 
@@ -131,18 +131,23 @@ def rounded_root(x: Any) -> Any:
     return low
 
 
+def iteration(backend: str, f: Callable[[Any], Any], seed: int, dtype: str = "float64", gap: str = "") -> Case:
+    return elementwise(backend, f, normal(seed, 6), dtype, verdicts=["inconclusive"], says=STAIRCASE, gap=gap)
+
+
+TEETH = "differences at steps on one tooth look precise at some points"
 CENTER: Any = Center
 ITERATIONS = {
     **{
-        f"bisection of torch {n}": elementwise("torch", CENTER.apply, normal(n, 6), dtype, verdicts=["inconclusive"], says=STAIRCASE)
-        for n, dtype in ((0, "float64"), (0, "float32"), (4, "float64"))
+        f"bisection of torch {n}, {dtype}": iteration("torch", CENTER.apply, n, dtype)
+        for n, dtype in ((0, "float64"), (0, "float32"), (6, "float64"))
     },
-    "bisection of jax": elementwise("jax", JAX_CENTER, normal(1, 6), verdicts=["inconclusive"], says=STAIRCASE),
+    **{f"bisection of torch {n}": iteration("torch", CENTER.apply, n, gap=TEETH) for n in (4, 7)},
+    "bisection of jax": iteration("jax", JAX_CENTER, 1),
     "sqrt by bisection, by hand": Case(
         numpy_gradient(lambda p, b: rounded_root(p["x"]).sum(), lambda p, b: {"x": 0.5 / np.sqrt(p["x"])}),
         {"x": np.array([0.3, 1.7, 2.9])},
-        verdicts=["inconclusive"],
-        says="the loss is another function",
+        verdicts=QUIET,
     ),
 }
 
@@ -204,7 +209,6 @@ SUMS = {
         {"jax": loss}, {"w": np.array(0.5)}, {"x": normal(seed, size) + 1000}, verdicts=QUIET, how={"dtypes": "float32"}
     )
     for name, loss, size, seed in [
-        ("variance", variance, 300_000, 0),
         ("variance", variance, 300_000, 2),
         ("variance", variance, 300_000, 3),
         ("spread", spread, 100_000, 1),
@@ -220,6 +224,10 @@ def logistic_map(p: Any, b: Any) -> Any:
     for _ in range(60):
         x = p["r"] * x * (1 - x)
     return x.sum()
+
+
+def jax_logistic_map(p: Any, b: Any) -> Any:
+    return jax.lax.scan(lambda x, _: (p["r"] * x * (1 - x), None), p["x"], length=60)[0].sum()
 
 
 def solved(p: Any, b: Any) -> Any:
@@ -242,7 +250,7 @@ FINE = {
         {"torch": logistic_map}, {"x": np.array([0.3, 0.4]), "r": np.array(3.9)}, verdicts=["inconclusive"], says="noisy"
     ),
     "60 steps of the logistic map, jax": Case(
-        {"jax": logistic_map}, {"x": np.array([0.3, 0.4]), "r": np.array(3.9)}, verdicts=["inconclusive"], says="noisy"
+        {"jax": jax_logistic_map}, {"x": np.array([0.3, 0.4]), "r": np.array(3.9)}, verdicts=["inconclusive"], says="noisy"
     ),
     "solve by a Hilbert matrix": Case({"torch": solved}, {"A": HILBERT, "B": normal(1, 8, 1)}, verdicts=QUIET),
     "an eigenvector beside a small gap": Case(
@@ -267,8 +275,16 @@ UNDERFLOW = {
         {"w": size * np.array([1.0, 2.0])},
         verdicts=["inconclusive"],
         says=COARSE,
+        gap="XLA makes subnormal numbers 0, and the bound of a difference holds only the smallest subnormal" * (backend == "jax"),
     )
-    for backend, n, size in [("numpy", 2, 1e-160), ("torch", 2, 1e-160), ("jax", 4, 1e-80), ("numpy", 3, 1e-107)]
+    for backend, n, size in [
+        ("numpy", 2, 1e-160),
+        ("torch", 2, 1e-160),
+        ("numpy", 3, 1e-107),
+        ("torch", 4, 1e-80),
+        ("jax", 4, 1e-80),
+        ("jax", 2, 1e-160),
+    ]
 }
 
 
@@ -369,8 +385,7 @@ DECIDED = {
     "scatter amin": elementwise("torch", lambda x: scattered(x, "amin"), normal(3, 6, 2), BOTH_DTYPES),
 }
 
-CASES = by_name(
-    {
+KINDS = {
         "subnormal elements": SUBNORMAL,
         "float32 inside": IN_FLOAT32,
         "an iteration": ITERATIONS,
@@ -382,11 +397,10 @@ CASES = by_name(
         "a loss that does not move": CONSTANT,
         "parameters that are not used": UNUSED,
         "decided by equality": DECIDED,
-    }
-)
+}
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@each(KINDS)
 def test_a_right_gradient_is_not_accused(case: Case) -> None:
     report = case.report()
     assert case.holds(report), repr(report)

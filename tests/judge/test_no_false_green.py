@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 import gradwitness as gw
-from tests.judge.cases import DOUBT, Case, by_name, jax_rule, numpy_gradient, torch_rule
+from tests.judge.cases import DOUBT, Case, each, jax_rule, numpy_gradient, torch_rule
 
 RULES: dict[str, Callable[..., Any]] = {"torch": torch_rule, "jax": jax_rule}
 
@@ -536,8 +536,7 @@ NAN = {
     ),
 }
 
-CASES = by_name(
-    {
+KINDS = {
         "a gradient that cancels": CANCELLED,
         "a narrow dtype": NARROW,
         "inputs far from 0, in float32": ILL_CONDITIONED,
@@ -552,11 +551,10 @@ CASES = by_name(
         "a backward that compares": COMPARED,
         "differentiated twice": TWICE,
         "NaN": NAN,
-    }
-)
+}
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@each(KINDS)
 def test_a_wrong_gradient_is_not_accepted(case: Case) -> None:
     report = case.report()
     assert not report, repr(report)
