@@ -99,13 +99,13 @@ def _beside_named_elements(judgement: Judgement, intention: Intention) -> Judgem
 def _within(path: str, reason: str, distance: float, witness: OwnLoss, judgement: Judgement) -> Judgement:
     """Whether the gradient is as near to the derivative as was said."""
     off, bound, size = witness.known.distance(path)
-    figures = f"{off / size:.2g} of its norm from the derivative" if size else f"{off:.2g} from a derivative of 0"
+    figures = f"{off / size:.2g} of its norm from the derivative" if size else f"{off:.2g} from the derivative"
+    if off > distance * size + bound:
+        return judgement.instead(Verdict.DISAGREE, f"{reason}, but {figures}, where {distance:g} is allowed")
     if not math.isfinite(bound) or bound > distance * size:
         message = f"{reason}: differences cannot tell whether it is within {distance:g} of its norm (+- {bound:.1g})"
         return judgement.instead(Verdict.INCONCLUSIVE, message)
-    if off <= distance * size + bound:
-        return judgement.instead(Verdict.INTENDED, f"{reason}: {figures}, of {distance:g} allowed")
-    return judgement.instead(Verdict.DISAGREE, f"{reason}, but {figures}, where {distance:g} is allowed")
+    return judgement.instead(Verdict.INTENDED, f"{reason}: {figures}, of {distance:g} allowed")
 
 
 def _given(witness: OwnLoss, path: str) -> Array | None:
