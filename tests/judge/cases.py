@@ -20,8 +20,9 @@ DOUBT = frozenset({"disagree", "inconclusive"})  # what a wrong gradient may be 
 
 @dataclass(frozen=True)
 class Case:
-    """candidates: as gw.verify takes them. leaves: the gradients that it is about, every one by default. verdicts: those
-    that are right. says: what their message must hold. how: further options of gw.verify. gap: why it is not yet so."""
+    """candidates: as gw.verify takes them. leaves: the gradients that it is about, every one by default. verdicts:
+    those that are right. says: what their message must hold. how: further options of gw.verify. gap: why it is not yet
+    so."""
 
     candidates: Any
     params: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""What judging a user's own loss takes, in calls of it; what fails fast fails first; and how far a run has come is told."""
+"""What judging takes, in calls of the loss; what fails fast fails first; and how far a run has come is told."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ def test_every_element_of_a_small_gpt_is_seen_in_few_calls(layers: int) -> None:
     assert calls <= MOST
     sizes = sum(int(np.prod(row.shape)) for row in report.rows if row.shape is not None)
     seen = sum(row.seen for row in report.rows if row.seen is not None)
-    assert seen == sizes - layers * WIDTH, "a key's bias moves no softmax: its gradient is 0"
+    zeros = layers * WIDTH  # a key's bias moves no softmax
+    assert sizes - zeros - sizes // 1000 <= seen <= sizes - zeros, "all that are not claimed to be 0, but 1 in 1000"
 
 
 def test_calls_grow_by_two_for_a_tensor() -> None:

@@ -1,4 +1,4 @@
-"""A wrong gradient is never accepted: whatever its dtype, its own rounding, its point or its neighbours may hide of it."""
+"""A wrong gradient is never accepted, whatever its dtype, its own rounding, its point or its neighbours hide of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 import torch
 import torch.nn.functional as F
 
@@ -22,6 +21,11 @@ def normal(seed: int, *shape: int) -> Any:
     return np.random.default_rng(seed).standard_normal(shape)
 
 
+def summed(f: Callable[[Any], Any], path: str) -> Callable[[Any, Any], Any]:
+    """The sum of f(x), beside that of v ** 3 where there is one."""
+    return lambda p, b: f(p[path]).sum() + ((p["v"] ** 3).sum() if path != "v" and "v" in p else 0)
+
+
 # What the gradient rounds is no excuse for its formula
 
 
@@ -30,21 +34,22 @@ def lossy(factor: float, lost: float) -> Callable[[Any], Any]:
     return lambda x: (2 * factor * x + lost * x) - lost * x
 
 
+def lossy_by_hand(backend: str, factor: float, lost: float) -> dict[str, gw.Candidate]:
+    slope = lossy(factor, lost)
+    return {"mine": gw.Candidate(backend, squares, gradient=lambda p, b: {"w": slope(p["w"])})}
+
+
 def squares(p: Any, b: Any) -> Any:
     return (p["w"] ** 2).sum()
 
 
 W = {"w": normal(1, 5)}
 CANCELLED = {
-    f"{backend}, {factor} times": Case(
-        {"mine": gw.Candidate(backend, squares, gradient=lambda p, b, g=lossy(factor, lost): {"w": g(p["w"])})},
-        W,
-        verdicts=DOUBT,
-    )
+    f"{backend}, {factor} times": Case(lossy_by_hand(backend, factor, lost), W, verdicts=DOUBT)
     for backend, factor, lost in [("torch", 1.1, 1e14), ("numpy", 1.3, 3e14), ("torch", 1.5, 5e14), ("jax", 1.4, 4e14)]
 } | {
     f"a rule of {backend}": Case(
-        {backend: lambda p, b, f=rule(lambda x: x**2, lossy(1.3, 3e14)): f(p["w"]).sum() + (p["v"] ** 3).sum()},
+        {backend: summed(rule(lambda x: x**2, lossy(1.3, 3e14)), "w")},
         W | {"v": normal(2, 3)},
         leaves=["w"],
         verdicts=DOUBT,
@@ -145,7 +150,11 @@ def jax_layers(p: Any, b: Any) -> Any:
     return ((JAX_GELU(x @ p["w"]) @ p["v"]) ** 2).mean()
 
 
-FAR: dict[str, Any] = {"params": {"w": normal(7, 3)}, "batch": {"x": 2000 + normal(8, 64, 3)}, "how": {"dtypes": "float32"}}
+FAR: dict[str, Any] = {
+    "params": {"w": normal(7, 3)},
+    "batch": {"x": 2000 + normal(8, 64, 3)},
+    "how": {"dtypes": "float32"},
+}
 DEEP: dict[str, Any] = {
     "params": {"w": normal(3, 8, 8) / 3, "v": normal(4, 8, 4) / 3},
     "batch": {"x": 1000 + normal(5, 64, 8)},
@@ -189,7 +198,10 @@ def without_bias(p: Any, b: Any) -> Any:
 LEAVES = {"a": np.array([0.3, 0.7]), "b": np.array([0.5])}
 BELIEVED = {
     f"{backend}, slope {slope} beside {offset:g} {given.__name__}": Case(
-        {"mine": gw.Candidate(backend, beside(offset, slope, xp), gradient=given)}, LEAVES, leaves=["b"], verdicts=DOUBT | {"missing"}
+        {"mine": gw.Candidate(backend, beside(offset, slope, xp), gradient=given)},
+        LEAVES,
+        leaves=["b"],
+        verdicts=DOUBT | {"missing"},
     )
     for backend, xp, slope, offset, given in [
         ("numpy", np, 3e-3, 1e9, forgotten),
@@ -288,8 +300,8 @@ def clamped(xp: Any) -> Callable[[Any], Any]:
 
 
 ROOTS = {
-    "torch": lambda p, b, f=torch_rule(torch.sqrt, clamped(torch)): f(p["v"]).sum(),
-    "jax": lambda p, b, f=jax_rule(jnp.sqrt, clamped(jnp)): f(p["v"]).sum(),
+    "torch": summed(torch_rule(torch.sqrt, clamped(torch)), "v"),
+    "jax": summed(jax_rule(jnp.sqrt, clamped(jnp)), "v"),
 }
 V = {"v": np.array([1e-8, 0.3, 0.7], np.float32)}
 
@@ -336,7 +348,9 @@ DROPPED = {
     "sqrt of both, clamped": Case(ROOTS, V),
     "a fast oscillation": Case(numpy_gradient(fast, fast_with_wrong_sign), {"x": np.array([0.3, 0.7])}, verdicts=DOUBT),
     "ten of a thousand": Case(numpy_gradient(lambda p, b: -np.sum(np.log(p["p"])), ten_wrong), many()),
-    "a gate narrower than steps": Case(numpy_gradient(gate, gate_shut), {"x": np.array([5e-11, 1.0, 2.0])}, verdicts=DOUBT),
+    "a gate narrower than steps": Case(
+        numpy_gradient(gate, gate_shut), {"x": np.array([5e-11, 1.0, 2.0])}, verdicts=DOUBT
+    ),
 }
 
 
@@ -378,12 +392,13 @@ def skipped(value: float) -> Callable[[Any, Any], Any]:
 
 
 CUBES = {
-    "torch": lambda p, b, f=torch_rule(lambda x: x**3, lambda x: torch.where(x == 1.0, 0.0, 3 * x * x)): f(p["w"]).sum(),
-    "jax": lambda p, b, f=jax_rule(lambda x: x**3, lambda x: jnp.where(x == 1.0, 0.0, 3 * x * x)): f(p["w"]).sum(),
+    "torch": torch_rule(lambda x: x**3, lambda x: torch.where(x == 1.0, 0.0, 3 * x * x)),
+    "jax": jax_rule(lambda x: x**3, lambda x: jnp.where(x == 1.0, 0.0, 3 * x * x)),
 }
+SINE = torch_rule(torch.sin, lambda x: torch.where(x == 0, 0.0, torch.cos(x)))
 SPECIAL = {
     f"cube of {backend} at 1, {dtype}": Case(
-        {backend: CUBES[backend]}, {"w": np.array([1.0, 2.0, 0.5])}, how={"dtypes": dtype}
+        {backend: summed(CUBES[backend], "w")}, {"w": np.array([1.0, 2.0, 0.5])}, how={"dtypes": dtype}
     )
     for backend in CUBES
     for dtype in ("float64", "float32")
@@ -392,10 +407,12 @@ SPECIAL = {
         numpy_gradient(power(3), skipped(2.0)), {"w": np.array([1.0, 2.0, 0.5])}, how={"dtypes": "float64"}
     ),
     "det of torch at a singular matrix": Case(
-        {"torch": lambda p, b: torch.linalg.det(p["w"])}, {"w": np.array([[1.0, 2.0], [2.0, 4.0]])}, how={"dtypes": "float64"}
+        {"torch": lambda p, b: torch.linalg.det(p["w"])},
+        {"w": np.array([[1.0, 2.0], [2.0, 4.0]])},
+        how={"dtypes": "float64"},
     ),
-    "sinc of torch at 0": Case(
-        {"torch": lambda p, b, f=torch_rule(torch.sin, lambda x: torch.where(x == 0, 0.0, torch.cos(x))): f(p["w"]).sum()},
+    "sine of torch at 0": Case(
+        {"torch": summed(SINE, "w")},
         {"w": np.array([0.0, 1.0, -2.0])},
         how={"dtypes": "float64"},
     ),
@@ -537,20 +554,20 @@ NAN = {
 }
 
 KINDS = {
-        "a gradient that cancels": CANCELLED,
-        "a narrow dtype": NARROW,
-        "inputs far from 0, in float32": ILL_CONDITIONED,
-        "a leaf that cannot be seen": BELIEVED,
-        "elements that cannot be seen": SMALL,
-        "underflow": UNDERFLOW,
-        "steps that cannot be used": DROPPED,
-        "a value beside a gradient": VALUES,
-        "a point of its own": SPECIAL,
-        "a loss that does not move": CONSTANT,
-        "elements of many sizes": MIXED,
-        "a backward that compares": COMPARED,
-        "differentiated twice": TWICE,
-        "NaN": NAN,
+    "a gradient that cancels": CANCELLED,
+    "a narrow dtype": NARROW,
+    "inputs far from 0, in float32": ILL_CONDITIONED,
+    "a leaf that cannot be seen": BELIEVED,
+    "elements that cannot be seen": SMALL,
+    "underflow": UNDERFLOW,
+    "steps that cannot be used": DROPPED,
+    "a value beside a gradient": VALUES,
+    "a point of its own": SPECIAL,
+    "a loss that does not move": CONSTANT,
+    "elements of many sizes": MIXED,
+    "a backward that compares": COMPARED,
+    "differentiated twice": TWICE,
+    "NaN": NAN,
 }
 
 

@@ -155,7 +155,11 @@ def test_gradients_that_are_left_in_grad_are_found(depth: int, paths: tuple[str,
 class Embedded(nn.Module):
     def __init__(self, reentrant: bool) -> None:
         super().__init__()
-        self.embed, self.block, self.head = nn.Embedding(9, 6), nn.Sequential(nn.Linear(6, 6), nn.Tanh()), nn.Linear(6, 3)
+        self.embed, self.block, self.head = (
+            nn.Embedding(9, 6),
+            nn.Sequential(nn.Linear(6, 6), nn.Tanh()),
+            nn.Linear(6, 3),
+        )
         self.reentrant = reentrant
 
     def forward(self, x: Any) -> Any:
@@ -210,8 +214,8 @@ LENGTHS = {"lengths": np.full((3, 2), 4), "scale": np.array(2.0)}
 def test_an_example_is_not_left_out_beside_params_that_keep_theirs(backend: str, size: tuple[int, ...]) -> None:
     seen: Counter[Any] = Counter()
     gradient = None if backend != "numpy" else lambda p, b: {"D": np.ones(size) * b["scale"]}
-    options = {"options": {"jit": False}} if backend == "jax" else {}
-    mine = gw.Candidate(backend, cut(seen, distances, "D", "lengths"), gradient=gradient, **options)
+    options = {"jit": False} if backend == "jax" else {}
+    mine = gw.Candidate(backend, cut(seen, distances, "D", "lengths"), gradient=gradient, options=options)
     report = gw.verify({"mine": mine}, {"D": np.ones(size)}, LENGTHS, dtypes="float64")
     assert report, repr(report)
     assert set(seen) == {(3, 3)}, "no other extents are given"
