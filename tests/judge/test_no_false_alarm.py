@@ -92,6 +92,45 @@ IN_FLOAT32 = {
 }
 
 
+NARROWER = "where a loss rounds to fewer digits than float32 has, it stands still at every step but the longest"
+
+
+def tanh_in(dtype: Any) -> Callable[[Any, Any], Any]:
+    """A layer in less than float32, as mixed precision has it."""
+
+    def loss(p: Any, b: Any) -> Any:
+        h = torch.tanh(b["x"].to(dtype) @ p["w"].to(dtype)).to(p["v"].dtype)
+        return (h @ p["v"]).square().mean()
+
+    return loss
+
+
+def jax_tanh_in_bfloat16(p: Any, b: Any) -> Any:
+    h = jnp.tanh(b["x"].astype(jnp.bfloat16) @ p["w"].astype(jnp.bfloat16)).astype(p["v"].dtype)
+    return ((h @ p["v"]) ** 2).mean()
+
+
+def rounded(dtype: Any) -> Callable[[Any], Any]:
+    return lambda x: x.to(dtype).to(x.dtype) ** 2
+
+
+IN_LESS = {
+    **{
+        f"tanh of torch, {name}": replace(inside("torch", tanh_in(dtype), 0, w=(3, 4), v=(4, 2)), how={}, gap=NARROWER)
+        for name, dtype in (("bfloat16", torch.bfloat16), ("float16", torch.float16))
+    },
+    "tanh of jax, bfloat16": replace(inside("jax", jax_tanh_in_bfloat16, 0, w=(3, 4), v=(4, 2)), how={}, gap=NARROWER),
+    "a square of torch, bfloat16": Case(
+        {"torch": of_x(rounded(torch.bfloat16))},
+        {"x": normal(0, 6)},
+        verdicts=QUIET,
+        how={"cotangent": "random"},
+        gap=NARROWER,
+    ),
+    "a square of torch, float16": elementwise("torch", rounded(torch.float16), normal(0, 6), verdicts=QUIET),
+}
+
+
 # An iteration that stops is a staircase; its exact gradient is right
 
 
@@ -110,6 +149,35 @@ class Center(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *g: Any) -> Any:
         return g[0] - g[0].mean()
+
+
+class Entmax(torch.autograd.Function):
+    """Sparse probabilities, 1.5-entmax, by bisection (Peters, Niculae & Martins 2019, algorithm 1)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, halvings: int) -> Any:
+        x = x / 2
+        low = x.max(-1, keepdim=True)[0] - 1
+        step = 1 - x.shape[-1] ** -0.5
+        for _ in range(halvings):
+            step = step / 2
+            total = ((x - low - step).clamp(min=0) ** 2).sum(-1, keepdim=True)
+            low = torch.where(total >= 1, low + step, low)
+        p = (x - low).clamp(min=0) ** 2
+        p = p / p.sum(-1, keepdim=True)
+        ctx.save_for_backward(p)
+        return p
+
+    @staticmethod
+    def backward(ctx: Any, *g: Any) -> Any:
+        s = ctx.saved_tensors[0].sqrt()
+        d = g[0] * s
+        return d - s * (d.sum(-1, keepdim=True) / s.sum(-1, keepdim=True)), None
+
+
+def entmax(halvings: int, seed: int, dtype: str, gap: str = "") -> Case:
+    rule: Any = Entmax
+    return elementwise("torch", lambda x: rule.apply(x, halvings), normal(seed, 4, 6), dtype, verdicts=QUIET, gap=gap)
 
 
 def jax_center(x: Any) -> Any:
@@ -146,6 +214,9 @@ ITERATIONS = {
     },
     **{f"bisection of torch {n}": iteration("torch", CENTER.apply, n, gap=TEETH) for n in (4, 7)},
     "bisection of jax": iteration("jax", JAX_CENTER, 1),
+    **{f"entmax by {n} halvings, {dtype}": entmax(n, 0, dtype) for n, dtype in ((40, "float64"), (30, "float32"))},
+    **{f"entmax by 25 halvings, {dtype}": entmax(25, 0, dtype, TEETH) for dtype in ("float64", "float32")},
+    "entmax by 15 halvings, float64": entmax(15, 0, "float64", TEETH),
     "sqrt by bisection, by hand": Case(
         numpy_gradient(lambda p, b: rounded_root(p["x"]).sum(), lambda p, b: {"x": 0.5 / np.sqrt(p["x"])}),
         {"x": np.array([0.3, 1.7, 2.9])},
@@ -401,6 +472,7 @@ DECIDED = {
 KINDS = {
     "subnormal elements": SUBNORMAL,
     "float32 inside": IN_FLOAT32,
+    "less than float32 inside": IN_LESS,
     "an iteration": ITERATIONS,
     "elements of many sizes": MIXED,
     "a compiler's rewrite": REWRITTEN,
