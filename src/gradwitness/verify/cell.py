@@ -172,7 +172,7 @@ class _Run:
         if candidate.value_and_gradient is None or candidate.loss is None or not isinstance(witness, OwnLoss):
             return LossJudgement()
         alone, beside = tried.prepared.value(self.problem.primals), tried.losses[0]
-        floor = witness.known.loss_floor({}, alone)
+        floor = witness.known.loss_floor(self.problem.primals, alone)
         found = judge_loss([beside], [alone], [floor], reach=lambda _: JITTER_REACH)
         if found.verdict is None:
             return found
