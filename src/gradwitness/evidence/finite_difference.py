@@ -43,6 +43,7 @@ COHERENT = 1e-2  # of a slope: what two steps may differ by, beyond their bounds
 FINER = "below a step of 1e-7 the loss is another function (a staircase? tighten its solver)"
 ALMOST = 0.3  # of a slope: what two steps that tell the same may differ by
 NOISE = "the loss is as noisy as it is variable"
+COLLAPSED = 1e-3  # of the bound of the step before: too little for the next one's, if that was noise
 TREAD = 8 * 2.0**-24  # of a loss: by less a staircase of float32 may stand still
 LITTLE = 3e-2  # of what a loss moves by in all: so much of it may be noise
 TOOTH = 4.0  # a loss that stands still where it should move by so many units of its last place is a staircase
@@ -121,12 +122,20 @@ class Line:
                 if (longer := self._coherent(tried, place - 1)) is not None:
                     return replace(longer, suspect=True)
                 best = found
+            if found.bound < COLLAPSED * (previous := tried.get(place - 1, found)).bound and self._climbs(previous, tried):
+                return replace(found, doubt=FINER)
             best = found if not found.bound >= best.bound else best
             if found.bound <= max(PRECISE * max(self.size, abs(found.value)), enough):
                 break
             drowned = found.bound <= DROWNED * self._rounding(LADDER[place], found.value)
             place += -1 if drowned else 1
         return best
+
+    def _climbs(self, previous: Slope, tried: dict[int, Slope]) -> bool:
+        """Whether the shorter a step, the wider its bound, though it tells the same: the noise of a staircase, on a tread of
+        which a bound collapses. That of a kink narrows, and beside a pole steps contradict each other."""
+        longest = tried.get(0) or tried.setdefault(0, self._at(0))
+        return previous.bound >= 2 * longest.bound and not previous.contradicts(longest)
 
     def _coherent(self, tried: dict[int, Slope], shortest: int) -> Slope | None:
         """The better of two neighbouring steps, none shorter than this, that tell the same slope; None if none do.

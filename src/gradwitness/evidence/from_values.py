@@ -168,7 +168,7 @@ class FromValues:
     def finest_floors(self) -> OwnFloors:
         """What rounding explains of the finest gradients, in the dtype that they are in."""
         try:
-            return self._node_floors(self.fd_dtype) or self.peer_floors
+            return self._node_floors(self.fd_dtype) or self._input_floors(self.fd_dtype)
         except NarrowerError:  # then it rounds as that does, float32 at best
             jitter = Jitter("float32", False, self.problem.differentiated, (self.seed, 1))
             return by_inputs([(self.finest, jitter)], self.problem)
