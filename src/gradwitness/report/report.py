@@ -16,6 +16,8 @@ from gradwitness.verdict import ACCEPTED, Verdict
 
 __all__ = ["Report", "joined"]
 
+VERIFIED = frozenset({Verdict.AGREE, Verdict.INTENDED})  # what a run must have at least one of
+
 
 def joined(reports: Sequence[Report]) -> Report:
     """One report of several: their rows, and the environments, which differ in what was used."""
@@ -68,7 +70,7 @@ class Report:
             for name in self.require
             if not self._agreed(name) or any(_is_unable(row) for row in self._rows_of(name))
         ]
-        if not any(row.verdict is Verdict.AGREE for row in self.rows):
+        if not any(row.verdict in VERIFIED for row in self.rows):
             unable = dict.fromkeys(describe(row) for row in self.rows if row.verdict is Verdict.UNSUPPORTED)
             missing += [*unable, "nothing agreed: a run that verified nothing is not green"]
         return tuple(missing)
