@@ -11,8 +11,9 @@ from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Prepared
 from gradwitness.report import Row
 from gradwitness.report.row import describe
+from gradwitness.settings import Settings
 from gradwitness.verdict import Verdict
-from gradwitness.verify import Settings, verify_problems
+from gradwitness.verification import verify_problems
 
 __all__ = ["CASES", "DTYPE", "Case", "absence", "prepared", "problem", "rows_of", "wrong"]
 

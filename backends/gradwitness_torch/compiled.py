@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from types import FunctionType
 from typing import Any
 
+from gradwitness_torch.anew import anew
 from gradwitness_torch.eager import TorchBackend
 
-__all__ = ["TorchCompileBackend", "anew"]
+__all__ = ["TorchCompileBackend"]
 
 
 class TorchCompileBackend(TorchBackend):
@@ -34,18 +34,3 @@ class TorchCompileBackend(TorchBackend):
     def _gradient_of(self, standalone: Any) -> Callable[..., Any]:
         found: Callable[..., Any] = standalone.compiled_gradient
         return found
-
-
-def anew(function: Any) -> Any:
-    """The function with a code object of its own, if it is a plain function.
-
-    torch.compile keeps what it has compiled with the code object, and may take it for that of another function made by
-    the same lines: of two lambdas that differ in the autograd.Function whose `apply` they hold, both run the first.
-    """
-    if not isinstance(function, FunctionType):
-        return function
-    code = function.__code__.replace()
-    made = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
-    made.__kwdefaults__ = function.__kwdefaults__
-    made.__dict__.update(function.__dict__)
-    return made

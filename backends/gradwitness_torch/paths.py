@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from gradwitness.errors import GradwitnessError, UnsupportedError
 from gradwitness.lowering import Implementation, expect_one_number, reduction_over_examples
 from gradwitness.problem import COTANGENT, Candidate, Problem
-from gradwitness_torch.compiled import anew
+from gradwitness_torch.anew import anew
 
 __all__ = ["PATHS", "Path", "along", "one_number"]
 

@@ -19,9 +19,9 @@ from gradwitness.evidence.reference import reference
 from gradwitness.networks import network
 from gradwitness.problem import Candidate, Problem
 from gradwitness.report import Row
+from gradwitness.run.cell import cell
+from gradwitness.settings import Settings
 from gradwitness.verdict import Verdict
-from gradwitness.verify import Settings
-from gradwitness.verify.cell import cell
 
 __all__ = [
     "WIDTHS",

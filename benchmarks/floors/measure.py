@@ -11,8 +11,9 @@ from typing import Any
 from gradwitness import registry
 from gradwitness.networks import NETWORKS, network
 from gradwitness.report import Row
+from gradwitness.settings import Settings
 from gradwitness.verdict import Verdict
-from gradwitness.verify import Settings, verify_problems
+from gradwitness.verification import verify_problems
 
 __all__ = ["BINS_PER_DECADE", "LARGE", "Histogram", "measured"]
 

@@ -21,7 +21,8 @@ from benchmarks.sensitivity.forms import arguments, autograd_candidate, function
 from benchmarks.sensitivity.layers import LAYERS
 from gradwitness import registry, tree
 from gradwitness.networks import network
-from gradwitness.verify import Settings, verify_problem
+from gradwitness.run.problems import verify_problem
+from gradwitness.settings import Settings
 
 __all__ = ["DTYPES", "NETWORKS", "limits"]
 

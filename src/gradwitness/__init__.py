@@ -10,7 +10,7 @@ from gradwitness.problem import Candidate, Problem
 from gradwitness.registry import register_backend
 from gradwitness.report import Report, Row
 from gradwitness.verdict import Verdict
-from gradwitness.verify import verify
+from gradwitness.verification import verify
 
 if TYPE_CHECKING:
     from gradwitness.port import verify_port

@@ -22,7 +22,7 @@ from gradwitness.targets import is_target, load
 if TYPE_CHECKING:
     from gradwitness.problem import Problem
     from gradwitness.report import Report
-    from gradwitness.verify import Settings
+    from gradwitness.settings import Settings
 
 __all__ = ["main"]
 
@@ -161,10 +161,11 @@ def verify(
 
     Exits with 0 if at least one gradient agreed and every other is accepted, 1 if not, 2 for wrong usage.
     """
+    from gradwitness.paths import expect_taken
     from gradwitness.problem import Candidate
     from gradwitness.report import joined
-    from gradwitness.verify import Settings, expect_devices, verify_problems
-    from gradwitness.verify.paths import expect_taken
+    from gradwitness.settings import Settings
+    from gradwitness.verification import expect_devices, verify_problems
 
     chosen = _backends(backends, fast)
     for name in (*backends, *require):

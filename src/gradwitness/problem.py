@@ -332,7 +332,9 @@ def _check_intended(problem: Problem) -> None:
             try:
                 problem.leaves[path][intention.elements]
             except (IndexError, ValueError) as error:  # out of bounds, a step of zero
-                raise ProblemError(f"intended names {key!r}, but {error}; {path} has shape {problem.leaves[path].shape}") from None
+                raise ProblemError(
+                    f"intended names {key!r}, but {error}; {path} has shape {problem.leaves[path].shape}"
+                ) from None
         if not any(fnmatchcase(path, pattern) for path in problem.differentiated):
             raise ProblemError(
                 f"intended names {key!r}, which no differentiated leaf matches: {', '.join(problem.differentiated)}"

@@ -29,8 +29,9 @@ from gradwitness.ops.vocabulary import ROUNDED
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Backend, Capabilities, Prepared
 from gradwitness.report import Report
+from gradwitness.settings import Settings
 from gradwitness.verdict import Verdict
-from gradwitness.verify import Settings, verify_problems
+from gradwitness.verification import verify_problems
 
 __all__ = ["BackendConformance"]
 

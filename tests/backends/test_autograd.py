@@ -14,8 +14,9 @@ import pytest
 from gradwitness import networks, registry
 from gradwitness.networks.single_ops import op_problems
 from gradwitness.ops import OPS
+from gradwitness.settings import Settings
 from gradwitness.verdict import Verdict
-from gradwitness.verify import Settings, verify, verify_problems
+from gradwitness.verification import verify, verify_problems
 
 autograd = pytest.importorskip("autograd")
 

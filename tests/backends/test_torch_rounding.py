@@ -16,10 +16,10 @@ from gradwitness import registry
 from gradwitness.arithmetic import Arithmetic, RoundingErrors, Sums
 from gradwitness.errors import UnsupportedError
 from gradwitness.evidence.noise_floor import noise_floor
+from gradwitness.evidence.reach import node_reach
 from gradwitness.networks import NETWORKS, network
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Interpreter, Perturbing
-from gradwitness.evidence.reach import node_reach
 from gradwitness_torch import rounding
 from gradwitness_torch.normals import Normals
 from gradwitness_torch.rounding import Rounding

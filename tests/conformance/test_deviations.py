@@ -15,8 +15,9 @@ import pytest
 from gradwitness import ops
 from gradwitness.problem import Problem
 from gradwitness.report import Report
+from gradwitness.settings import Settings
 from gradwitness.verdict import Verdict
-from gradwitness.verify import Settings, verify_problems
+from gradwitness.verification import verify_problems
 from gradwitness_numpy.rules import RULES
 
 DIRECT = ("numpy", "torch", "jax")

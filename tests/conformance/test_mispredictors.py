@@ -10,12 +10,13 @@ import pytest
 
 import gradwitness as gw
 from gradwitness import ops
+from gradwitness.evidence.reach import node_reach
 from gradwitness.networks import network
 from gradwitness.problem import Problem
 from gradwitness.report import Report
+from gradwitness.settings import Settings
 from gradwitness.verdict import Verdict
-from gradwitness.evidence.reach import node_reach
-from gradwitness.verify import Settings, verify_problems
+from gradwitness.verification import verify_problems
 from tests.native import black_box, gradients_and_floors
 
 DIRECT = ("numpy", "torch", "jax")

@@ -17,8 +17,9 @@ from gradwitness.networks.single_ops import op_bundles, op_problems
 from gradwitness.ops import OPS
 from gradwitness.problem import Problem
 from gradwitness.report import Report
+from gradwitness.settings import Settings
 from gradwitness.verdict import Verdict
-from gradwitness.verify import Settings, verify_problems
+from gradwitness.verification import verify_problems
 
 PROBLEMS = {problem.name: problem for problem in op_problems()}
 BUNDLES = {problem.name: problem for problem in op_bundles()}

@@ -18,8 +18,9 @@ from gradwitness.networks.single_ops import bundle
 from gradwitness.ops import OPS
 from gradwitness.report import Report, Row
 from gradwitness.report.row import describe
+from gradwitness.settings import Settings
 from gradwitness.verdict import Verdict
-from gradwitness.verify import Settings, verify_problems
+from gradwitness.verification import verify_problems
 from gradwitness_numpy.rules import RULES
 from tests.conformance.test_planted_faults import DIFFERENTIABLE, flipped
 from tests.programs import Program, boolean, call, labels, positive, real

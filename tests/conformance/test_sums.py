@@ -20,8 +20,9 @@ from gradwitness import ops, registry
 from gradwitness.arithmetic import Operands, Sums
 from gradwitness.dtypes import find_dtype, round_to
 from gradwitness.problem import Candidate, Problem
+from gradwitness.run.problems import verify_problem
+from gradwitness.settings import Settings
 from gradwitness.verdict import Verdict
-from gradwitness.verify import Settings, verify_problem
 from tests.evidence.reduced import Accumulating
 
 Array = np.ndarray[Any, Any]

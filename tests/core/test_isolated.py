@@ -24,9 +24,10 @@ from gradwitness.arithmetic import Arithmetic, RoundingErrors
 from gradwitness.errors import GradwitnessError, NoAnswerError, UnsupportedError
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Perturbing, Prepared
-from gradwitness.verify import Settings, isolated
-from gradwitness.verify.crossing import Held
-from gradwitness.verify.trial import prepare
+from gradwitness.run import isolated
+from gradwitness.run.crossing import Held
+from gradwitness.run.preparing import prepare
+from gradwitness.settings import Settings
 
 if not Path("/proc").is_dir():
     pytest.skip("looks for left-over processes in /proc", allow_module_level=True)

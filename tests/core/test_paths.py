@@ -13,10 +13,10 @@ import gradwitness as gw
 from gradwitness import registry
 from gradwitness.errors import GradwitnessError, UnknownName, UnsupportedError
 from gradwitness.lowering import reduction_over_examples
+from gradwitness.paths import along_paths
 from gradwitness.problem import Candidate, Problem
 from gradwitness.report.document import schema
-from gradwitness.verify import Settings
-from gradwitness.verify.paths import along_paths
+from gradwitness.settings import Settings
 
 PARAMS, BATCH = {"w": np.array([1.0, -2.0, 0.5])}, {"x": np.arange(12.0).reshape(4, 3) / 7}
 

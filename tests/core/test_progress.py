@@ -8,8 +8,10 @@ import pytest
 
 from gradwitness.networks import network
 from gradwitness.problem import Candidate
-from gradwitness.verify import Settings, progress, verify_problem
-from gradwitness.verify.progress import Counted
+from gradwitness.run import progress
+from gradwitness.run.problems import verify_problem
+from gradwitness.run.progress import Counted
+from gradwitness.settings import Settings
 
 
 def test_steps_are_counted_and_from_the_second_on_the_rest_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:

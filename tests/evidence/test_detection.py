@@ -12,11 +12,11 @@ from gradwitness.evidence.reach import node_reach
 from gradwitness.networks import NETWORKS, network
 from gradwitness.problem import Candidate
 from gradwitness.report import Row
+from gradwitness.run.cell import graph_referee
+from gradwitness.run.trial import Trial
+from gradwitness.run.witness import OfGraph
+from gradwitness.settings import Settings
 from gradwitness.verdict import LeafEvidence, Verdict, judge
-from gradwitness.verify import Settings
-from gradwitness.verify.cell import graph_referee
-from gradwitness.verify.trial import Trial
-from gradwitness.verify.witness import OfGraph
 
 EVERYWHERE = {"float64": 1e-11, "float32": 1e-4}  # an error of every coordinate
 SIZEABLE = 1e-6  # of the tensor's largest element

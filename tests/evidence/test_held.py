@@ -20,8 +20,8 @@ from gradwitness.networks.single_ops import problems_of
 from gradwitness.ops import OPS
 from gradwitness.problem import Problem
 from gradwitness.protocol import Interpreter
-from gradwitness.verify import Settings
-from gradwitness.verify.cell import graph_referee
+from gradwitness.run.cell import graph_referee
+from gradwitness.settings import Settings
 
 Array = np.ndarray[Any, Any]
 EPS = 2.0**-53

@@ -22,8 +22,9 @@ from gradwitness.evidence.prediction import Prediction
 from gradwitness.networks import network
 from gradwitness.problem import Candidate, Problem
 from gradwitness.report import Report, Row
+from gradwitness.run.problems import verify_problem
+from gradwitness.settings import Settings
 from gradwitness.verdict import Judgement, Moved, Verdict, recognised
-from gradwitness.verify import Settings, verify_problem
 from tests.evidence.reduced import (
     BFLOAT16,
     TF32,

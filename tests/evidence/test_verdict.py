@@ -21,12 +21,12 @@ from gradwitness.evidence.reference import Exact, exactly
 from gradwitness.evidence.sight import NEGLIGIBLE, PROMISED, Refutation, Sight
 from gradwitness.problem import Candidate, Problem
 from gradwitness.report import Row
+from gradwitness.run.cell import graph_referee
+from gradwitness.run.trial import Trial
+from gradwitness.run.witness import OfGraph
+from gradwitness.settings import Settings
 from gradwitness.verdict import LeafEvidence, Standing, Verdict, checks, judge, judge_loss, threshold
 from gradwitness.verdict.checks import CHECKS
-from gradwitness.verify import Settings
-from gradwitness.verify.cell import graph_referee
-from gradwitness.verify.trial import Trial
-from gradwitness.verify.witness import OfGraph
 
 Array = np.ndarray[Any, Any]
 G = np.random.default_rng(0).standard_normal((4, 5))

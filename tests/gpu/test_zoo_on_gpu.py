@@ -8,8 +8,9 @@ import pytest
 
 from gradwitness import registry
 from gradwitness.networks import NETWORKS, network
+from gradwitness.settings import Settings
 from gradwitness.verdict import Verdict
-from gradwitness.verify import Settings, verify_problems
+from gradwitness.verification import verify_problems
 
 
 def backends_on_gpu() -> list[str]:

@@ -135,8 +135,6 @@ def test_inside_the_distance_it_is_intended(backend: str, dtypes: str) -> None:
     assert all(ADJOINT in message and "of 0.0001 allowed" in message for message in declared)
 
 
-
-
 @pytest.mark.parametrize("backend", SOLVERS)
 def test_a_report_of_nothing_else_is_green_too(backend: str) -> None:
     report = gw.verify({backend: SOLVERS[backend](1.0)}, POINT, wrt=["a", "y"], intended={"*": (ADJOINT, 1e-4)})

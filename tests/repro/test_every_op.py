@@ -16,7 +16,7 @@ from gradwitness.report import Row
 from gradwitness.repro.cut import as_graph
 from gradwitness.repro.fault import Fault, look
 from gradwitness.repro.script import script
-from gradwitness.verify.settings import Settings
+from gradwitness.settings import Settings
 
 BACKENDS = [
     name

@@ -12,7 +12,7 @@ from gradwitness.problem import Problem
 from gradwitness.repro.difference import central_difference, explained
 from gradwitness.repro.fault import Fault, located, look
 from gradwitness.repro.shrink import shrunk
-from gradwitness.verify.settings import Settings
+from gradwitness.settings import Settings
 
 UNIT = 2.0**-53
 

@@ -122,7 +122,9 @@ class Line:
                 if (longer := self._coherent(tried, place - 1)) is not None:
                     return replace(longer, suspect=True)
                 best = found
-            if found.bound < COLLAPSED * (previous := tried.get(place - 1, found)).bound and self._climbs(previous, tried):
+            if found.bound < COLLAPSED * (previous := tried.get(place - 1, found)).bound and self._climbs(
+                previous, tried
+            ):
                 return replace(found, doubt=FINER)
             best = found if not found.bound >= best.bound else best
             if found.bound <= max(PRECISE * max(self.size, abs(found.value)), enough):

@@ -80,7 +80,9 @@ def loss_floor_by_node(
 def by_inputs(runs: Sequence[tuple[Prepared, Jitter]], problem: Problem) -> OwnFloors:
     """The spreads that jittered inputs make, in one arithmetic or in two."""
     floating = {path: x for path, x in problem.leaves.items() if x.dtype.kind == "f"}
-    found = [jitter.floor(lambda leaves, p=prepared: _answer(p, problem, leaves), floating) for prepared, jitter in runs]
+    found = [
+        jitter.floor(lambda leaves, p=prepared: _answer(p, problem, leaves), floating) for prepared, jitter in runs
+    ]
     loss, tensors = found[0].value, found[0].tensors
     for other in found[1:]:
         loss = joint(loss, other.value)

@@ -21,6 +21,4 @@ def for_the_reader(differencing: Differencing, gradients: Mapping[str, Array]) -
     if sum(g.size for g in gradients.values()) <= EVERY:
         known = {path: np.flatnonzero(~np.isnan(g)) for path, g in gradients.items()}
         return {path: differencing.by_coordinates(path, [int(i) for i in index]) for path, index in known.items()}
-    return {
-        path: differencing.briefly(path, int(np.argmax(np.nan_to_num(np.abs(g))))) for path, g in gradients.items()
-    }
+    return {path: differencing.briefly(path, int(np.argmax(np.nan_to_num(np.abs(g))))) for path, g in gradients.items()}

@@ -97,7 +97,9 @@ def _are_confirmed_together(here: Pass, found: dict[str, Any], rng: np.random.Ge
     In 256 bits a small leaf is not drowned by a large one: within TOGETHER of the derivative, one whose share is SMALLEST
     of it is confirmed to 1e-20 of its own, and float64 tells 1e-16. Where they do not, each leaf is asked.
     """
-    checks = [_check(here, found, {p: rng.standard_normal(here.primals[p].shape) for p in found}) for _ in range(DIRECTIONS)]
+    checks = [
+        _check(here, found, {p: rng.standard_normal(here.primals[p].shape) for p in found}) for _ in range(DIRECTIONS)
+    ]
     own = max(abs(check.numeric).mid() for check in checks) if found else 0
     allowed = TOGETHER * own
     return all(

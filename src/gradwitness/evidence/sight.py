@@ -380,7 +380,9 @@ class _Look:
             is_wrong = line.slope(slope.step, enough).refutes(said, 8 * UNIT_ROUNDOFF * line.size)
             chosen = slice(None, half) if is_wrong else slice(half, None)
             suspects, scales = suspects[chosen], scales[chosen]
-        self.refuted[path] = self._at_element(path, int(suspects[0])) or Refutation(Probe(slope.value, slope.bound), claim)
+        self.refuted[path] = self._at_element(path, int(suspects[0])) or Refutation(
+            Probe(slope.value, slope.bound), claim
+        )
 
     def _at_element(self, path: str, index: int) -> Refutation | None:
         """The element by itself, if that refutes it."""

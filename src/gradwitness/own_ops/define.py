@@ -24,7 +24,8 @@ from gradwitness.own_ops.expectations import (
 )
 from gradwitness.problem import Candidate, Problem
 from gradwitness.report import Report
-from gradwitness.verify import Settings, verify_problems
+from gradwitness.settings import Settings
+from gradwitness.verification import verify_problems
 
 __all__ = ["define_op", "forget_op", "verify_op"]
 

@@ -18,8 +18,8 @@ from gradwitness.port.values import Compared, compared, first_difference, pair, 
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Deviation, Observed, Observing
 from gradwitness.report import Report
-from gradwitness.verify import verify
-from gradwitness.verify.failing import first_lines
+from gradwitness.run.failing import first_lines
+from gradwitness.verification import verify
 
 __all__ = ["verify_port"]
 

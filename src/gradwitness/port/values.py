@@ -10,9 +10,9 @@ import numpy as np
 
 from gradwitness.dtypes import find_dtype
 from gradwitness.evidence.norms import norm
+from gradwitness.evidence.reach import JITTER_REACH
 from gradwitness.port.matching import Match
 from gradwitness.port.names import read_name
-from gradwitness.evidence.reach import JITTER_REACH
 
 __all__ = ["Compared", "Pairs", "compared", "first_difference", "pair", "rounding_of"]
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from gradwitness.problem import Candidate, Problem
-
-if TYPE_CHECKING:
-    from gradwitness.verify.settings import Settings
+from gradwitness.settings import Settings
 
 __all__ = ["Case"]
 

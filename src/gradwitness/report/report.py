@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gradwitness.errors import GradwitnessError
 from gradwitness.evidence.exercise import Exercise
 from gradwitness.report.case import Case
 from gradwitness.report.document import to_json
@@ -29,7 +30,8 @@ def joined(reports: Sequence[Report]) -> Report:
     exercise = {name: calls for report in reports for name, calls in report.exercise.items()}
     cases = tuple(case for report in reports for case in report.cases)
     rows = tuple(row for report in reports for row in report.rows)
-    return Report(rows, environment, exercise=exercise, cases=cases)
+    exporter = next((report.exporter for report in reports if report.exporter is not None), None)
+    return Report(rows, environment, exercise=exercise, cases=cases, exporter=exporter)
 
 
 def _is_unable(row: Row) -> bool:
@@ -43,7 +45,7 @@ class Report:
 
     allow: verdicts that pass as well. require: backends that must have run and agreed, so that
     `unsupported` is a failure for them. exercise: by network, the calls of ops that have several regions, and which
-    of these the point exercised; not of black boxes.
+    of these the point exercised; not of black boxes. exporter: what writes a script of one of its rows.
     """
 
     rows: tuple[Row, ...]
@@ -52,6 +54,7 @@ class Report:
     require: tuple[str, ...] = ()
     exercise: Mapping[str, tuple[Exercise, ...]] = field(default_factory=dict)
     cases: tuple[Case, ...] = field(default=(), repr=False, compare=False)
+    exporter: Callable[..., None] | None = field(default=None, repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
@@ -114,7 +117,9 @@ class Report:
         Raises GradwitnessError if there is none, if no single element shows it, if the source text of what the
         candidate runs cannot be had, and if the script does not show it.
         """
-        from gradwitness.repro import export  # here, so that importing gradwitness is quick
-
+        if self.exporter is None:
+            raise GradwitnessError(
+                "this report has no candidates: export from the report that gradwitness.verify returned, in its process"
+            )
         asked = {"candidate": candidate, "parameter": parameter, "dtype": dtype}
-        export(self.cases, self.rows, Path(path), **asked, seconds=seconds)
+        self.exporter(self.cases, self.rows, Path(path), **asked, seconds=seconds)

@@ -16,8 +16,8 @@ from gradwitness.graph import Graph
 from gradwitness.repro.fault import Fault, located, look
 from gradwitness.repro.script import script
 from gradwitness.repro.shrink import shrunk
+from gradwitness.run.problems import verify_problem
 from gradwitness.verdict import Verdict
-from gradwitness.verify.run import verify_problem
 
 if TYPE_CHECKING:
     from gradwitness.report import Case, Row

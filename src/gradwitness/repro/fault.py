@@ -15,8 +15,8 @@ from gradwitness.errors import GradwitnessError
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Prepared
 from gradwitness.repro.difference import central_difference, explained
-from gradwitness.verify.settings import Settings
-from gradwitness.verify.trial import prepare
+from gradwitness.run.preparing import prepare
+from gradwitness.settings import Settings
 
 __all__ = ["Fault", "Seen", "located", "look"]
 

@@ -19,8 +19,8 @@ from gradwitness.evidence.kinks import Choice, Kinked
 from gradwitness.evidence.local_slopes import Fit, LocalSlopes
 from gradwitness.evidence.noise_floor import TensorFloor
 from gradwitness.evidence.norms import norm
-from gradwitness.evidence.reference import Exact
 from gradwitness.evidence.reach import floors, node_reach, over
+from gradwitness.evidence.reference import Exact
 from gradwitness.verdict.verdicts import Judgement, Verdict
 
 __all__ = ["AtKink"]

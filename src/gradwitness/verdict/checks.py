@@ -121,7 +121,11 @@ def judge(gradient: Array | None, evidence: LeafEvidence) -> Judgement:
 
 
 def _by_whom(evidence: LeafEvidence) -> str:
-    return "judged by finite differences, as no reference stands" if evidence.standing is Standing.REFUTED else evidence.remark
+    return (
+        "judged by finite differences, as no reference stands"
+        if evidence.standing is Standing.REFUTED
+        else evidence.remark
+    )
 
 
 def _defective(case: _Case) -> Judgement | None:
@@ -183,7 +187,9 @@ def _refuted(case: _Case) -> Judgement | None:
     if e.sight is None or e.sight.refuted is None or e.standing is Standing.CONFIRMED:
         return None
     if e.narrowed and not e.same_loss:
-        return case.says(Verdict.INCONCLUSIVE, f"its loss is another in float64, and there {_refutation(e.sight.refuted, e)}")
+        return case.says(
+            Verdict.INCONCLUSIVE, f"its loss is another in float64, and there {_refutation(e.sight.refuted, e)}"
+        )
     prefix = "in float64 " if e.narrowed else ""
     return case.says(Verdict.DISAGREE, prefix + _refutation(e.sight.refuted, e), **_seen_at(e.sight.refuted))
 
@@ -279,7 +285,9 @@ def _unseen(case: _Case) -> Judgement | None:
             return case.says(Verdict.INCONCLUSIVE, message)
         return None
     if e.sight.still and not e.by_hand:
-        return case.says(Verdict.AGREE, "nothing leads to the loss: it stays the same wherever the parameters are moved")
+        return case.says(
+            Verdict.AGREE, "nothing leads to the loss: it stays the same wherever the parameters are moved"
+        )
     return case.says(Verdict.INCONCLUSIVE, _what_is_unseen(e.sight))
 
 
@@ -326,6 +334,4 @@ def _against_truth(case: _Case) -> str:
     also = "" if by_norm > e.reach.norm else f" ({floors(alone)} of this element)"
     numeric = next((p for p in e.probes if p.index == index), None)
     seen = "" if numeric is None else f", finite difference {numeric.value:.9g} +- {numeric.bound:.1g}"
-    return (
-        f"off by {part}, {floors(by_norm)}; worst at {place}: {got:.9g}, expected {expected:.9g}{also}{seen}"
-    )
+    return f"off by {part}, {floors(by_norm)}; worst at {place}: {got:.9g}, expected {expected:.9g}{also}{seen}"

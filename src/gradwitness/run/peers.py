@@ -23,10 +23,10 @@ from gradwitness.evidence.norms import norm
 from gradwitness.evidence.reach import JITTER_REACH, Reach, over
 from gradwitness.problem import Problem
 from gradwitness.report import Row
+from gradwitness.run.trial import attempt
+from gradwitness.run.witness import OfGraph, OwnLoss, Witness
+from gradwitness.settings import Settings
 from gradwitness.verdict import Verdict, compare
-from gradwitness.verify.settings import Settings
-from gradwitness.verify.trial import attempt
-from gradwitness.verify.witness import OfGraph, OwnLoss, Witness
 
 __all__ = ["Peers", "joint_floor"]
 
@@ -147,9 +147,7 @@ def _refute(path: str, witness: OwnLoss, places: Sequence[int], settings: Settin
                     f"finite differences refute it at {place}: {claim:.9g}, "
                     f"finite difference {probe.value:.9g} +- {probe.bound:.1g}"
                 )
-                seen = replace(
-                    witness.judgements[path], fd_error=abs(claim - probe.value), fd_bound=probe.bound
-                )
+                seen = replace(witness.judgements[path], fd_error=abs(claim - probe.value), fd_bound=probe.bound)
                 witness.judgements[path] = seen.instead(Verdict.DISAGREE, message)
                 return
 

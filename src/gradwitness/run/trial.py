@@ -8,17 +8,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gradwitness import registry
 from gradwitness.errors import UnsupportedError
 from gradwitness.evidence.norms import norm
-from gradwitness.problem import Candidate, Problem
-from gradwitness.protocol import Prepared, expect_runnable, expect_supported
+from gradwitness.protocol import Prepared
 from gradwitness.report import Row
+from gradwitness.run.failing import located
 from gradwitness.verdict import Judgement, Verdict, accumulated, unsteady
-from gradwitness.verify.failing import located
-from gradwitness.verify.settings import Settings
 
-__all__ = ["Trial", "attempt", "error_row", "judged_row", "prepare", "prepare_here", "trial"]
+__all__ = ["Trial", "attempt", "error_row", "judged_row", "trial"]
 
 Array = np.ndarray[Any, Any]
 Primals = Mapping[str, Array]
@@ -37,26 +34,6 @@ class Trial:
     losses: tuple[float, ...]
     gradients: Mapping[str, Array | None]
     unsteady: Mapping[str, str]
-
-
-def prepare(candidate: Candidate, problem: Problem, dtype: str, device: str, settings: Settings) -> Prepared:
-    """The candidate, ready to run: here, or in a subprocess if settings.timeout says how long it may take.
-
-    Raises UnsupportedError for what its backend cannot do or does not find.
-    """
-    if settings.timeout is None:
-        return prepare_here(candidate, problem, dtype, device)
-    from gradwitness.verify.isolated import isolate  # here, so that importing gradwitness is quick
-
-    return isolate(candidate, problem, dtype, device, settings)
-
-
-def prepare_here(candidate: Candidate, problem: Problem, dtype: str, device: str) -> Prepared:
-    """The candidate, ready to run in this process."""
-    backend = registry.installed(candidate.backend)
-    expect_supported(backend, dtype, device)
-    expect_runnable(backend, candidate)
-    return backend.prepare(candidate, problem, dtype=dtype, device=device)
 
 
 def trial(prepared: Prepared, primals: Primals, neighbours: Sequence[Primals], dtype: str) -> Trial:

@@ -17,10 +17,10 @@ from typing import Any
 from gradwitness import registry
 from gradwitness.errors import GradwitnessError
 from gradwitness.protocol import CustomRule, Perturbing, Prepared, Primals
-from gradwitness.verify.crossing import Failure, Held
-from gradwitness.verify.custom import observed
-from gradwitness.verify.failing import first_lines
-from gradwitness.verify.trial import prepare_here
+from gradwitness.run.crossing import Failure, Held
+from gradwitness.run.custom import observed
+from gradwitness.run.failing import first_lines
+from gradwitness.run.here import prepare_here
 
 __all__ = ["TELL_WHERE", "answer_calls"]
 

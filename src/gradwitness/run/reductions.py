@@ -12,9 +12,9 @@ from gradwitness.arithmetic import REDUCTIONS, Reduction
 from gradwitness.evidence.from_graph import FromGraph
 from gradwitness.evidence.noise_floor import contractions, multiplies_results
 from gradwitness.evidence.reference import Exact
+from gradwitness.run.witness import OfGraph, Witness
+from gradwitness.settings import Settings
 from gradwitness.verdict import Moved, recognised
-from gradwitness.verify.settings import Settings
-from gradwitness.verify.witness import OfGraph, Witness
 
 __all__ = ["as_reduced"]
 
@@ -50,9 +50,7 @@ def _moved(witness: OfGraph, reduction: Reduction) -> tuple[list[Moved], dict[st
     predicted = known.predictions_of(reduction.of(witness.arithmetic))
     losses = [
         Moved(np.array(true), np.array(loss - true), floor, prediction)
-        for loss, true, floor, prediction in zip(
-            tried.losses, known.losses, loss_floors, predicted.losses, strict=True
-        )
+        for loss, true, floor, prediction in zip(tried.losses, known.losses, loss_floors, predicted.losses, strict=True)
         if np.isfinite(true) and np.isfinite(floor.norm)
     ]
     gradients = {

@@ -19,9 +19,9 @@ from gradwitness.evidence.own_floors import as_gradient
 from gradwitness.evidence.reach import node_reach
 from gradwitness.problem import Candidate, Problem
 from gradwitness.report import Row
+from gradwitness.run.trial import Trial
 from gradwitness.verdict import Judgement, LeafEvidence, LossJudgement, Standing, judge, judge_loss
 from gradwitness.verdict.at_kink import AtKink
-from gradwitness.verify.trial import Trial
 
 __all__ = ["OfGraph", "OwnLoss", "Witness"]
 

@@ -20,11 +20,11 @@ from gradwitness import registry
 from gradwitness.evidence.norms import norm
 from gradwitness.problem import Intention, Problem
 from gradwitness.report import Row
+from gradwitness.run.peers import joint_floor
+from gradwitness.run.trial import attempt
+from gradwitness.run.witness import OwnLoss, Witness
+from gradwitness.settings import Settings
 from gradwitness.verdict import Judgement, Verdict, compare
-from gradwitness.verify.peers import joint_floor
-from gradwitness.verify.settings import Settings
-from gradwitness.verify.trial import attempt
-from gradwitness.verify.witness import OwnLoss, Witness
 
 __all__ = ["as_intended"]
 
@@ -68,9 +68,7 @@ def _match(path: str, intention: Intention, one: OwnLoss, other: OwnLoss) -> boo
     return compare(a - b, *joint_floor(one, other, path)).ratio <= 1
 
 
-def _judged(
-    path: str, intention: Intention, witness: OwnLoss, apart: dict[str, str], settings: Settings
-) -> Judgement:
+def _judged(path: str, intention: Intention, witness: OwnLoss, apart: dict[str, str], settings: Settings) -> Judgement:
     judgement = witness.judgements[path]
     is_derivative = judgement.verdict is Verdict.AGREE and intention.elements is None
     if witness.label in apart and judgement.verdict in MEANT | {Verdict.AGREE}:

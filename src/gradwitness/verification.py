@@ -1,31 +1,26 @@
-"""One problem and many candidates, in every dtype and on every device."""
+"""What is asked for, checked and run: problems and candidates give a Report."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Any
 
 from gradwitness import registry
 from gradwitness.errors import GradwitnessError, UnknownName
 from gradwitness.evidence.exercise import Exercise, exercise
+from gradwitness.paths import expect_taken
 from gradwitness.problem import Candidate, Intended, Loss, Problem
 from gradwitness.protocol import expect_options
 from gradwitness.report import Case, Report, Row
-from gradwitness.verdict import Verdict
-from gradwitness.verify.cotangent import with_random_cotangent
-from gradwitness.verify.environment import environment
-from gradwitness.verify.paths import along_paths, expect_taken
-from gradwitness.verify.progress import Counted
-from gradwitness.verify.settings import Settings
-from gradwitness.verify.trial import error_row
+from gradwitness.run.cotangent import with_random_cotangent
+from gradwitness.run.environment import environment
+from gradwitness.run.problems import verify_problem
+from gradwitness.settings import Settings
 
-__all__ = ["expect_devices", "verify", "verify_problem", "verify_problems"]
+__all__ = ["expect_devices", "verify", "verify_problems"]
 
 Progress = Callable[[str], None]
 Candidates = dict[str, Candidate]
-STEPS = 2  # of each candidate: it runs, and is judged
 
 
 def verify(
@@ -102,7 +97,7 @@ def verify(
     told = {} if progress is None else {"progress": progress}
     rows = tuple(verify_problem(problem, on_trial, settings, **told))
     case = Case(problem, on_trial, settings)
-    return Report(rows, environment(used, settings), exercise=_exercise(problem), cases=(case,))
+    return Report(rows, environment(used, settings), exercise=_exercise(problem), cases=(case,), exporter=_exporter)
 
 
 def _problem(loss: Any, name: str, **given: Any) -> Problem:
@@ -196,48 +191,7 @@ def verify_problems(
         rows += verify_problem(problem, candidates, settings, progress=progress)
         exercised |= _exercise(problem)
         tried.append(Case(problem, candidates, settings))
-    return Report(tuple(rows), environment(used, settings), exercise=exercised, cases=tuple(tried))
-
-
-def verify_problem(
-    problem: Problem,
-    candidates: Mapping[str, Candidate],
-    settings: Settings,
-    *,
-    progress: Progress = lambda text: None,
-) -> list[Row]:
-    """Every candidate in every dtype and on every device: a row per gradient."""
-    candidates = along_paths(candidates, settings.paths)
-    counted = Counted(progress, len(settings.dtypes) * len(settings.devices) * len(candidates) * STEPS)
-    with _subprocesses(settings):
-        return [row for dtype in settings.dtypes for row in _in_one_dtype(problem, candidates, dtype, settings, counted)]
-
-
-def _in_one_dtype(
-    problem: Problem, candidates: Mapping[str, Candidate], dtype: str, settings: Settings, progress: Progress
-) -> list[Row]:
-    """What is known of a graph serves every device."""
-    from gradwitness.verify.cell import cell, graph_referee  # here, so that importing gradwitness is quick
-
-    cells = [_blanks(problem, candidates, dtype, device) for device in settings.devices]
-    referee = None
-    if problem.loss is not None:
-        try:
-            referee = graph_referee(problem, dtype, settings)
-            referee.neighbours  # noqa: B018  # whatever keeps the graph from running shows here
-        except Exception as error:  # noqa: BLE001  # one problem's failure never costs the others' results
-            return [error_row(blank, error, "no reference: ") for blanks in cells for blank in blanks.values()]
-    tell = partial(cell, problem=problem, dtype=dtype, settings=settings, referee=referee, progress=progress)
-    return [row for blanks in cells for row in tell(blanks, candidates)]
-
-
-def _subprocesses(settings: Settings) -> AbstractContextManager[None]:
-    """Ends what candidates ran in, if that is not this process."""
-    if settings.timeout is None:
-        return nullcontext()
-    from gradwitness.verify.isolated import ending
-
-    return ending()
+    return Report(tuple(rows), environment(used, settings), exercise=exercised, cases=tuple(tried), exporter=_exporter)
 
 
 def _exercise(problem: Problem) -> dict[str, tuple[Exercise, ...]]:
@@ -251,9 +205,7 @@ def _exercise(problem: Problem) -> dict[str, tuple[Exercise, ...]]:
     return {problem.name: found} if found else {}
 
 
-def _blanks(problem: Problem, candidates: Mapping[str, Candidate], dtype: str, device: str) -> dict[str, Row]:
-    """What is known of each candidate's rows before it has run."""
-    return {
-        label: Row(problem.name, label, candidate.backend, device, dtype, Verdict.ERROR, path=candidate.path)
-        for label, candidate in candidates.items()
-    }
+def _exporter(*arguments: Any, **options: Any) -> None:
+    from gradwitness.repro import export  # here, so that importing gradwitness is quick
+
+    export(*arguments, **options)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradwitness import errors
-from gradwitness.verify.failing import RAISED_AT, raised_at
+from gradwitness.run.failing import RAISED_AT, raised_at
 
 __all__ = ["Failure", "Held"]
 

@@ -14,8 +14,8 @@ import numpy as np
 from gradwitness import registry
 from gradwitness.errors import GradwitnessError, NotOneNumberError
 from gradwitness.problem import COTANGENT, Candidate, Problem
-from gradwitness.verify.settings import Settings
-from gradwitness.verify.trial import prepare
+from gradwitness.run.preparing import prepare
+from gradwitness.settings import Settings
 
 __all__ = ["with_random_cotangent"]
 

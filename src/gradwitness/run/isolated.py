@@ -30,10 +30,10 @@ from gradwitness.errors import GradwitnessError, NoAnswerError
 from gradwitness.graph import Graph
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Array, CustomRule, Prepared, Primals
-from gradwitness.verify.answering import TELL_WHERE
-from gradwitness.verify.crossing import Failure, Held
-from gradwitness.verify.failing import first_lines
-from gradwitness.verify.settings import Settings
+from gradwitness.run.answering import TELL_WHERE
+from gradwitness.run.crossing import Failure, Held
+from gradwitness.run.failing import first_lines
+from gradwitness.settings import Settings
 
 __all__ = ["Isolated", "IsolatedPerturbing", "ending", "isolate"]
 
@@ -220,7 +220,7 @@ def _start(channel: int, stacks: int) -> subprocess.Popen[bytes]:
     """
     program = f"""import sys
 sys.path[:] = {sys.path!r}
-from gradwitness.verify.answering import answer_calls
+from gradwitness.run.answering import answer_calls
 answer_calls({channel}, {stacks})"""
     return subprocess.Popen(
         [sys.executable, "-u", "-c", program],

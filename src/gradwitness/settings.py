@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gradwitness.dtypes import find_dtype
 from gradwitness.errors import GradwitnessError, UnknownName
-from gradwitness.verify.paths import expect_paths
+from gradwitness.paths import expect_paths
 
 __all__ = ["Settings"]
 

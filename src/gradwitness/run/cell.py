@@ -22,16 +22,17 @@ from gradwitness.evidence.reach import JITTER_REACH, Reach, node_reach
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Prepared
 from gradwitness.report import Row
+from gradwitness.run.custom import custom_rules
+from gradwitness.run.failing import first_lines
+from gradwitness.run.intended import as_intended
+from gradwitness.run.peers import Peers
+from gradwitness.run.preparing import prepare
+from gradwitness.run.purity import impure
+from gradwitness.run.reductions import as_reduced
+from gradwitness.run.trial import Trial, attempt, judged_row, trial
+from gradwitness.run.witness import OfGraph, OwnLoss, Witness
+from gradwitness.settings import Settings
 from gradwitness.verdict import Judgement, LossJudgement, Verdict, judge_loss
-from gradwitness.verify.custom import custom_rules
-from gradwitness.verify.failing import first_lines
-from gradwitness.verify.intended import as_intended
-from gradwitness.verify.peers import Peers
-from gradwitness.verify.purity import impure
-from gradwitness.verify.reductions import as_reduced
-from gradwitness.verify.settings import Settings
-from gradwitness.verify.trial import Trial, attempt, judged_row, prepare, trial
-from gradwitness.verify.witness import OfGraph, OwnLoss, Witness
 
 __all__ = ["cell", "graph_referee"]
 
@@ -196,7 +197,9 @@ class _Run:
         if isinstance(witness, OfGraph):
             known = witness.known
             same = self._are_near(losses, known.losses)
-            return LossJudgement() if same else judge_loss(losses, known.losses, known.loss_floors_of(witness.arithmetic))
+            return (
+                LossJudgement() if same else judge_loss(losses, known.losses, known.loss_floors_of(witness.arithmetic))
+            )
         if witness is first:
             return LossJudgement() if math.isfinite(losses[0]) else LossJudgement.undefined(losses[0])
         assert isinstance(witness, OwnLoss)

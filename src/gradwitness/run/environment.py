@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from gradwitness import registry
-from gradwitness.verify.failing import first_lines
-from gradwitness.verify.settings import Settings
+from gradwitness.run.failing import first_lines
+from gradwitness.settings import Settings
 
 __all__ = ["environment"]
 

@@ -10,9 +10,9 @@ import numpy as np
 from gradwitness.errors import NoAnswerError
 from gradwitness.problem import Problem
 from gradwitness.protocol import Prepared
+from gradwitness.run.failing import first_lines
+from gradwitness.run.trial import Trial
 from gradwitness.verdict import unsteady
-from gradwitness.verify.failing import first_lines
-from gradwitness.verify.trial import Trial
 
 __all__ = ["impure"]
 

@@ -1,0 +1,1 @@
+"""A run: trial, loss, checks, peers, intentions and reductions of every candidate give rows."""

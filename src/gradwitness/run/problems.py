@@ -1,0 +1,71 @@
+"""One problem and many candidates, in every dtype and on every device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+
+from gradwitness.paths import along_paths
+from gradwitness.problem import Candidate, Problem
+from gradwitness.report import Row
+from gradwitness.run.progress import Counted
+from gradwitness.run.trial import error_row
+from gradwitness.settings import Settings
+from gradwitness.verdict import Verdict
+
+__all__ = ["verify_problem"]
+
+Progress = Callable[[str], None]
+STEPS = 2  # of each candidate: it runs, and is judged
+
+
+def verify_problem(
+    problem: Problem,
+    candidates: Mapping[str, Candidate],
+    settings: Settings,
+    *,
+    progress: Progress = lambda text: None,
+) -> list[Row]:
+    """Every candidate in every dtype and on every device: a row per gradient."""
+    candidates = along_paths(candidates, settings.paths)
+    counted = Counted(progress, len(settings.dtypes) * len(settings.devices) * len(candidates) * STEPS)
+    with _subprocesses(settings):
+        return [
+            row for dtype in settings.dtypes for row in _in_one_dtype(problem, candidates, dtype, settings, counted)
+        ]
+
+
+def _in_one_dtype(
+    problem: Problem, candidates: Mapping[str, Candidate], dtype: str, settings: Settings, progress: Progress
+) -> list[Row]:
+    """What is known of a graph serves every device."""
+    from gradwitness.run.cell import cell, graph_referee  # here, so that importing gradwitness is quick
+
+    cells = [_blanks(problem, candidates, dtype, device) for device in settings.devices]
+    referee = None
+    if problem.loss is not None:
+        try:
+            referee = graph_referee(problem, dtype, settings)
+            referee.neighbours  # noqa: B018  # whatever keeps the graph from running shows here
+        except Exception as error:  # noqa: BLE001  # one problem's failure never costs the others' results
+            return [error_row(blank, error, "no reference: ") for blanks in cells for blank in blanks.values()]
+    tell = partial(cell, problem=problem, dtype=dtype, settings=settings, referee=referee, progress=progress)
+    return [row for blanks in cells for row in tell(blanks, candidates)]
+
+
+def _subprocesses(settings: Settings) -> AbstractContextManager[None]:
+    """Ends what candidates ran in, if that is not this process."""
+    if settings.timeout is None:
+        return nullcontext()
+    from gradwitness.run.isolated import ending
+
+    return ending()
+
+
+def _blanks(problem: Problem, candidates: Mapping[str, Candidate], dtype: str, device: str) -> dict[str, Row]:
+    """What is known of each candidate's rows before it has run."""
+    return {
+        label: Row(problem.name, label, candidate.backend, device, dtype, Verdict.ERROR, path=candidate.path)
+        for label, candidate in candidates.items()
+    }
