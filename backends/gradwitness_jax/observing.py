@@ -11,8 +11,9 @@ import jax
 import numpy as np
 
 from gradwitness import tree
+from gradwitness.dtypes import Array
 from gradwitness.errors import GradwitnessError
-from gradwitness.protocol import Array, Deviation
+from gradwitness.protocol import Deviation
 from gradwitness_jax.pytrees import from_pytree
 
 __all__ = ["ObservedLoss"]

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradwitness.arithmetic import RoundingErrors
+from gradwitness.dtypes import Array
 from gradwitness.errors import GradwitnessError
 from gradwitness.lowering import Implementation
-from gradwitness.protocol import Array, CustomRule, Primals
+from gradwitness.protocol import CustomRule, Primals
 from gradwitness_jax.custom import custom_rules
 from gradwitness_jax.paths import Both, one_number
 from gradwitness_jax.quiet import quiet

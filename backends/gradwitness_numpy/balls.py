@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from gradwitness.dtypes import Array
+
 __all__ = ["Balls", "UndecidedError", "balls", "precision", "same"]
 
-Array = np.ndarray[Any, Any]
 
 _ONE_AT_A_TIME = RLock()
 

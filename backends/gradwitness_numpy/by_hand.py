@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from gradwitness.dtypes import Array
 from gradwitness.errors import GradwitnessError
 from gradwitness.lowering import Implementation, expect_one_number
 
 __all__ = ["PreparedByHand"]
 
-Array = np.ndarray[Any, Any]
 Leaves = dict[str, Array]
 
 

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from gradwitness import tree
+from gradwitness.dtypes import Array
 from gradwitness.errors import GradwitnessError
-from gradwitness.protocol import Array, Deviation
+from gradwitness.protocol import Deviation
 from gradwitness_torch.conventions import deviating, deviations_in
 from gradwitness_torch.modules import from_module
 

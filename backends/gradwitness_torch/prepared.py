@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from gradwitness.arithmetic import RoundingErrors
+from gradwitness.dtypes import Array
 from gradwitness.errors import GradwitnessError, UnsupportedError
 from gradwitness.lowering import Implementation
-from gradwitness.protocol import Array, CustomRule, Primals
+from gradwitness.protocol import CustomRule, Primals
 from gradwitness_torch.accumulating import accumulated, differentiated, is_refused, warning_of_frozen_checkpoints
 from gradwitness_torch.closed_over import others_in, warn_of_closed_over
 from gradwitness_torch.custom import faults_of, watching

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gradwitness.dtypes import find_dtype
+from gradwitness.dtypes import Array, find_dtype
 
 __all__ = [
     "AMPLIFICATION",
@@ -24,7 +24,6 @@ __all__ = [
     "Sums",
 ]
 
-Array = np.ndarray[Any, Any]
 AMPLIFICATION = 2.0**20  # at u itself float64 would round the perturbation away
 STORED_BITS = 52  # of a float64's significand
 

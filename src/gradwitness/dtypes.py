@@ -10,8 +10,9 @@ import numpy as np
 
 from gradwitness.errors import UnknownName
 
-__all__ = ["DTYPES", "DType", "find_dtype", "round_to", "spacing"]
+__all__ = ["DTYPES", "Array", "DType", "find_dtype", "round_to", "spacing"]
 
+Array = np.ndarray[Any, Any]
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 

@@ -17,6 +17,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 
 from gradwitness import tree
+from gradwitness.dtypes import Array
 from gradwitness.errors import GradwitnessError, NotOneNumberError, ShapeError, TraceError
 from gradwitness.ops.value import BOOL, FLOAT, INT, Spec, Value
 from gradwitness.ops.vocabulary import OPS, Op, find_op
@@ -25,7 +26,6 @@ __all__ = ["Graph", "Node", "spec_of", "trace"]
 
 LEAF, LITERAL, OUTPUT = "leaf", "literal", "output"  # nodes that are no ops
 STOP = "stop_gradient"  # the one op through which no derivative goes
-Array = np.ndarray[Any, Any]
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-import numpy as np
-
 from gradwitness import tree
-from gradwitness.dtypes import DTYPES
+from gradwitness.dtypes import DTYPES, Array
 from gradwitness.errors import GradwitnessError, NotOneNumberError, UnsupportedError
 from gradwitness.graph import Graph
 from gradwitness.ops import OPS
@@ -33,7 +31,6 @@ __all__ = [
     "runnable",
 ]
 
-Array = np.ndarray[Any, Any]
 Leaves = Mapping[str, Any]
 LossOfLeaves = Callable[[Leaves], Any]
 _serial = count()

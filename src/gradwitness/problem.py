@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 
 from gradwitness import tree
-from gradwitness.dtypes import DTYPES, round_to
+from gradwitness.dtypes import DTYPES, Array, round_to
 from gradwitness.errors import ProblemError
 from gradwitness.graph import Graph, trace
 
 __all__ = ["COTANGENT", "Candidate", "Intention", "Problem"]
 
-Array = np.ndarray[Any, Any]
 Loss = Callable[[Any, Any], Any]
 Intended = Mapping[str, str | tuple[str, float]]
 NAMED = re.compile(r"(?P<path>.*)\[(?P<where>[-\d\s,:]+)\]")  # a leaf with elements of it: "embedding[0]"

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-
 from gradwitness.arithmetic import Arithmetic, RoundingErrors, Sums
+from gradwitness.dtypes import Array
 from gradwitness.errors import GradwitnessError, UnknownName, UnsupportedError
 from gradwitness.graph import Graph
 from gradwitness.problem import Candidate, Problem
@@ -41,7 +40,6 @@ __all__ = [
     "expect_supported",
 ]
 
-Array = np.ndarray[Any, Any]
 Primals = Mapping[str, Array]  # the differentiated leaves by path: float64, exact in the candidate's dtype
 LoweredLoss = Callable[[Mapping[str, Any]], Any]
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from gradwitness import registry
-from gradwitness.dtypes import DTYPES
+from gradwitness.dtypes import DTYPES, Array
 from gradwitness.errors import UnknownName, UnsupportedError
 from gradwitness.networks.single_ops import INNER, op_bundles, op_problems
 from gradwitness.ops import OPS, Op, Spec, Value
@@ -35,7 +35,6 @@ from gradwitness.verification import verify_problems
 
 __all__ = ["BackendConformance"]
 
-Array = np.ndarray[Any, Any]
 
 FIRST, SECOND = np.array([1.0, 2.0, -3.0, 0.5]), np.array([-2.0, 0.25, 4.0, 8.0])  # exact in every dtype, squared too
 TARGET = np.array([0.5, -1.0, 2.0, 4.0])

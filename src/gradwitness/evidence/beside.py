@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,6 @@ from gradwitness.protocol import Interpreter
 
 __all__ = ["beside_kinks"]
 
-Array = np.ndarray[Any, Any]
 AWAY = 2.0**-20  # of a leaf's typical value: near, and yet far for the steps of differences in 256 bits
 NEAR = 2.0**-30  # the same for float64, where the derivative at the kink itself is known but to a part of 1e-8 or so
 DIRECTIONS = 3

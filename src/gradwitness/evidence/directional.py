@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from gradwitness.dtypes import Array
 from gradwitness.evidence.finite_difference import Probe
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.reference import AGREEMENT, BITS, REFINED, Pass
@@ -25,7 +26,6 @@ from gradwitness.protocol import Interpreter
 
 __all__ = ["directional_derivatives"]
 
-Array = np.ndarray[Any, Any]
 UNIT_ROUNDOFF = 2.0**-53
 ADDED_UP = 3.0  # u sqrt(n) |p| that n products p and their sum may be off by; the sum of three in the worst case
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gradwitness.dtypes import Array
 from gradwitness.graph import Node
 from gradwitness.ops import find_op
 from gradwitness.ops.vocabulary import fused
@@ -22,7 +23,6 @@ from gradwitness.protocol import Interpreter
 
 __all__ = ["Exercise", "exercise"]
 
-Array = np.ndarray[Any, Any]
 LARGEST = np.finfo(np.float64).max
 
 

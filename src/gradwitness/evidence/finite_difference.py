@@ -12,16 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
+from gradwitness.dtypes import Array
 from gradwitness.evidence.computational_noise import noise_along
 from gradwitness.evidence.norms import norm, typical
 
 __all__ = ["LADDER", "START", "UNIT_ROUNDOFF", "Differencing", "Line", "Probe", "Slope", "textbook_difference"]
 
-Array = np.ndarray[Any, Any]
 Along = Callable[[float], float]
 Seed = Sequence[int]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gradwitness.arithmetic import Arithmetic
-from gradwitness.dtypes import find_dtype
+from gradwitness.dtypes import Array, find_dtype
 from gradwitness.evidence.beside import beside_kinks
 from gradwitness.evidence.effort import Affordable, affordable_reference, reference_seconds
 from gradwitness.evidence.finite_difference import UNIT_ROUNDOFF, Differencing, Probe
@@ -30,7 +30,6 @@ from gradwitness.protocol import Interpreter
 
 __all__ = ["Floors", "FromGraph"]
 
-Array = np.ndarray[Any, Any]
 Leaves = Mapping[str, Array]
 FEW = 8  # perturbed runs, where only the loss is looked at
 

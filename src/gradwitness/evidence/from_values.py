@@ -11,12 +11,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from gradwitness.arithmetic import Arithmetic, RoundingErrors
-from gradwitness.dtypes import find_dtype
+from gradwitness.dtypes import Array, find_dtype
 from gradwitness.errors import NarrowerError, NoAnswerError
 from gradwitness.evidence.finite_difference import Differencing, Probe
 from gradwitness.evidence.jitter import Jitter
@@ -38,7 +37,6 @@ from gradwitness.protocol import Prepared
 
 __all__ = ["FromValues", "with_largest_rounded"]
 
-Array = np.ndarray[Any, Any]
 Leaves = Mapping[str, Array]
 SAMPLED = 16  # directions along which a distance from the derivative is measured
 

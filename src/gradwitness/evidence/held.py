@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from gradwitness.dtypes import Array
 from gradwitness.evidence.kinks import members
 from gradwitness.graph import Graph, Node
 from gradwitness.ops import find_op
 from gradwitness.ops.value import FLOAT
 
 __all__ = ["held_branches"]
-
-Array = np.ndarray[Any, Any]
 
 
 def held_branches(graph: Graph, steps: Callable[[Node], Any]) -> Callable[[Node, Any], Any] | None:

@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 
 from gradwitness.arithmetic import AMPLIFICATION
-from gradwitness.dtypes import find_dtype
+from gradwitness.dtypes import Array, find_dtype
 from gradwitness.errors import NoAnswerError
 from gradwitness.evidence.noise_floor import NoiseFloor, Spread, TensorFloor
 from gradwitness.evidence.norms import norm
 
 __all__ = ["Jitter"]
 
-Array = np.ndarray[Any, Any]
 Leaves = Mapping[str, Array]
 Result = tuple[float, Mapping[str, Array]]  # the loss, and the gradients
 RUNS = 8

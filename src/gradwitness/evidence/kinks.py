@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from gradwitness.dtypes import find_dtype
+from gradwitness.dtypes import Array, find_dtype
 from gradwitness.graph import LITERAL, Graph, Node
 from gradwitness.ops import find_op
 
 __all__ = ["Choice", "Kinked", "Operands", "conventions", "drawn", "find_kinks", "members", "projected", "substitute"]
 
-Array = np.ndarray[Any, Any]
 Choice = tuple[Array, ...]  # the slopes of each Kinked, in order
 Operands = Mapping[int, Sequence[Any]]  # what each op was given, by node id
 

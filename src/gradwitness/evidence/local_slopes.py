@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from gradwitness.arithmetic import Arithmetic
+from gradwitness.dtypes import Array
 from gradwitness.evidence.kinks import (
     Choice,
     Kinked,
@@ -35,7 +36,6 @@ from gradwitness.protocol import Interpreter
 
 __all__ = ["Fit", "LocalSlopes", "local_slopes"]
 
-Array = np.ndarray[Any, Any]
 MATTERS = 32.0  # floors that a gradient moves by where it depends on slopes
 DRAWS = 3  # random choices of slopes, to see what depends on them
 COMBINATIONS = 64  # of one convention for each op

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from gradwitness.dtypes import round_to
+from gradwitness.dtypes import Array, round_to
 from gradwitness.evidence.norms import typical
 
 __all__ = ["draw_neighbours"]
 
-Array = np.ndarray[Any, Any]
 Primals = Mapping[str, Array]
 NEIGHBOURS = 2
 DISTANCE = 0.1  # of each tensor's rms

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from gradwitness.arithmetic import Arithmetic, RoundingErrors, Sums
+from gradwitness.dtypes import Array
 from gradwitness.evidence.norms import norm, rms
 from gradwitness.evidence.products import products
 from gradwitness.graph import Graph, Node
@@ -39,7 +40,6 @@ __all__ = [
     "value_floor",
 ]
 
-Array = np.ndarray[Any, Any]
 OnCotangent = Callable[[Node, Any, Any, Sequence[Any]], Sequence[Any]]
 ONE_ROUNDING = Arithmetic()
 RUNS = 16  # independent perturbed runs: the degrees of freedom of every spread

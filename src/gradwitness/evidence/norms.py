@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-__all__ = ["norm", "rms", "typical"]
+from gradwitness.dtypes import Array
 
-Array = np.ndarray[Any, Any]
+__all__ = ["norm", "rms", "typical"]
 
 
 def norm(x: Array) -> float:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from gradwitness.arithmetic import RoundingErrors
+from gradwitness.dtypes import Array
 from gradwitness.errors import NarrowerError, UnsupportedError
 from gradwitness.evidence.jitter import Jitter
 from gradwitness.evidence.noise_floor import RUNS, Spread, TensorFloor, joint
@@ -18,7 +18,6 @@ from gradwitness.protocol import Perturbing, Prepared
 
 __all__ = ["Answer", "OwnFloors", "as_gradient", "by_inputs", "by_node", "loss_floor_by_inputs", "loss_floor_by_node"]
 
-Array = np.ndarray[Any, Any]
 Leaves = Mapping[str, Array]
 Answer = tuple[float, Mapping[str, Array | None]]  # the loss, and the gradients
 FEW = 8  # perturbed runs, where only the loss is looked at

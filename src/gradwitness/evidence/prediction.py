@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from gradwitness.arithmetic import Arithmetic
+from gradwitness.dtypes import Array
 from gradwitness.evidence.noise_floor import TensorFloor, deviations, tensor_floor, value_deviations
 from gradwitness.problem import Problem
 from gradwitness.protocol import Interpreter
 
 __all__ = ["Prediction", "Predictions", "predictions"]
 
-Array = np.ndarray[Any, Any]
 
 NO_PRODUCTS = ("avg_pool2d",)  # its definition is a convolution with ones, which libraries do not carry out as one
 

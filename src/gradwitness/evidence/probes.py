@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from gradwitness.dtypes import Array
 from gradwitness.evidence.finite_difference import Differencing, Probe
 
 __all__ = ["for_the_reader"]
 
-Array = np.ndarray[Any, Any]
 EVERY = 32  # elements of a problem, all of which are shown
 
 

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from gradwitness.dtypes import Array
 from gradwitness.evidence.norms import norm, typical
 from gradwitness.problem import Problem
 from gradwitness.protocol import ExtendedInterpreter, Interpreter
 
 __all__ = ["AGREEMENT", "BITS", "DIRECTIONS", "REFINED", "Exact", "Pass", "Reference", "exactly", "reference"]
 
-Array = np.ndarray[Any, Any]
 BITS = 256
 STEP = -110  # the step's power of two, of the typical value of the leaf: the error of the difference is its square
 DIRECTIONS = 2

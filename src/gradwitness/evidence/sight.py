@@ -16,16 +16,15 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
+from gradwitness.dtypes import Array
 from gradwitness.evidence.finite_difference import LADDER, START, UNIT_ROUNDOFF, Differencing, Line, Probe, Slope
 from gradwitness.evidence.norms import norm, typical
 
 __all__ = ["NEGLIGIBLE", "PROMISED", "Refutation", "Sight", "Slack", "look"]
 
-Array = np.ndarray[Any, Any]
 Slack = Callable[[Mapping[str, tuple[Array, Array]]], tuple[float, float]]
 
 DIRECTIONS = 3  # of each group

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from gradwitness.dtypes import Array
 from gradwitness.graph import Node
 from gradwitness.ops.vocabulary import find_op
 
 __all__ = ["dense", "jacobians", "local_derivatives", "words"]
 
-Array = np.ndarray[Any, Any]
 
 WORDS = {  # how an op sends a cotangent back, by (op, operand)
     ("linear", "x"): "cotangent @ weight",

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from gradwitness.dtypes import Array
 from gradwitness.errors import GradwitnessError
 from gradwitness.problem import Problem
 from gradwitness.protocol import Interpreter
 
 __all__ = ["Descent", "descend"]
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from gradwitness import registry
+from gradwitness.dtypes import Array
 from gradwitness.explain.descent import Descent, descend
 from gradwitness.explain.publication import Comparison, compare
 from gradwitness.explain.walk import Edge, Visit, walk
@@ -16,8 +14,6 @@ from gradwitness.problem import Problem
 from gradwitness.published import Printed
 
 __all__ = ["Explanation", "explain"]
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, eq=False)

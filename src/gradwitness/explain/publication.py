@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from gradwitness.dtypes import Array
 from gradwitness.explain.derivative import dense
 from gradwitness.problem import Problem
 from gradwitness.protocol import Interpreter
 from gradwitness.published import Printed, PrintedNumber, PrintedRatio, WrongDigit, decimals, rounded, wrong_digit
 
 __all__ = ["Comparison", "compare"]
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)

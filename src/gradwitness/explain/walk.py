@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gradwitness.dtypes import Array
 from gradwitness.explain.derivative import dense, jacobians, local_derivatives
 from gradwitness.graph import LEAF, LITERAL, OUTPUT, Graph, Node
 from gradwitness.ops.vocabulary import find_op
@@ -17,7 +18,6 @@ from gradwitness.protocol import Interpreter
 
 __all__ = ["SMALL", "Edge", "Term", "Visit", "walk"]
 
-Array = np.ndarray[Any, Any]
 Index = tuple[int, ...]
 
 SMALL = 8  # elements up to which a person would write every number down

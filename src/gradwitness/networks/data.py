@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from importlib import resources
-from typing import Any
 
 import numpy as np
 
+from gradwitness.dtypes import Array
+
 __all__ = ["CLASSES", "characters", "digits", "vocabulary_size"]
 
-Array = np.ndarray[Any, Any]
 
 CLASSES = 10  # digits 0 to 9
 _FOLDER = resources.files("gradwitness.networks") / "data"

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import zlib
-from typing import Any
 
 import numpy as np
 
+from gradwitness.dtypes import Array
+
 __all__ = ["affine", "alternating", "bias", "dense", "generator", "scale", "weight"]
 
-Array = np.ndarray[Any, Any]
 Generator = np.random.Generator
 
 

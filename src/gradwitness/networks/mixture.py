@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 
 from gradwitness import ops
+from gradwitness.dtypes import Array
 from gradwitness.networks.initial import bias, generator
 from gradwitness.ops import Value
 from gradwitness.problem import Problem
 
 __all__ = ["gaussian_mixture"]
-
-Array = np.ndarray[Any, Any]
 
 
 def gaussian_mixture(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gradwitness import ops
+from gradwitness.dtypes import Array
 from gradwitness.graph import spec_of
 from gradwitness.networks.initial import generator
 from gradwitness.ops import OPS, Op, Spec, Value
@@ -19,7 +20,6 @@ from gradwitness.problem import Problem
 
 __all__ = ["INNER", "bundle", "op_bundles", "op_problems", "problems_of"]
 
-Array = np.ndarray[Any, Any]
 Operands = dict[str, Array]  # one sample's operands by name, those that are given
 Contraction = Callable[[Op, Value, Value], Value]  # of an op's result with its cotangent
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gradwitness.dtypes import Array
 from gradwitness.ops.value import BOOL, FLOAT, INT, Spec
 
 __all__ = ["Draw", "Sample", "boolean", "labels", "positive", "real", "sample"]
@@ -30,7 +31,7 @@ class Draw:
         """Shape and kind of what is drawn."""
         return Spec(self.shape, {"labels": INT, "boolean": BOOL}.get(self.kind, FLOAT))
 
-    def array(self, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+    def array(self, rng: np.random.Generator) -> Array:
         """An array of this kind: float64, int64 or bool."""
         match self.kind:
             case "real":

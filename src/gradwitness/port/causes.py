@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gradwitness.dtypes import DTYPES
+from gradwitness.dtypes import DTYPES, Array
 from gradwitness.port.matching import Match, exchanged
 from gradwitness.port.pieces import GATES
 from gradwitness.port.values import Compared, first_difference
@@ -23,7 +23,6 @@ from gradwitness.protocol import Deviation
 
 __all__ = ["Cause", "Explained", "explain", "hypotheses", "misplaced"]
 
-Array = np.ndarray[Any, Any]
 Matches = Mapping[str, Match]
 Compare = Callable[[Sequence[Deviation], Matches], list[Compared]]
 PAIRS = 300  # of causes that are tried together

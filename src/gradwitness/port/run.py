@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradwitness import registry, tree
-from gradwitness.dtypes import find_dtype
+from gradwitness.dtypes import Array, find_dtype
 from gradwitness.errors import GradwitnessError
 from gradwitness.evidence.neighbours import draw_neighbours
 from gradwitness.port.causes import Explained, explain, hypotheses, misplaced
@@ -23,7 +23,6 @@ from gradwitness.verification import verify
 
 __all__ = ["verify_port"]
 
-Array = np.ndarray[Any, Any]
 KEPT = 32  # ways of running whose values are kept
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gradwitness.dtypes import find_dtype
+from gradwitness.dtypes import Array, find_dtype
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.reach import JITTER_REACH
 from gradwitness.port.matching import Match
@@ -16,7 +16,6 @@ from gradwitness.port.names import read_name
 
 __all__ = ["Compared", "Pairs", "compared", "first_difference", "pair", "rounding_of"]
 
-Array = np.ndarray[Any, Any]
 Values = Mapping[str, Array]
 Floors = dict[str, float]
 RUNS = 8

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import numpy as np
 
+from gradwitness.dtypes import Array
 from gradwitness.report.explanation import numbers
 from gradwitness.report.layout import Place, lay_out
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["svg"]
 
-Array = np.ndarray[Any, Any]
 
 CHARACTER, LINE = 6.7, 14.0  # the size of a character in the font below
 PADDING, MARGIN = 10.0, 24.0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tabulate import tabulate
 
+from gradwitness.dtypes import Array
 from gradwitness.explain.derivative import words
 from gradwitness.explain.walk import SMALL
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["numbers", "text"]
 
-Array = np.ndarray[Any, Any]
 
 FULL = ".15g"  # every digit that float64 holds for certain
 SHORT = ".4g"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gradwitness import registry
-from gradwitness.dtypes import round_to
+from gradwitness.dtypes import Array, round_to
 from gradwitness.graph import LEAF, LITERAL, OUTPUT, Graph, Node, Tracer, spec_of
 from gradwitness.ops.value import Value
 from gradwitness.problem import Problem
@@ -18,7 +18,6 @@ from gradwitness.repro.fault import Fault, located
 
 __all__ = ["Smaller", "as_graph", "ending_sooner", "replayed", "starting_later"]
 
-Array = np.ndarray[Any, Any]
 Leaves = Mapping[str, Array]
 Smaller = Callable[[], Fault]  # makes one, or raises where it cannot be
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from gradwitness import registry
-from gradwitness.dtypes import find_dtype
+from gradwitness.dtypes import Array, find_dtype
 from gradwitness.errors import GradwitnessError
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Prepared
@@ -20,7 +19,6 @@ from gradwitness.settings import Settings
 
 __all__ = ["Fault", "Seen", "located", "look"]
 
-Array = np.ndarray[Any, Any]
 TINY = 1e-300
 SEEDS = (0, 1, 2)  # of the directions along which a wrong element is looked for
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from gradwitness.dtypes import Array
+
 __all__ = ["array_text", "framework_array", "literal"]
 
-Array = np.ndarray[Any, Any]
 MANY = 1000  # elements, beyond which nobody reads them
 WIDE = 88  # columns of a line of values
 SAME = 4  # elements, beyond which an array of one value is written by that value

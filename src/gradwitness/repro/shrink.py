@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
+from gradwitness.dtypes import Array
 from gradwitness.errors import GradwitnessError
 from gradwitness.graph import Graph
 from gradwitness.problem import COTANGENT, Problem
@@ -24,7 +24,6 @@ from gradwitness.repro.fault import Fault, Seen, look
 
 __all__ = ["shrunk"]
 
-Array = np.ndarray[Any, Any]
 Move = Callable[[Fault], Iterator[Smaller]]
 Axes = Sequence[tuple[str, int]]  # (path, axis)
 KEPT = 0.05  # of the error that was there, absolute and relative: so much must last

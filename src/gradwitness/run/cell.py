@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gradwitness import registry
-from gradwitness.dtypes import find_dtype
+from gradwitness.dtypes import Array, find_dtype
 from gradwitness.errors import NoAnswerError
 from gradwitness.evidence.from_graph import FromGraph
 from gradwitness.evidence.from_values import FromValues
@@ -36,7 +36,6 @@ from gradwitness.verdict import Judgement, LossJudgement, Verdict, judge_loss
 
 __all__ = ["cell", "graph_referee"]
 
-Array = np.ndarray[Any, Any]
 Primals = Mapping[str, Array]
 Progress = Callable[[str], None]
 ITSELF = "itself in float64"

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
 from gradwitness import registry
+from gradwitness.dtypes import Array
 from gradwitness.evidence.norms import norm
 from gradwitness.problem import Intention, Problem
 from gradwitness.report import Row
@@ -28,7 +28,6 @@ from gradwitness.verdict import Judgement, Verdict, compare
 
 __all__ = ["as_intended"]
 
-Array = np.ndarray[Any, Any]
 MEANT = frozenset({Verdict.DISAGREE, Verdict.INCONCLUSIVE, Verdict.MISSING})  # what a declaration may excuse
 
 

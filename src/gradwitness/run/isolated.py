@@ -26,10 +26,11 @@ from typing import IO, Any
 
 from gradwitness import registry
 from gradwitness.arithmetic import RoundingErrors
+from gradwitness.dtypes import Array
 from gradwitness.errors import GradwitnessError, NoAnswerError
 from gradwitness.graph import Graph
 from gradwitness.problem import Candidate, Problem
-from gradwitness.protocol import Array, CustomRule, Prepared, Primals
+from gradwitness.protocol import CustomRule, Prepared, Primals
 from gradwitness.run.answering import TELL_WHERE
 from gradwitness.run.crossing import Failure, Held
 from gradwitness.run.failing import first_lines

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
 from gradwitness import registry
+from gradwitness.dtypes import Array
 from gradwitness.evidence.from_values import with_largest_rounded
 from gradwitness.evidence.noise_floor import TensorFloor, joint
 from gradwitness.evidence.norms import norm
@@ -30,7 +30,6 @@ from gradwitness.verdict import Verdict, compare
 
 __all__ = ["Peers", "joint_floor"]
 
-Array = np.ndarray[Any, Any]
 PLACES = 3  # at which two gradients that differ are differenced again
 SAME = 1e-13  # of the largest element: two gradients in float64 that are so near are not looked into
 DOUBTFUL = "another candidate differs beyond the noise floor, and finite differences cannot tell which is right"

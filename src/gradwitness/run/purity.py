@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-import numpy as np
-
+from gradwitness.dtypes import Array
 from gradwitness.errors import NoAnswerError
 from gradwitness.problem import Problem
 from gradwitness.protocol import Prepared
@@ -16,7 +14,6 @@ from gradwitness.verdict import unsteady
 
 __all__ = ["impure"]
 
-Array = np.ndarray[Any, Any]
 Primals = Mapping[str, Array]
 Gradients = Mapping[str, Array | None]
 Answer = tuple[float, Gradients]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from gradwitness.arithmetic import REDUCTIONS, Reduction
+from gradwitness.dtypes import Array
 from gradwitness.evidence.from_graph import FromGraph
 from gradwitness.evidence.noise_floor import contractions, multiplies_results
 from gradwitness.evidence.reference import Exact
@@ -18,7 +18,6 @@ from gradwitness.verdict import Moved, recognised
 
 __all__ = ["as_reduced"]
 
-Array = np.ndarray[Any, Any]
 ADVICE = {  # against reduced precision, by the precision of the run
     "default": "--precision highest avoids it",
     "highest": "the backend's own precision is held at highest, so look in the candidate's code",

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from gradwitness.dtypes import Array
 from gradwitness.errors import UnsupportedError
 from gradwitness.evidence.norms import norm
 from gradwitness.protocol import Prepared
@@ -17,7 +18,6 @@ from gradwitness.verdict import Judgement, Verdict, accumulated, unsteady
 
 __all__ = ["Trial", "attempt", "error_row", "judged_row", "trial"]
 
-Array = np.ndarray[Any, Any]
 Primals = Mapping[str, Array]
 T = TypeVar("T")
 

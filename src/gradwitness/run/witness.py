@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gradwitness.arithmetic import Arithmetic
+from gradwitness.dtypes import Array
 from gradwitness.evidence.finite_difference import textbook_difference
 from gradwitness.evidence.from_graph import FromGraph
 from gradwitness.evidence.from_values import FromValues, with_largest_rounded
@@ -25,7 +26,6 @@ from gradwitness.verdict.at_kink import AtKink
 
 __all__ = ["OfGraph", "OwnLoss", "Witness"]
 
-Array = np.ndarray[Any, Any]
 FAR = 1e3  # a floor by node that is so many times the one by inputs is said
 LARGE = 1e-2  # of the gradient's norm: what rounding may reach before that is looked into
 

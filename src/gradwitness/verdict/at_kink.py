@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gradwitness.arithmetic import Arithmetic
+from gradwitness.dtypes import Array
 from gradwitness.evidence.finite_difference import Differencing
 from gradwitness.evidence.kinks import Choice, Kinked
 from gradwitness.evidence.local_slopes import Fit, LocalSlopes
@@ -25,7 +26,6 @@ from gradwitness.verdict.verdicts import Judgement, Verdict
 
 __all__ = ["AtKink"]
 
-Array = np.ndarray[Any, Any]
 LOOKED_AT = 8  # elements whose one-sided derivatives are taken
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from gradwitness.arithmetic import Reduction
+from gradwitness.dtypes import Array
 from gradwitness.evidence.noise_floor import TensorFloor
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.prediction import Prediction
@@ -22,7 +22,6 @@ from gradwitness.verdict.verdicts import Judgement, Verdict
 
 __all__ = ["Moved", "recognised"]
 
-Array = np.ndarray[Any, Any]
 SUSPECT = frozenset({Verdict.DISAGREE, Verdict.DIFFERENT_LOSS})
 UNEXPLAINED = 1 / 2  # of the squares of all that differs may be left by what is foretold
 TOLD_APART = 4  # ordinary floors that growing sums must move a gradient by, to be told from it

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gradwitness.dtypes import find_dtype, spacing
+from gradwitness.dtypes import Array, find_dtype, spacing
 from gradwitness.evidence.finite_difference import Probe
 from gradwitness.evidence.noise_floor import TensorFloor
 from gradwitness.evidence.norms import norm
@@ -25,7 +25,6 @@ from gradwitness.verdict.verdicts import ACCEPTED, Judgement, Verdict, defect
 
 __all__ = ["CHECKS", "Distance", "compare", "judge"]
 
-Array = np.ndarray[Any, Any]
 COARSE = 1e-2  # of the norm: a gradient of right formula that is farther off in its dtype is wrong whatever rounds
 CHAOS = 1e3  # a gradient that rounds so much more than its inputs explain tells nothing about its formula
 

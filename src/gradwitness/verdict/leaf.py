@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gradwitness.dtypes import find_dtype
+from gradwitness.dtypes import Array, find_dtype
 from gradwitness.evidence.finite_difference import Probe
 from gradwitness.evidence.noise_floor import TensorFloor
 from gradwitness.evidence.norms import norm
@@ -22,7 +22,6 @@ if TYPE_CHECKING:  # most gradients are nowhere near a kink
 
 __all__ = ["LeafEvidence", "Standing"]
 
-Array = np.ndarray[Any, Any]
 ZERO = 1e-30  # a product of gradient and value that is less of the largest one is zero by structure
 NOISE = 1e-12  # the same where it was computed in float64, and differences see nothing in its place
 

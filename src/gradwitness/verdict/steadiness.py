@@ -7,16 +7,14 @@ differently each time. What is random, or remembers, differs by far more.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from gradwitness.dtypes import find_dtype
+from gradwitness.dtypes import Array, find_dtype
 from gradwitness.evidence.norms import norm
 
 __all__ = ["accumulated", "unsteady"]
 
-Array = np.ndarray[Any, Any]
 Answer = tuple[float, Mapping[str, Array | None]]
 ROUNDINGS = 256  # units of roundoff of the largest gradient that sums in no fixed order may differ by
 SAME_GROWTH = 1e-2  # of what one call adds, by which what the next adds may differ

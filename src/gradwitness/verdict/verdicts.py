@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 
-__all__ = ["ACCEPTED", "Judgement", "Verdict", "defect"]
+from gradwitness.dtypes import Array
 
-Array = np.ndarray[Any, Any]
+__all__ = ["ACCEPTED", "Judgement", "Verdict", "defect"]
 
 
 class Verdict(StrEnum):
