@@ -349,8 +349,8 @@ def _expect_known(op: OpOverload, kind: str, result: Any, args: Any, kwargs: Any
     for y in results:
         narrow = y.is_floating_point() and y.dtype is not torch.float64
         if y.is_complex() or (narrow and any(x.dtype is torch.float64 for x in _tensors((args, kwargs)))):
-            kind = UnsupportedError if y.is_complex() else NarrowerError
-            raise kind(f"{op} gives {y.dtype} where the loss is called in float64")
+            error = UnsupportedError if y.is_complex() else NarrowerError
+            raise error(f"{op} gives {y.dtype} where the loss is called in float64")
 
 
 def _written(op: OpOverload, args: Any, kwargs: Any) -> list[torch.Tensor]:

@@ -78,7 +78,9 @@ class Problem:
     of a loss that returns an array, of its shape: a leaf with the path "cotangent". intended: the differentiated leaves
     whose gradient is meant to differ from the derivative, each with the reason ("straight-through"), or with the reason
     and a distance, as part of the gradient's norm, within which it is right, ("continuous adjoint", 1e-4); a key may be
-    a pattern, as "encoder.*", and name elements, as "embedding[0]". Raises ProblemError, with the path, for what cannot be differentiated.
+    a pattern, as "encoder.*", and name elements, as "embedding[0]".
+
+    Raises ProblemError, with the path, for what cannot be differentiated.
     """
 
     name: str
@@ -117,7 +119,7 @@ class Problem:
     @cached_property
     def intentions(self) -> dict[str, Intention]:
         """`intended` by path."""
-        found = {}
+        found: dict[str, Intention] = {}
         for key, given in self.intended.items():
             pattern, intention = _intention(key, given)
             found |= {path: intention for path in self.differentiated if fnmatchcase(path, pattern)}

@@ -63,8 +63,8 @@ def verify(
     returns an array, the weights of its elements: "random" (standard normal), or an array of that shape; a
     gradient by hand gets it as its third argument. intended: the leaves whose gradient is meant to differ from the
     derivative, each with the reason, as {"encoder.*": "straight-through"}; among candidates it must be the same. With a
-    distance, as {"field": ("continuous adjoint", 1e-4)}, it may be off by that part of its norm; elements are named as in
-    {"embedding[0]": "padding"}.
+    distance, as {"field": ("continuous adjoint", 1e-4)}, it may be off by that part of its norm. Elements are named as
+    in {"embedding[0]": "padding"}.
 
     timeout: seconds that preparing a candidate, and each of its answers, may take. Every candidate then runs in a
     subprocess of its own, so that one that hangs, is killed or crashes the interpreter is an error in its rows alone.

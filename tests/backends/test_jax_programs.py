@@ -159,7 +159,7 @@ def test_a_backward_gives_the_same_whatever_was_called_between(jit: bool) -> Non
 def test_a_tape_is_of_its_own_shapes() -> None:
     from gradwitness_jax.tape import passes
 
-    forward, backward = passes(lambda p, b: loss(p, b), jit=True)
+    forward, backward = passes(lambda p, b: loss(p, b), dtype=jnp.float32, jit=True)
     batches = [{"x": jnp.asarray(BATCH["x"][:n], "float32")} for n in (8, 5)]
     p, one = {"w": jnp.asarray(PARAMS["w"], "float32")}, jnp.float32(1)
     tapes = [forward(p, b) for b in batches]

@@ -231,7 +231,7 @@ def test_what_256_bits_would_take_too_long_for_is_validated_on_fewer_examples(mo
 def test_seconds_must_be_positive() -> None:
     with pytest.raises(GradwitnessError, match="seconds must be a positive number"):
         verify(seconds=0.0)
-    with pytest.raises(GradwitnessError, match="reference_seconds= is now seconds=: give seconds=2.0"):
+    with pytest.raises(GradwitnessError, match=r"reference_seconds= is now seconds=: give seconds=2\.0"):
         verify(reference_seconds=2.0)
 
 

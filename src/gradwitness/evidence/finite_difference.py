@@ -24,8 +24,8 @@ __all__ = ["LADDER", "START", "UNIT_ROUNDOFF", "Differencing", "Line", "Probe", 
 Along = Callable[[float], float]
 Seed = Sequence[int]
 
-# Steps in parts of the scale of what is moved. A search begins at START; where rounding drowns the difference it goes on
-# to longer steps, and where a kink, a pole or a curve spoils it, to shorter ones.
+# Steps in parts of the scale of what is moved. A search begins at START. Where rounding drowns the difference it goes
+# on to longer steps; where a kink, a pole or a curve spoils it, to shorter ones.
 LADDER = (0.3, 6e-2, 1e-2, 2e-3, 4e-5, 8e-7, 1.6e-8, 3e-10)
 START = 3
 TRIES = 6  # steps that one search may take
@@ -50,8 +50,11 @@ TOOTH = 4.0  # a loss that stands still where it should move by so many units of
 
 @dataclass(frozen=True)
 class Probe:
-    """One numerical derivative: by coordinate `index` (flat) of a leaf, along `direction` (the leaf's shape), or, with
-    neither, by elements that move together."""
+    """One numerical derivative.
+
+    It is by coordinate `index` (flat) of a leaf, along `direction` (the leaf's shape), or, with neither, by elements
+    that move together.
+    """
 
     value: float
     bound: float
@@ -109,8 +112,8 @@ class Line:
     def slope(self, start: int = START, enough: float = 0.0) -> Slope:
         """The derivative with the smallest bound among some steps.
 
-        No further step is tried once the bound is precise, or `enough`. A shorter step that contradicts longer ones which
-        agree is on a tooth of a staircase, as it may be: then the slope is suspect.
+        No further step is tried once the bound is precise, or `enough`. A shorter step that contradicts longer ones
+        which agree may be on a tooth of a staircase: then the slope is suspect.
         """
         best, place, tried = Slope(), start, dict[int, Slope]()
         while 0 <= place < len(LADDER) and place not in tried and len(tried) < TRIES:
@@ -133,8 +136,10 @@ class Line:
         return best
 
     def _climbs(self, previous: Slope, tried: dict[int, Slope]) -> bool:
-        """Whether the shorter a step, the wider its bound, though it tells the same: the noise of a staircase, on a tread of
-        which a bound collapses. That of a kink narrows, and beside a pole steps contradict each other."""
+        """Whether shorter steps have wider bounds, though they tell the same: the noise of a staircase.
+
+        On a tread of it a bound collapses. At a kink bounds narrow, and beside a pole steps contradict each other.
+        """
         longest = tried.get(0) or tried.setdefault(0, self._at(0))
         return previous.bound >= 2 * longest.bound and not previous.contradicts(longest)
 
@@ -280,18 +285,15 @@ class Differencing:
     def of(
         cls, value: Callable[[Mapping[str, Array]], float], primals: Mapping[str, Array], roundoff: float, seed: Seed
     ) -> Differencing:
-        """With the noise measured, as a loss called in float64 may compute in less; it is at least one `roundoff` of it.
+        """With the noise measured, as a loss called in float64 may compute in less; at least `roundoff` of the loss.
 
         Along all leaves at once, moved as leaves, and each element by itself: a kink beside a small one is no noise.
         """
         rng, loss = np.random.default_rng([*seed]), value({})
-        drawn = {path: rng.standard_normal(x.shape) for path, x in primals.items()}
+        drawn = {path: np.asarray(rng.standard_normal(x.shape)) for path, x in primals.items()}
         by_leaf = {path: z * typical(primals[path]) for path, z in drawn.items()}
         by_element = {path: z * primals[path] for path, z in drawn.items()}
-        noise = min(
-            noise_along(lambda t, v=v: value({path: x + t * v[path] for path, x in primals.items()}))
-            for v in (by_leaf, by_element)
-        )
+        noise = min(noise_along(_along(value, primals, v)) for v in (by_leaf, by_element))
         rounding = roundoff * abs(loss)
         return cls(value, primals, loss, max(noise, rounding) if math.isfinite(noise) else rounding)
 
@@ -312,8 +314,10 @@ class Differencing:
         return v, float(v.flat[index])
 
     def by_coordinates(self, path: str, indices: Sequence[int]) -> tuple[Probe, ...]:
-        """By single coordinates (flat indices) of a leaf, those that have a derivative; by the element's own scale where
-        the leaf's tells nothing."""
+        """By single coordinates (flat indices) of a leaf; those without a derivative are left out.
+
+        Each moves by the leaf's scale, or by its own where the leaf's tells nothing.
+        """
         probes = [self._by_coordinate(path, index) for index in indices]
         return tuple(p for p in probes if np.isfinite(p.bound))
 
@@ -347,6 +351,13 @@ class Differencing:
         scale = typical(self.primals[path])
         value, bound = self.line(path, v * scale).one_sided(1.0)
         return value / scale, bound / scale
+
+
+def _along(
+    value: Callable[[Mapping[str, Array]], float], primals: Mapping[str, Array], v: Mapping[str, Array]
+) -> Along:
+    """The loss along a direction through all leaves at once."""
+    return lambda t: value({path: x + t * v[path] for path, x in primals.items()})
 
 
 def textbook_difference(gradients: Mapping[str, Array], probes: Mapping[str, Sequence[Probe]]) -> float | None:

@@ -135,8 +135,10 @@ class FromGraph:
 
     @cached_property
     def kinked(self) -> dict[str, str]:
-        """The leaves whose gradient depends on the slopes chosen at kinks, each with what speaks against the rules beside
-        them ("" if nothing does)."""
+        """The leaves whose gradient depends on the slopes chosen at kinks.
+
+        Each comes with what speaks against the rules beside the kinks ("" if nothing does).
+        """
         affordable = bool(self._at_kinks and self.seconds)
         affordable = affordable and reference_seconds(self.interpreter, self.problem) <= self.seconds
         return beside_kinks(

@@ -45,9 +45,9 @@ SAMPLED = 16  # directions along which a distance from the derivative is measure
 class FromValues:
     """A candidate's own loss as the referee of its own gradient. Everything is found out when it is asked for.
 
-    narrow: the candidate in the dtype on trial; wide: in float64, None if it does not run there, the same if that is on
-    trial. problem: at the point, which `dtype` can hold. answer: what `narrow` gave there. arithmetic: how the backend's
-    sums round in that dtype.
+    narrow: the candidate in the dtype on trial. wide: the same in float64, or None if it does not run there; where
+    float64 is on trial, both are one. problem: at the point, which `dtype` can hold. answer: what `narrow` gave there.
+    arithmetic: how the backend's sums round in that dtype.
     """
 
     narrow: Prepared
@@ -120,8 +120,10 @@ class FromValues:
         return others
 
     def distance(self, path: str) -> tuple[float, float, float]:
-        """How far the finest gradient of a leaf is from its derivative, with a bound on the error of that, and the norm
-        of the gradient: by every coordinate, or, of a larger leaf, by what Gaussian directions see of it."""
+        """(how far the finest gradient of a leaf is from its derivative, a bound on the error of that, its own norm).
+
+        A small leaf is measured by every coordinate, a larger one along Gaussian directions.
+        """
         x, g = self.problem.primals[path], self.gradients[path]
         unit, rng = typical(x), np.random.default_rng([self.seed, 11])
         one_by_one = x.size <= SAMPLED
@@ -187,7 +189,7 @@ class FromValues:
 
     @cached_property
     def peer_floors(self) -> OwnFloors:
-        """What jittered inputs explain of the finest gradients, in the dtype that they are in and its own arithmetic."""
+        """What jittered inputs explain of the finest gradients, in their own dtype and in float64."""
         paths, seed = self.problem.differentiated, (self.seed, 1)
         jitters = [(self.finest, Jitter(self.fd_dtype, True, paths, seed))]
         if self.wide is not None:
@@ -195,7 +197,7 @@ class FromValues:
         return by_inputs(jitters, self.problem)
 
     def own_noise(self, path: str) -> float:
-        """What the arithmetic of the finest gradient rounds in it, by norm: jittered by two roundings it differs by that."""
+        """What the arithmetic of the finest gradient rounds in it, by norm: by so much jittered inputs move it."""
         floor = self._own_arithmetic.tensors[path]
         return self._own_arithmetic.reach(floor).norm * floor.norm
 
@@ -232,7 +234,9 @@ class FromValues:
 
 
 def with_largest_rounded(floor: TensorFloor, gradient: Array, dtype: str) -> TensorFloor:
-    """The floor, with a rounding in `dtype` of the largest element added to each element: p - 1 for a softmax p near 1
-    loses its digits in every run alike, so that no spread shows it."""
+    """The floor, with a rounding in `dtype` of the largest element added to each element.
+
+    p - 1 for a softmax p near 1 loses its digits in every run alike, so that no spread shows it.
+    """
     rounded = find_dtype(dtype).unit_roundoff * float(np.max(np.abs(gradient), initial=0.0))
     return TensorFloor(max(floor.norm, rounded), np.hypot(floor.elements, rounded), floor.runs)

@@ -33,7 +33,6 @@ __all__ = [
     "multiplies_results",
     "noise_floor",
     "operand_spreads",
-    "scaled",
     "spread",
     "tensor_floor",
     "value_deviations",
@@ -62,11 +61,6 @@ def joint(one: TensorFloor, other: TensorFloor) -> TensorFloor:
     return TensorFloor(float(np.hypot(one.norm, other.norm)), np.hypot(one.elements, other.elements), one.runs)
 
 
-def scaled(floor: TensorFloor, factor: float) -> TensorFloor:
-    """The same of a rounding so many times as large."""
-    return TensorFloor(factor * floor.norm, factor * floor.elements, floor.runs)
-
-
 @dataclass(frozen=True)
 class NoiseFloor:
     """The floor of the loss (a tensor of no axes), and of each gradient by path, in one dtype at one point."""
@@ -84,13 +78,12 @@ def noise_floor(
     *,
     seed: Sequence[int],
     arithmetic: Arithmetic = ONE_ROUNDING,
-    runs: int = RUNS,
 ) -> NoiseFloor:
     """The spread of loss and gradients when every node of `graph.decomposed()` rounds as in `dtype`.
 
     arithmetic: how sums round in this dtype, by op (`Capabilities.arithmetic`).
     """
-    return spread(interpreter, graph.decomposed(), leaves, wrt, dtype, seed=seed, arithmetic=arithmetic, runs=runs)
+    return spread(interpreter, graph.decomposed(), leaves, wrt, dtype, seed=seed, arithmetic=arithmetic)
 
 
 def spread(
@@ -102,12 +95,11 @@ def spread(
     *,
     seed: Sequence[int],
     arithmetic: Arithmetic = ONE_ROUNDING,
-    runs: int = RUNS,
     on_cotangent: OnCotangent = lambda node, step, cotangent, sent: sent,
 ) -> NoiseFloor:
     """The same of a graph as it is: a fused op rounds once. `on_cotangent` may replace what an op sends, unrounded."""
     values, moved = deviations(
-        interpreter, graph, leaves, wrt, dtype, seed=seed, arithmetic=arithmetic, runs=runs, on_cotangent=on_cotangent
+        interpreter, graph, leaves, wrt, dtype, seed=seed, arithmetic=arithmetic, on_cotangent=on_cotangent
     )
     return NoiseFloor(tensor_floor(values), {path: tensor_floor(found) for path, found in moved.items()})
 
@@ -121,10 +113,9 @@ def deviations(
     *,
     seed: Sequence[int],
     arithmetic: Arithmetic = ONE_ROUNDING,
-    runs: int = RUNS,
     on_cotangent: OnCotangent = lambda node, step, cotangent, sent: sent,
 ) -> tuple[Array, dict[str, Array]]:
-    """How far each run moves the loss, of shape (runs,), and the gradients by path, (runs, *shape)."""
+    """How far each run moves the loss, of shape (RUNS,), and the gradients by path, (RUNS, *shape)."""
     errors = _Errors(dtype, arithmetic)
     tape = interpreter.forward(graph, leaves, on_value=errors.on_value)
     loss = interpreter.loss(tape)
@@ -133,7 +124,7 @@ def deviations(
     )
     values: list[Array] = []
     moved: dict[str, list[Array]] = {path: [] for path in gradients}
-    for run in errors.runs(runs, seed):
+    for run in errors.runs(RUNS, seed):
         tape = interpreter.forward(graph, leaves, on_value=run.on_value)
         values.append(np.array(interpreter.loss(tape) - loss) / errors.amplification)
         perturbed = _then(on_cotangent, run.on_cotangent)
@@ -154,7 +145,6 @@ def operand_spreads(
     chosen: Callable[[Node], bool],
     *,
     seed: Sequence[int],
-    runs: int = RUNS,
 ) -> tuple[dict[int, Sequence[Any]], dict[int, Sequence[Any]]]:
     """What the chosen nodes of a graph are given, and by how much rounding in `dtype` moves it: by node id."""
 
@@ -172,11 +162,11 @@ def operand_spreads(
     errors = _Errors(dtype, ONE_ROUNDING)
     exact = operands(errors.on_value)
     squares: dict[int, list[Any]] = {key: [0.0] * len(given) for key, given in exact.items()}
-    for run in errors.runs(runs, seed):
+    for run in errors.runs(RUNS, seed):
         for key, given in operands(run.on_value).items():
             moved = zip(squares[key], given, exact[key], strict=True)
             squares[key] = [total + np.square(_moved(np.asarray(x), true)) for total, x, true in moved]
-    scale = errors.amplification * np.sqrt(runs)
+    scale = errors.amplification * np.sqrt(RUNS)
     return exact, {key: [np.sqrt(total) / scale for total in totals] for key, totals in squares.items()}
 
 

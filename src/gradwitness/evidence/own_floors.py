@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -25,8 +26,10 @@ FEW = 8  # perturbed runs, where only the loss is looked at
 
 @dataclass(frozen=True)
 class OwnFloors:
-    """Of the loss, and of each gradient by path. by_node: every operation inside was perturbed; else the inputs alone
-    were jittered, which explains less."""
+    """Of the loss, and of each gradient by path.
+
+    by_node: every operation inside was perturbed; else the inputs alone were jittered, which explains less.
+    """
 
     loss: TensorFloor
     tensors: Mapping[str, TensorFloor]
@@ -79,9 +82,7 @@ def loss_floor_by_node(
 def by_inputs(runs: Sequence[tuple[Prepared, Jitter]], problem: Problem) -> OwnFloors:
     """The spreads that jittered inputs make, in one arithmetic or in two."""
     floating = {path: x for path, x in problem.leaves.items() if x.dtype.kind == "f"}
-    found = [
-        jitter.floor(lambda leaves, p=prepared: _answer(p, problem, leaves), floating) for prepared, jitter in runs
-    ]
+    found = [jitter.floor(partial(_answer, prepared, problem), floating) for prepared, jitter in runs]
     loss, tensors = found[0].value, found[0].tensors
     for other in found[1:]:
         loss = joint(loss, other.value)

@@ -91,15 +91,15 @@ def _refused(here: Pass, found: dict[str, Any], rng: np.random.Generator) -> dic
 
 
 def _are_confirmed_together(here: Pass, found: dict[str, Any], rng: np.random.Generator) -> bool:
-    """Whether differences along directions through all leaves at once confirm every gradient, at the cost of a few
-    forward passes.
+    """Whether differences along directions through all leaves at once confirm every gradient.
 
-    In 256 bits a small leaf is not drowned by a large one: within TOGETHER of the derivative, one whose share is SMALLEST
-    of it is confirmed to 1e-20 of its own, and float64 tells 1e-16. Where they do not, each leaf is asked.
+    That costs a few forward passes. In 256 bits a large leaf does not drown a small one: within TOGETHER of the
+    derivative, a leaf whose share is SMALLEST of it is confirmed to 1e-20 of its own, and float64 tells 1e-16. Where
+    they do not confirm all, each leaf is asked.
     """
-    checks = [
-        _check(here, found, {p: rng.standard_normal(here.primals[p].shape) for p in found}) for _ in range(DIRECTIONS)
-    ]
+    shapes = {path: here.primals[path].shape for path in found}
+    draws = [{path: np.asarray(rng.standard_normal(s)) for path, s in shapes.items()} for _ in range(DIRECTIONS)]
+    checks = [_check(here, found, drawn) for drawn in draws]
     own = max(abs(check.numeric).mid() for check in checks) if found else 0
     allowed = TOGETHER * own
     return all(

@@ -1,9 +1,9 @@
 """What numerical derivatives see of a gradient: every element, along few directions.
 
 An element's *share* is its gradient times the typical value of its leaf: what it adds to the derivative of the loss
-along a direction that moves its leaf as a whole. Elements of all leaves are grouped by the decade of their share, as the
-gradient on trial has it, and each group is differenced along Gaussian directions of its own. So small elements are not
-drowned by large ones, of their own leaf or of another. What is claimed to be zero is a group too, whose derivative must
+along a direction that moves its leaf as a whole. Elements of all leaves are grouped by the decade of their share, as
+the gradient on trial has it, and each group is differenced along Gaussian directions of its own. So large elements, of
+their own leaf or of another, do not drown small ones. What is claimed to be zero is a group too, whose derivative must
 vanish, and an element that is claimed in the wrong decade stands out in the one where it is.
 
 A group that is refuted, or seen too coarsely, is taken apart: by leaf, then by halves (Dorfman, "The detection of
@@ -56,9 +56,9 @@ class Sight:
 
     refuted: what they say against it. seen: how many elements of it would have shown an error as large as themselves,
     each alone. unseen: how many belong to a group of which less than PROMISED was seen; doubt: why. limit: an error by
-    norm that would have been seen; limit_element: of one element. faint: all of it lies below
-    NEGLIGIBLE, and no more is known than that. still: nothing that was
-    moved in this problem has moved the loss. probes: by single coordinates, for the reader.
+    norm that would have been seen; limit_element: of one element. faint: all of it lies below NEGLIGIBLE, and no more
+    is known than that. still: nothing that was moved in this problem has moved the loss. probes: by single
+    coordinates, for the reader.
     """
 
     size: int
@@ -118,7 +118,8 @@ class _Group:
 class _Seen:
     """What was seen of a group moved by these scales: its slopes, those of single elements or along directions.
 
-    refuted: the slope and the claim that it refutes. doubt: why nothing can be said. norm: of the shares, by these scales.
+    refuted: the slope and the claim that it refutes. doubt: why nothing can be said. norm: of the shares, by these
+    scales.
     """
 
     group: _Group
@@ -195,12 +196,7 @@ class _Look:
         """Elements by the decade of their share, the largest first; last those that are claimed to be zero."""
         largest = {path: _largest(g) * self.typical[path] for path, g in self.gradients.items()}
         top = max(largest.values()) or 1.0
-        decades = {}
-        for path, g in self.gradients.items():
-            with np.errstate(divide="ignore", under="ignore"):
-                below = -np.log10(np.abs(g.reshape(-1)) * self.typical[path] / top)
-            decade = np.where(np.isinf(below), DECADES, np.clip(below, 0, DECADES - 1))
-            decades[path] = np.where(np.isnan(below), -1, decade).astype(np.int8)
+        decades = {path: _decades(g.reshape(-1), self.typical[path], top) for path, g in self.gradients.items()}
         for decade in range(DECADES + 1):
             parts = {path: np.flatnonzero(d == decade) for path, d in decades.items()}
             parts = {path: x for path, x in parts.items() if x.size}
@@ -222,7 +218,7 @@ class _Look:
         self._keep(seen)
 
     def _take_apart(self, group: _Group) -> bool:
-        """Whether the parts tell more than the whole: of a large one, if at least one half of it is seen, or refuted."""
+        """Whether the parts tell more than the whole; of a large group, whether a half of it is seen, or refuted."""
         parts = group.taken_apart()
         if len(group.parts) == 1 and group.count > APART:
             found = [self._best(part) for part in parts]
@@ -333,8 +329,10 @@ class _Look:
         return self.scale * LADDER[START]
 
     def _enough(self, seen: _Seen) -> float:
-        """The bound at which each element is seen, and an error of a millionth of the group; or, where all of it is
-        negligible, that it is."""
+        """The bound at which each element is seen, and an error of a millionth of the group.
+
+        Where all of it is negligible: the bound that shows that.
+        """
         if seen.largest <= NEGLIGIBLE * self.scale:
             return NEGLIGIBLE * self.scale / 2
         lowest = min(float(np.min(s[s > 0], initial=math.inf)) for s in seen.shares.values())
@@ -343,8 +341,10 @@ class _Look:
     def _confirmed(
         self, line: Line, slope: Slope, claim: float, group: _Group, v: Mapping[str, Array], *, checked: bool
     ) -> Slope:
-        """The slope, where it refutes the claim also beyond what rounding in the gradient does, and at another step; else
-        with a wider bound, or a doubt."""
+        """The slope, if it refutes the claim beyond what rounding in the gradient does, and at another step too.
+
+        Else the same with a wider bound, or a doubt.
+        """
         rounding = 8 * UNIT_ROUNDOFF * line.size  # of the sum that the claim is
         if slope.refutes(claim, rounding):
             slope = slope if checked else line.checked(slope, 0.0, self._varies)
@@ -361,8 +361,10 @@ class _Look:
         return slope
 
     def _locate(self, seen: _Seen) -> None:
-        """Name an element of a leaf's refuted group that is wrong: the half of the suspects that refutes the gradient as
-        they move, each up or down at random, and so on."""
+        """Name an element of a leaf's refuted group that is wrong.
+
+        The suspects move, each up or down at random; the half of them that refutes the gradient is halved again.
+        """
         ((path, suspects),) = seen.group.parts.items()
         assert seen.refuted is not None
         known = self.refuted.get(path)
@@ -415,7 +417,7 @@ class _Look:
         return norm(np.array([norm(seen.shares[path]) for seen in mine])), max(seen.bound for seen in mine)
 
     def _alone(self, path: str, mine: Sequence[_Seen], unseen: Sequence[_Seen]) -> _Seen | None:
-        """The leaf by itself, where its groups are seen but it is too small a part of them to be; None if it is seen."""
+        """The leaf by itself, where its groups are seen, but it is too small a part of them; None if it is seen."""
         own, bound = self._own(path, mine)
         largest = max(float(np.max(seen.shares[path], initial=0.0)) for seen in mine)
         if unseen or bound <= PROMISED * BY_NORM * own:
@@ -431,6 +433,14 @@ class _Look:
         if seen.doubt:
             return seen.doubt
         return f"finite differences are too coarse: +- {seen.bound:.1g} of a derivative of {seen.norm:.1g}"
+
+
+def _decades(gradient: Array, typical: float, top: float) -> Array:
+    """By how many decades each element's share is below the largest: DECADES for zeros, -1 for NaN."""
+    with np.errstate(divide="ignore", under="ignore"):
+        below = -np.log10(np.abs(gradient) * typical / top)
+    decades = np.where(np.isinf(below), DECADES, np.clip(below, 0, DECADES - 1))
+    return np.where(np.isnan(below), -1, decades).astype(np.int8)
 
 
 def _largest(gradient: Array) -> float:

@@ -15,7 +15,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Literal, ParamSpec, overload
 
 from gradwitness.errors import GradwitnessError, TraceError, UnknownName
 from gradwitness.ops.samples import Sample
@@ -219,7 +219,6 @@ class Op:
 OPS: dict[str, Op] = {}
 
 P = ParamSpec("P")
-R = TypeVar("R")
 
 
 def find_op(name: str) -> Op:

@@ -127,7 +127,7 @@ def explain(compare: Compare, matches: Sequence[Match], known: Sequence[Cause]) 
     before = compare((), mapping)
     while (place := first_difference(before)) is not None:
         held = [cause for cause, _ in causes]
-        found = _first_that_explains(compare, mapping, held, known, before, place)
+        found = _first_that_explains(compare, mapping, held, known, place)
         if not found:
             tried = Counter(cause.family for cause in known)
             nearest = _nearest(compare, mapping, held, known, before[place], place)
@@ -138,7 +138,7 @@ def explain(compare: Compare, matches: Sequence[Match], known: Sequence[Cause]) 
 
 
 def _first_that_explains(
-    compare: Compare, mapping: Matches, held: list[Cause], known: Sequence[Cause], before: list[Compared], place: int
+    compare: Compare, mapping: Matches, held: list[Cause], known: Sequence[Cause], place: int
 ) -> tuple[Cause, ...]:
     """One cause, or two together; the smallest number of them that moves the first difference on."""
     places = sorted(combinations(range(len(known)), 2), key=sum)[:PAIRS]

@@ -17,7 +17,6 @@ from gradwitness.port.names import read_name
 __all__ = ["Compared", "Pairs", "compared", "first_difference", "pair", "rounding_of"]
 
 Values = Mapping[str, Array]
-Floors = dict[str, float]
 RUNS = 8
 LOSS = "loss"
 REACH = JITTER_REACH.certain  # beyond so many floors by inputs, rounding is no explanation

@@ -19,9 +19,9 @@ class Row:
     candidate. referee: this is the gradient that the others are held against. refused: why there is no reference in
     256 bits. left, right: at a kink, the one-sided derivatives by the element that the message names. Where the
     losses are black boxes, against is the label of the candidate from whose gradient `error` is measured, and fd_dtype
-    what the differences were taken in. seen: how many elements differences saw one by one. path: the execution path that the candidate took, if not its plain one. custom:
-    the custom rules that the candidate refers to, by name, and whether its gradient is made of them; None where that
-    cannot be told.
+    what the differences were taken in. seen: how many elements differences saw one by one. path: the execution path
+    that the candidate took, if not its plain one. custom: the custom rules that the candidate refers to, by name, and
+    whether its gradient is made of them; None where that cannot be told.
     """
 
     network: str

@@ -60,8 +60,11 @@ def cell(
     referee: FromGraph | None,
     progress: Progress,
 ) -> list[Row]:
-    """A row for each gradient of each candidate, on the device that its blank row names. referee: of a graph, for all."""
-    run = _Run(problem.rounded(dtype), dtype, settings, referee, progress)
+    """A row for each gradient of each candidate, on the device that its blank row names.
+
+    referee: what is known of the graph that all share; None where each brings a loss of its own.
+    """
+    run = _Run(problem.rounded(dtype), dtype, settings, referee)
     rows: dict[str, list[Row]] = {}
     for label, candidate in candidates.items():
         progress(f"{problem.name} {dtype}: {label}")
@@ -82,11 +85,12 @@ def cell(
 
 @dataclass
 class _Run:
+    """The candidates that ran at this point, and what is known of them together."""
+
     problem: Problem
     dtype: str
     settings: Settings
     referee: FromGraph | None
-    progress: Progress
     witnesses: list[Witness] = field(default_factory=list)
     neighbours: tuple[Primals, ...] | None = None
     peers: Peers = field(default_factory=Peers)
@@ -95,24 +99,25 @@ class _Run:
 
     def witness(self, blank: Row, candidate: Candidate) -> None:
         """Run a candidate."""
-        backend = registry.installed(candidate.backend)
-        with backend.precision(self.settings.precision):
+        with registry.installed(candidate.backend).precision(self.settings.precision):
             prepared = prepare(candidate, self.problem, self.dtype, blank.device, self.settings)
             neighbours = self._neighbours(prepared)
-            tried = trial(prepared, self.problem.primals, neighbours, self.dtype)
-            notes: list[str] = []
+            tried, notes = trial(prepared, self.problem.primals, neighbours, self.dtype), list[str]()
             if not any(tried.unsteady.values()):
-                own = candidate.loss is not None or candidate.is_written_by_hand
-                resizes = own and not backend.capabilities.compiles_along(candidate.path)  # anew for each size
-                elsewhere = next(iter(neighbours), None)
-                found = impure(prepared, self.problem, tried, elsewhere, self.dtype, resizes=resizes)
-                tried = replace(tried, unsteady=found)
-                notes = _not_cut(self.problem) if resizes else []
+                tried, notes = self._asked_again(candidate, tried, next(iter(neighbours), None))
             blank, others = custom_rules(blank, candidate, prepared, self.problem.primals)
             witness = self._known(blank, candidate, tried)
             witness.others, witness.notes = others, witness.notes + notes
             witness.loss = self._own_loss(witness)
         self.witnesses.append(witness)
+
+    def _asked_again(self, candidate: Candidate, tried: Trial, elsewhere: Primals | None) -> tuple[Trial, list[str]]:
+        """(the trial with what other calls change in its answer, notes)."""
+        own = candidate.loss is not None or candidate.is_written_by_hand
+        compiles = registry.installed(candidate.backend).capabilities.compiles_along(candidate.path)
+        resizes = own and not compiles  # what compiles does so anew for each size
+        found = impure(tried.prepared, self.problem, tried, elsewhere, self.dtype, resizes=resizes)
+        return replace(tried, unsteady=found), _not_cut(self.problem) if resizes else []
 
     def _neighbours(self, prepared: Prepared) -> tuple[Primals, ...]:
         """Drawn by what is known of the graph, or by the first candidate that gets so far."""
@@ -176,9 +181,8 @@ class _Run:
         found = judge_loss([beside], [alone], [floor], reach=lambda _: JITTER_REACH)
         if found.verdict is None:
             return found
-        return LossJudgement(
-            found.verdict, f"value_and_gradient gives a loss of {beside:.9g} where loss gives {alone:.9g}"
-        )
+        message = f"value_and_gradient gives a loss of {beside:.9g} where loss gives {alone:.9g}"
+        return LossJudgement(found.verdict, message)
 
     def compare_losses(self) -> None:
         """Hold each loss against the graph's, or against the first that is finite and steady."""

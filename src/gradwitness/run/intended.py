@@ -1,8 +1,8 @@
-"""Gradients that are meant to differ from the derivative: a straight-through estimator, or an adjoint that is right to a
-tolerance.
+"""Gradients that are meant to differ from the derivative.
 
-No derivative can confirm the first. All candidates must then give the same, each the same as every other, so that their
-order does not matter. The second may be off by a stated part of the leaf's norm, and no more.
+No derivative can confirm a straight-through estimator. All candidates must then give the same gradient, each the same
+as every other, so that their order does not matter. An adjoint that is right to a tolerance may be off by a stated part
+of the leaf's norm, and no more.
 """
 
 from __future__ import annotations

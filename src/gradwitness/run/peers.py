@@ -2,8 +2,8 @@
 
 Candidates with losses of their own are held against the first whose gradient its own differences bear out. Where two
 differ, both are differenced again at the places where they differ most, so that the one at fault is named. Where one
-could not be seen and another that stands has the same gradient, that saw it. Candidates of a graph may cast doubt on its
-reference, and then those who agree with it are in doubt too.
+could not be seen, another that stands and has the same gradient vouches for it. Candidates of a graph may cast doubt on
+its reference, and then those who agree with it are in doubt too.
 """
 
 from __future__ import annotations
@@ -152,8 +152,10 @@ def _refute(path: str, witness: OwnLoss, places: Sequence[int], settings: Settin
 
 
 def _held_against(path: str, witness: OwnLoss, reference: OwnLoss, *, is_confirmed: bool) -> None:
-    """Measure the distance, doubt whoever cannot refute the other by its own differences, and let one that stands vouch
-    for what the other's could not see."""
+    """Measure the distance from the reference, and let it vouch for what the other's differences could not see.
+
+    Where the two differ, whoever cannot refute the other by its own differences is in doubt.
+    """
     a, b = _gradients(path, witness, reference)
     differ = _differ(path, witness, reference)
     judgement = witness.judgements[path]

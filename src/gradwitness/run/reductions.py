@@ -1,4 +1,7 @@
-"""Is what differs the work of an arithmetic with fewer bits? Asked of candidates of a graph, whose products are known."""
+"""Is what differs the work of an arithmetic with fewer bits?
+
+That is asked of candidates of a graph, whose products are known.
+"""
 
 from __future__ import annotations
 

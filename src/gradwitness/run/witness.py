@@ -32,8 +32,11 @@ LARGE = 1e-2  # of the gradient's norm: what rounding may reach before that is l
 
 @dataclass(eq=False)
 class Witness:
-    """notes: what there is to say of how it ran. others: rows beside those of its gradients. loss: what is wrong with its
-    loss; judgements: of its gradients, by path."""
+    """A candidate, and what it gave.
+
+    notes: what there is to say of how it ran. others: rows beside those of its gradients. loss: what is wrong with its
+    loss. judgements: of its gradients, by path.
+    """
 
     blank: Row
     candidate: Candidate

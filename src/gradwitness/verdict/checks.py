@@ -1,8 +1,8 @@
 """The verdict on one gradient: an ordered list of checks, the first of which that has something to say decides.
 
-A gradient agrees if its distance from the truth is what rounding explains, and nobody could have passed in its place who
-is wrong by more than the printed limit. The truth is the reference of a graph, or a user's own gradient in float64, as
-far as finite differences bear it out.
+A gradient agrees if its distance from the truth is what rounding explains, and no gradient that is wrong by more than
+the printed limit could have passed in its place. The truth is the reference of a graph, or a user's own gradient in
+float64, as far as finite differences bear it out.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from gradwitness.evidence.finite_difference import Probe
 from gradwitness.evidence.noise_floor import TensorFloor
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.reach import Reach, floors, over
+from gradwitness.evidence.reference import exactly
 from gradwitness.evidence.sight import Refutation, Sight
 from gradwitness.verdict.leaf import LeafEvidence, Standing
 from gradwitness.verdict.verdicts import ACCEPTED, Judgement, Verdict, defect
@@ -26,7 +27,6 @@ from gradwitness.verdict.verdicts import ACCEPTED, Judgement, Verdict, defect
 __all__ = ["CHECKS", "Distance", "compare", "judge"]
 
 COARSE = 1e-2  # of the norm: a gradient of right formula that is farther off in its dtype is wrong whatever rounds
-CHAOS = 1e3  # a gradient that rounds so much more than its inputs explain tells nothing about its formula
 
 
 @dataclass(frozen=True)
@@ -120,19 +120,17 @@ def judge(gradient: Array | None, evidence: LeafEvidence) -> Judgement:
 
 
 def _by_whom(evidence: LeafEvidence) -> str:
-    return (
-        "judged by finite differences, as no reference stands"
-        if evidence.standing is Standing.REFUTED
-        else evidence.remark
-    )
+    """What to say beside `agree`."""
+    if evidence.standing is Standing.REFUTED:
+        return "judged by finite differences, as no reference stands"
+    return evidence.remark
 
 
 def _defective(case: _Case) -> Judgement | None:
     """None, of another shape, or not finite."""
     e = case.evidence
-    reached = e.reached
-    if reached is None:
-        reached = e.sight is not None and e.sight.refuted is not None
+    moves = e.sight is not None and e.sight.refuted is not None
+    reached = moves if e.reached is None else e.reached
     undefined = e.standing is not Standing.OWN and not np.all(np.isfinite(e.truth.high))
     found = defect(case.given, e.truth.high.shape, reached=reached, also="; the reference is too" if undefined else "")
     if found is None or e.sight is None or e.standing is not Standing.OWN:
@@ -159,10 +157,8 @@ def _overflowing(case: _Case) -> Judgement | None:
     if np.isfinite(e.floor.norm) and np.all(np.isfinite(e.floor.elements)):
         return None
     if e.standing is Standing.OWN:
-        refuted = _refuted(case)
-        return refuted or Judgement(
-            Verdict.INCONCLUSIVE, "as its inputs move by a rounding, the gradient leaves its range"
-        )
+        message = "as its inputs move by a rounding, the gradient leaves its range"
+        return _refuted(case) or Judgement(Verdict.INCONCLUSIVE, message)
     return Judgement(Verdict.INCONCLUSIVE, "rounding in this dtype can make the gradient overflow here")
 
 
@@ -171,13 +167,7 @@ def _without_reference(case: _Case) -> Judgement | None:
     e = case.evidence
     if e.standing is not Standing.REFUTED or e.sight_of is None:
         return None
-    return judge(case.given, replace(e, truth=_exact(case.gradient), sight=e.sight_of(case.gradient), sight_of=None))
-
-
-def _exact(gradient: Array) -> Any:
-    from gradwitness.evidence.reference import exactly
-
-    return exactly(gradient)
+    return judge(case.given, replace(e, truth=exactly(case.gradient), sight=e.sight_of(case.gradient), sight_of=None))
 
 
 def _refuted(case: _Case) -> Judgement | None:
@@ -186,9 +176,8 @@ def _refuted(case: _Case) -> Judgement | None:
     if e.sight is None or e.sight.refuted is None or e.standing is Standing.CONFIRMED:
         return None
     if e.narrowed and not e.same_loss:
-        return case.says(
-            Verdict.INCONCLUSIVE, f"its loss is another in float64, and there {_refutation(e.sight.refuted, e)}"
-        )
+        message = f"its loss is another in float64, and there {_refutation(e.sight.refuted, e)}"
+        return case.says(Verdict.INCONCLUSIVE, message)
     prefix = "in float64 " if e.narrowed else ""
     return case.says(Verdict.DISAGREE, prefix + _refutation(e.sight.refuted, e), **_seen_at(e.sight.refuted))
 
@@ -240,8 +229,11 @@ def _rounded_away(case: _Case) -> Judgement:
 
 
 def _looked_closer(case: _Case, wrong: Judgement) -> Judgement:
-    """On one that differs from a gradient in float64, which differences confirmed: within what they could see one more is
-    taken where the two differ most, and says which of them is wrong, or neither."""
+    """On one that differs from a gradient in float64, which differences confirmed.
+
+    Where the two are too near for those differences to tell, one more is taken where they differ most. It says which
+    of them is wrong, or neither.
+    """
     e, sight = case.evidence, case.evidence.sight
     assert sight is not None
     if case.distance.error > sight.limit or np.max(np.abs(case.error)) > sight.limit_element:
@@ -262,8 +254,11 @@ def _looked_closer(case: _Case, wrong: Judgement) -> Judgement:
 
 
 def _unless_near_a_kink(judgement: Judgement, case: _Case) -> Judgement:
-    """Units within rounding of a kink may be on either side. Then the floor is as wide as the jump between them, or has
-    not seen it; one at fixed slopes tells more."""
+    """The judgement, or that at the kink where slopes there give the gradient.
+
+    Units within rounding of a kink may be on either side of it. Then the floor is as wide as the jump between the
+    sides, or has not seen it, and a floor at fixed slopes tells more.
+    """
     e = case.evidence
     if judgement.verdict is Verdict.AGREE or e.kink is None or not e.kink.matters:
         return judgement
@@ -284,9 +279,8 @@ def _unseen(case: _Case) -> Judgement | None:
             return case.says(Verdict.INCONCLUSIVE, message)
         return None
     if e.sight.still and not e.by_hand:
-        return case.says(
-            Verdict.AGREE, "nothing leads to the loss: it stays the same wherever the parameters are moved"
-        )
+        message = "nothing leads to the loss: it stays the same wherever the parameters are moved"
+        return case.says(Verdict.AGREE, message)
     return case.says(Verdict.INCONCLUSIVE, _what_is_unseen(e.sight))
 
 

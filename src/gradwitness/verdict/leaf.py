@@ -40,12 +40,13 @@ class Standing(Enum):
 class LeafEvidence:
     """What one gradient in `dtype` is judged by.
 
-    truth: what it is held against, and how that stands. floor: what rounding explains of the distance, `reach`: how many
-    floors it may reach. sight: what differences see of the truth; None where it needs none, or is not finite.
-    sight_of: of another gradient. size: the typical value of the leaf; scale: the largest product of gradient and value of
-    any leaf of the problem. reached: whether a path leads from the leaf to the loss; None where nobody knows but the
-    differences. kink: the units at kinks, or within rounding of one, if there are any. closer: takes a further
-    difference, by one element (a flat index). probes: differences for the reader.
+    truth: what it is held against; standing: how far that is to be trusted. floor: what rounding explains of the
+    distance; reach: how many floors it may reach. sight: what differences see of the truth; None where it needs none,
+    or is not finite. sight_of: of another gradient. size: the typical value of the leaf; scale: the largest product of
+    gradient and value of any leaf of the problem. reached: whether a path leads from the leaf to the loss; None where
+    nobody knows but the differences. kink: the units at kinks, or within rounding of one, if there are any. closer:
+    takes a further difference, by one element (a flat index). probes: differences for the reader. is_referee: whether
+    the gradient is that of the reference's own interpreter.
 
     Where the standing is OWN: own_noise: what its own arithmetic rounds in the truth, by norm, asked for where that is
     small; narrowed: whether the truth is another gradient than the one on trial, that in float64;
