@@ -124,9 +124,8 @@ class Line:
                 if (longer := self._coherent(tried, place - 1)) is not None:
                     return replace(longer, suspect=True)
                 best = found
-            if found.bound < COLLAPSED * (previous := tried.get(place - 1, found)).bound and self._climbs(
-                previous, tried
-            ):
+            previous = tried.get(place - 1, found)
+            if found.bound < COLLAPSED * previous.bound and self._climbs(previous, tried):
                 return replace(found, doubt=FINER)
             best = found if not found.bound >= best.bound else best
             if found.bound <= max(PRECISE * max(self.size, abs(found.value)), enough):
@@ -167,27 +166,30 @@ class Line:
             found = self._at(place)
             if not math.isfinite(found.bound) or found.bound > abs(claim - first.value):
                 continue
-            apart = abs(found.value - first.value)
-            if apart <= found.bound + first.bound + COHERENT * max(abs(found.value), abs(first.value)):
-                return first if found.refutes(claim) else replace(first, doubt="differences at two steps do not agree")
+            allowed = found.bound + first.bound + COHERENT * max(abs(found.value), abs(first.value))
+            if abs(found.value - first.value) <= allowed and found.refutes(claim):
+                return first
             return replace(first, doubt="differences at two steps do not agree")
         return replace(first, doubt="differences at one step alone refute it")
 
     def _is_on_a_tread(self, first: Slope, claim: float) -> bool:
-        """Whether it stands still there alone: longer steps move, or what is claimed is so little that a step inside in
-        float32 would have hidden it, and no longer one refutes it."""
+        """Whether the loss stands still at this step alone.
+
+        Then longer steps move it, or none of them refutes the claim, which is so little that rounding to float32
+        somewhere inside would hide it at this step.
+        """
         longer = [self._at(place) for place in range(first.step)]
-        hidden = abs(claim) * LADDER[first.step] < TREAD * abs(self.loss)
-        return any(s.refutes(first.value, first.bound) for s in longer) or (
-            hidden and not any(s.refutes(claim) for s in longer)
-        )
+        if any(s.refutes(first.value, first.bound) for s in longer):
+            return True
+        is_hidden = abs(claim) * LADDER[first.step] < TREAD * abs(self.loss)
+        return is_hidden and not any(s.refutes(claim) for s in longer)
 
     def checked(self, slope: Slope, enough: float = 0.0, varies: float = 0.0) -> Slope:
         """The slope, if very short steps do not contradict it; else with a doubt, or with a wider bound.
 
-        Where the loss stands still, or short steps contradict one another as well, it is a staircase or noise: what it
-        moves by between neighbouring points then counts as its noise, and longer steps decide, if that is little beside
-        what it moves by in all (at least `varies`): one that oscillates would seem to be nothing but noise.
+        Where the loss stands still, or short steps contradict one another as well, it is a staircase or noise. What it
+        moves by between neighbouring points then counts as its noise, and longer steps decide. That noise must be
+        little beside what the loss moves by in all (at least `varies`), or a loss that oscillates would pass for noise.
         """
         if all(self._is_near(slope, h, self.plain(h)) for h in SHORT):
             return slope if self._is_quiet(slope, varies) else replace(slope, doubt=NOISE)

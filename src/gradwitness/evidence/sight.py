@@ -158,7 +158,7 @@ class _Seen:
         by_norm = self.bound <= PROMISED * (1.0 if self.one_by_one else BY_NORM) * self.norm
         return by_norm or (self.largest <= NEGLIGIBLE * scale and self.bound <= NEGLIGIBLE * scale)
 
-    def seen(self, path: str) -> int:
+    def visible(self, path: str) -> int:
         """How many elements of a leaf would show alone."""
         part = 1.0 if self.one_by_one else BY_ELEMENT
         return int(np.count_nonzero(self.bound <= part * self.shares[path])) if self.bound < math.inf else 0
@@ -170,6 +170,8 @@ class _Seen:
 
 @dataclass
 class _Look:
+    """One look at all gradients: groups are examined one after another, and what was seen of them is kept."""
+
     differencing: Differencing
     gradients: Mapping[str, Array]
     slack: Slack
@@ -263,6 +265,7 @@ class _Look:
         return found
 
     def _seen(self, group: _Group, *, own: bool) -> _Seen:
+        """What differences of a group show, direction by direction, until one refutes it or cannot tell."""
         scales = {path: self._scales(path, index, own) for path, index in group.parts.items()}
         claims = {path: self.gradients[path].reshape(-1)[index] for path, index in group.parts.items()}
         shares = {path: np.abs(g * scales[path]) for path, g in claims.items()}
@@ -281,12 +284,14 @@ class _Look:
         return seen
 
     def _scales(self, path: str, index: Array, own: bool) -> Array:
+        """By how much elements are moved: by their own sizes, or by what is typical of their leaf."""
         if not own:
             return np.full(index.size, self.typical[path])
         x = np.abs(self.differencing.primals[path].reshape(-1)[index])
         return np.where(x > 0, x, self.typical[path])
 
     def _directions(self, group: _Group, scales: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
+        """Gaussian directions; of few elements, one by each."""
         if group.count <= FEW:
             for path, scale in scales.items():
                 for i in range(scale.size):
@@ -396,19 +401,18 @@ class _Look:
         if not mine:  # all of it is NaN
             return Sight(self.gradients[path].size)
         unseen = [s for s in mine if s.refuted is not None or not s.sees(self.scale)]
-        refuted = self.refuted.get(path)
-        if refuted is None and (alone := self._alone(path, mine, unseen)) is not None:
+        if path not in self.refuted and (alone := self._alone(path, mine, unseen)) is not None:
             mine, unseen = [*mine, alone], [*unseen, alone]
         own, bound = self._own(path, mine)
         counted = min(sum(seen.shares[path].size for seen in unseen), self.gradients[path].size)
         return Sight(
             self.gradients[path].size,
-            self.refuted.get(path),
-            sum(seen.seen(path) for seen in mine if seen.refuted is None),
-            counted,
-            next((self._why(seen) for seen in unseen), ""),
-            max(seen.limit(path, BY_NORM) for seen in mine),
-            max(seen.limit(path, BY_ELEMENT) for seen in mine),
+            refuted=self.refuted.get(path),
+            seen=sum(seen.visible(path) for seen in mine if seen.refuted is None),
+            unseen=counted,
+            doubt=next((self._why(seen) for seen in unseen), ""),
+            limit=max(seen.limit(path, BY_NORM) for seen in mine),
+            limit_element=max(seen.limit(path, BY_ELEMENT) for seen in mine),
             faint=not unseen and bound > PROMISED * BY_NORM * own,
         )
 

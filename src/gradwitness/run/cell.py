@@ -178,7 +178,7 @@ class _Run:
             return LossJudgement()
         alone, beside = tried.prepared.value(self.problem.primals), tried.losses[0]
         floor = witness.known.loss_floor(self.problem.primals, alone)
-        found = judge_loss([beside], [alone], [floor], reach=lambda _: JITTER_REACH)
+        found = judge_loss([beside], [alone], [floor], reach=_jitter_reach)
         if found.verdict is None:
             return found
         message = f"value_and_gradient gives a loss of {beside:.9g} where loss gives {alone:.9g}"
@@ -199,10 +199,9 @@ class _Run:
         losses = witness.tried.losses
         if isinstance(witness, OfGraph):
             known = witness.known
-            same = self._are_near(losses, known.losses)
-            return (
-                LossJudgement() if same else judge_loss(losses, known.losses, known.loss_floors_of(witness.arithmetic))
-            )
+            if self._are_near(losses, known.losses):
+                return LossJudgement()
+            return judge_loss(losses, known.losses, known.loss_floors_of(witness.arithmetic))
         if witness is first:
             return LossJudgement() if math.isfinite(losses[0]) else LossJudgement.undefined(losses[0])
         assert isinstance(witness, OwnLoss)
@@ -210,9 +209,8 @@ class _Run:
         if self._are_near(losses, first.tried.losses):
             return LossJudgement()
         spreads = [self._joint_loss_floor(first, witness, number) for number in range(len(losses))]
-        reach: Callable[[TensorFloor], Reach] = lambda _: JITTER_REACH  # noqa: E731
-        if first.known.floors.by_node and witness.known.floors.by_node:
-            reach = node_reach
+        by_node = first.known.floors.by_node and witness.known.floors.by_node
+        reach = node_reach if by_node else _jitter_reach
         return judge_loss(losses, first.tried.losses, spreads, reach=reach, whose=repr(first.label))
 
     def _are_near(self, losses: Sequence[float], others: Sequence[float]) -> bool:
@@ -287,6 +285,11 @@ class _Run:
             return row
         note = "; ".join(dict.fromkeys(witness.notes))
         return replace(row, message=f"{row.message} ({note})" if row.message else note)
+
+
+def _jitter_reach(floor: TensorFloor) -> Reach:
+    """The same for every floor that jittered inputs give."""
+    return JITTER_REACH
 
 
 def _not_cut(problem: Problem) -> list[str]:

@@ -8,7 +8,7 @@ import traceback
 
 from gradwitness.errors import GradwitnessError
 
-__all__ = ["RAISED_AT", "first_lines", "located", "raised_at"]
+__all__ = ["LIBRARIES", "RAISED_AT", "first_lines", "located", "raised_at"]
 
 RAISED_AT = "raised_at"  # the attribute that holds it where the traceback is another process's
 LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})

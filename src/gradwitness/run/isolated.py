@@ -12,7 +12,6 @@ import re
 import signal
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 import weakref
@@ -33,7 +32,7 @@ from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import CustomRule, Prepared, Primals
 from gradwitness.run.answering import TELL_WHERE
 from gradwitness.run.crossing import Failure, Held
-from gradwitness.run.failing import first_lines
+from gradwitness.run.failing import LIBRARIES, first_lines
 from gradwitness.settings import Settings
 
 __all__ = ["Isolated", "IsolatedPerturbing", "ending", "isolate"]
@@ -244,8 +243,7 @@ def _where(stacks: IO[bytes]) -> str:
     """The innermost line of a user's own, as far as a stack was written."""
     written = os.pread(stacks.fileno(), 1 << 20, 0).decode("utf-8", "replace")
     frames = list(FRAME.finditer(written))
-    libraries = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-    own = [frame for frame in frames if not frame["file"].startswith((*libraries, "<frozen"))]
+    own = [frame for frame in frames if not frame["file"].startswith((*LIBRARIES, "<frozen"))]
     frame = next(iter(own or frames), None)
     return "" if frame is None else f" at {frame['file']}:{frame['line']}, {frame['function']}"
 

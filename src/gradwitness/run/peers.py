@@ -27,6 +27,7 @@ from gradwitness.run.trial import attempt
 from gradwitness.run.witness import OfGraph, OwnLoss, Witness
 from gradwitness.settings import Settings
 from gradwitness.verdict import Verdict, compare
+from gradwitness.verdict.verdicts import place_of
 
 __all__ = ["Peers", "joint_floor"]
 
@@ -141,7 +142,7 @@ def _refute(path: str, witness: OwnLoss, places: Sequence[int], settings: Settin
             assert probe.index is not None
             claim = float(g.flat[probe.index])
             if abs(claim - probe.value) > probe.bound + JITTER_REACH.element * float(floor[probe.index]):
-                place = [int(i) for i in np.unravel_index(probe.index, g.shape)]
+                place = place_of(probe.index, g.shape)
                 message = (
                     f"finite differences refute it at {place}: {claim:.9g}, "
                     f"finite difference {probe.value:.9g} +- {probe.bound:.1g}"

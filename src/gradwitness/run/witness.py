@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from gradwitness.arithmetic import Arithmetic
 from gradwitness.dtypes import Array
-from gradwitness.evidence.finite_difference import textbook_difference
+from gradwitness.evidence.finite_difference import Probe, textbook_difference
 from gradwitness.evidence.from_graph import FromGraph
 from gradwitness.evidence.from_values import FromValues, with_largest_rounded
 from gradwitness.evidence.norms import norm, typical
@@ -75,7 +74,7 @@ class Witness:
         gradients = {path: as_gradient(self.given(path), x.shape) for path, x in self.problem.primals.items()}
         return textbook_difference(gradients, self.probes())
 
-    def probes(self) -> Mapping[str, Any]:
+    def probes(self) -> Mapping[str, Sequence[Probe]]:
         """Differences by single coordinates, by path."""
         raise NotImplementedError
 
@@ -88,7 +87,7 @@ class OfGraph(Witness):
     arithmetic: Arithmetic = field(kw_only=True)
     is_referee: bool = field(kw_only=True)
 
-    def probes(self) -> Mapping[str, Any]:
+    def probes(self) -> Mapping[str, Sequence[Probe]]:
         return self.known.probes
 
     def evidence_on(self, path: str) -> LeafEvidence:
@@ -101,13 +100,13 @@ class OfGraph(Witness):
             floor,
             node_reach(floor),
             known.sights.get(path),
-            lambda gradient: known.sight_of({path: gradient}, self.arithmetic)[path],
-            typical(primals[path]),
-            known.scale,
-            path in known.reached,
-            self._kink(path),
-            lambda index: known.closer(path, [index]),
-            () if path in known.kinked else known.probes.get(path, ()),
+            sight_of=lambda gradient: known.sight_of({path: gradient}, self.arithmetic)[path],
+            size=typical(primals[path]),
+            scale=known.scale,
+            reached=path in known.reached,
+            kink=self._kink(path),
+            closer=lambda index: known.closer(path, [index]),
+            probes=() if path in known.kinked else known.probes.get(path, ()),
             is_referee=self.is_referee,
         )
 
@@ -137,7 +136,7 @@ class OwnLoss(Witness):
 
     known: FromValues = field(kw_only=True)
 
-    def probes(self) -> Mapping[str, Any]:
+    def probes(self) -> Mapping[str, Sequence[Probe]]:
         return {path: sight.probes for path, sight in self.known.sights.items()}
 
     def finest(self, path: str) -> Array | None:

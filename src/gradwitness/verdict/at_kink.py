@@ -22,7 +22,7 @@ from gradwitness.evidence.noise_floor import TensorFloor
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.reach import floors, node_reach, over
 from gradwitness.evidence.reference import Exact
-from gradwitness.verdict.verdicts import Judgement, Verdict
+from gradwitness.verdict.verdicts import Judgement, Verdict, place_of
 
 __all__ = ["AtKink"]
 
@@ -114,7 +114,7 @@ def _judge_explained(gradient: Array, kink: AtKink, choice: Choice, is_zero: boo
     index, outside = _worst_side(gradient, kink)
     left, right, _ = kink.sides(index)
     figures |= {"left": left, "right": right}
-    place = [int(i) for i in np.unravel_index(index, gradient.shape)]
+    place = place_of(index, gradient.shape)
     sides = f"one-sided derivatives of the loss {left:.6g} and {right:.6g} at {place}"
     if outside:
         sides = f"WARNING: {gradient.reshape(-1)[index]:.6g} is outside the {sides}"
@@ -134,7 +134,7 @@ def _judge_unexplained(gradient: Array, kink: AtKink) -> Judgement:
         message = f"no convention for all units of an op gives it, and {units} at a kink are too many to try one by one"
         return Judgement(Verdict.INCONCLUSIVE, message, **figures)
     index = int(np.argmax(by_element))
-    place = [int(i) for i in np.unravel_index(index, gradient.shape)]
+    place = place_of(index, gradient.shape)
     got = float(gradient.reshape(-1)[index])
     message = (
         f"no choice of slopes at its kinks ({_own(kink)}) gives it: off by {norm(error):.3g} from the nearest tried, "

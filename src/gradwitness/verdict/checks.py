@@ -22,7 +22,7 @@ from gradwitness.evidence.reach import Reach, floors, over
 from gradwitness.evidence.reference import exactly
 from gradwitness.evidence.sight import Refutation, Sight
 from gradwitness.verdict.leaf import LeafEvidence, Standing
-from gradwitness.verdict.verdicts import ACCEPTED, Judgement, Verdict, defect
+from gradwitness.verdict.verdicts import ACCEPTED, Judgement, Verdict, defect, place_of
 
 __all__ = ["CHECKS", "Distance", "compare", "judge"]
 
@@ -189,7 +189,7 @@ def _seen_at(refuted: Refutation) -> dict[str, float]:
 def _refutation(refuted: Refutation, evidence: LeafEvidence) -> str:
     probe = refuted.probe
     if probe.index is not None:
-        place = f"at {[int(i) for i in np.unravel_index(probe.index, evidence.truth.high.shape)]}"
+        place = f"at {place_of(probe.index, evidence.truth.high.shape)}"
     else:
         place = "along a Gaussian direction"
     found, expected = f"{refuted.claim:.9g}", f"{probe.value:.9g}"
@@ -214,7 +214,7 @@ def _rounded_away(case: _Case) -> Judgement:
     e = case.evidence
     by_norm, size = float(over(case.distance.error, e.floor.norm)), norm(e.truth.high)
     index = int(np.argmax(over(np.abs(case.error), e.floor.elements)))
-    place = [int(i) for i in np.unravel_index(index, case.error.shape)]
+    place = place_of(index, case.error.shape)
     alone = float(over(abs(case.error.flat[index]), e.floor.elements.flat[index]))
     far = floors(by_norm) if by_norm > e.reach.norm else f"{floors(alone)} at {place}"
     message = f"right in float64, but {far} from there in {e.dtype}"
@@ -318,7 +318,7 @@ CHECKS: tuple[Callable[[_Case], Judgement | None], ...] = (
 def _against_truth(case: _Case) -> str:
     e = case.evidence
     index = int(np.argmax(over(np.abs(case.error), e.floor.elements)))
-    place = [int(i) for i in np.unravel_index(index, case.error.shape)]
+    place = place_of(index, case.error.shape)
     got, expected = float(case.gradient.flat[index]), float(e.truth.high.flat[index])
     size, error = norm(e.truth.high), case.distance.error
     part = f"{error:.3g} where it is 0" if size == 0 or e.is_zero else f"{error / size:.2g} of its norm"

@@ -9,7 +9,7 @@ import numpy as np
 
 from gradwitness.dtypes import Array
 
-__all__ = ["ACCEPTED", "Judgement", "Verdict", "defect"]
+__all__ = ["ACCEPTED", "Judgement", "Verdict", "defect", "place_of"]
 
 
 class Verdict(StrEnum):
@@ -36,14 +36,13 @@ ACCEPTED = frozenset({Verdict.AGREE, Verdict.CONVENTION, Verdict.INTENDED, Verdi
 class Judgement:
     """A verdict with the figures that it rests on; errors and floors are absolute, by norm.
 
-    error, floor: distance from the reference and what rounding explains of it. worst, ulps: the largest error of
-    an element, and in units in the last place of its true value. ratio: the larger of
-    error / floor over its threshold, by norm and by element (at most 1 agrees). fd_error, fd_bound:
-    distance from the numerical derivative at the worst probe, and what it may be. limit: the
-    smallest error by norm that would have been caught; limit_element: one of a single element that would have been,
-    whichever it is. seen, unseen: how many elements differences saw one by one,
-    and how many they could not see. left, right: at a kink, the one-sided derivatives of the loss
-    by the element that the message names. doubted: the referee may as well be the one at fault.
+    error, floor: distance from the reference and what rounding explains of it. worst, ulps: the largest error of an
+    element, and in units in the last place of its true value. ratio: the larger of error / floor over its threshold, by
+    norm and by element (at most 1 agrees). fd_error, fd_bound: distance from the numerical derivative at the worst
+    probe, and what it may be. limit: the smallest error by norm that would have been caught; limit_element: one of a
+    single element that would have been, whichever it is. seen, unseen: how many elements differences saw one by one,
+    and how many they could not see. left, right: at a kink, the one-sided derivatives of the loss by the element that
+    the message names. doubted: the referee may as well be the one at fault.
     """
 
     verdict: Verdict
@@ -83,3 +82,8 @@ def defect(gradient: Array | None, shape: tuple[int, ...], *, reached: bool, als
     if bad:
         return Judgement(Verdict.NONFINITE, f"{bad} of {gradient.size} elements are NaN or infinite{also}")
     return None
+
+
+def place_of(index: int, shape: tuple[int, ...]) -> list[int]:
+    """The indices of the element with this flat index, as messages show them."""
+    return [int(i) for i in np.unravel_index(index, shape)]
