@@ -289,3 +289,19 @@ def test_a_loss_that_is_another_in_float64_is_not_held_against_it() -> None:
     report = gw.verify(gw.Candidate("torch", drawn), {"w": np.ones((4, 3))}, dtypes=("float64", "float32"))
     assert [str(row.verdict) for row in report.rows] == ["agree", "inconclusive"]
     assert "random numbers that depend on the dtype" in report.rows[1].message
+
+
+def test_a_loss_that_computes_in_float32_inside_is_no_other_loss() -> None:
+    """Beside one that is in float64 throughout: what differs is what float32 rounds."""
+
+    def narrow(p: Any, d: Any) -> Any:
+        return (torch.softmax((d["x"] @ p["w"]).float(), -1).to(p["w"].dtype) ** 2).sum()
+
+    def wide(p: Any, d: Any) -> Any:
+        return (torch.softmax(d["x"] @ p["w"], -1) ** 2).sum()
+
+    draw = np.random.default_rng(0).standard_normal
+    candidates = {"wide": gw.Candidate("torch", wide), "narrow": gw.Candidate("torch", narrow)}
+    report = gw.verify(candidates, {"w": draw((4, 3))}, {"x": draw((5, 4))}, dtypes="float64")
+    assert {str(row.verdict) for row in report.rows} <= {"agree", "inconclusive"}, repr(report)
+    assert {str(row.verdict) for row in report.rows if row.candidate == "wide"} == {"agree"}, repr(report)

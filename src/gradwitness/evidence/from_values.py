@@ -16,7 +16,7 @@ import numpy as np
 
 from gradwitness.arithmetic import Arithmetic, RoundingErrors
 from gradwitness.dtypes import Array, find_dtype
-from gradwitness.errors import NarrowerError, NoAnswerError
+from gradwitness.errors import NarrowerError, NoAnswerError, UnsupportedError
 from gradwitness.evidence.finite_difference import Differencing, Probe
 from gradwitness.evidence.jitter import Jitter
 from gradwitness.evidence.noise_floor import TensorFloor
@@ -33,7 +33,7 @@ from gradwitness.evidence.probes import for_the_reader
 from gradwitness.evidence.reference import Exact, exactly
 from gradwitness.evidence.sight import Sight, look
 from gradwitness.problem import Problem
-from gradwitness.protocol import Prepared
+from gradwitness.protocol import Perturbing, Prepared
 
 __all__ = ["FromValues", "with_largest_rounded"]
 
@@ -167,19 +167,29 @@ class FromValues:
     @cached_property
     def finest_floors(self) -> OwnFloors:
         """What rounding explains of the finest gradients, in the dtype that they are in."""
+        if self.computes_in_less:
+            return by_inputs([self._float32_inside], self.problem)
+        return self._node_floors(self.fd_dtype) or self._input_floors(self.fd_dtype)
+
+    @cached_property
+    def computes_in_less(self) -> bool:
+        """Whether the loss, called in float64, computes in a narrower dtype inside: one perturbed run finds out."""
+        if not isinstance(self.wide, Perturbing):
+            return False
+        errors = RoundingErrors.of("float64", self.arithmetic)
         try:
-            return self._node_floors(self.fd_dtype) or self._input_floors(self.fd_dtype)
-        except NarrowerError:  # then it rounds as that does, float32 at best
-            jitter = Jitter("float32", False, self.problem.differentiated, (self.seed, 1))
-            return by_inputs([(self.finest, jitter)], self.problem)
+            for _ in self.wide.perturbed(self.problem.primals, errors, runs=1, seed=(self.seed, 1)):
+                pass
+        except NarrowerError:
+            return True
+        except UnsupportedError:
+            return False
+        return False
 
     @cached_property
     def floors(self) -> OwnFloors:
         """What rounding explains in the dtype on trial. In float64, where differences judge, the inputs will do."""
-        try:
-            by_nodes = self._node_floors(self.dtype) if self.is_narrowed else None
-        except NarrowerError:
-            by_nodes = None
+        by_nodes = self._node_floors(self.dtype) if self.is_narrowed else None
         return by_nodes or self.floors_by_inputs
 
     @cached_property
@@ -194,6 +204,8 @@ class FromValues:
         jitters = [(self.finest, Jitter(self.fd_dtype, True, paths, seed))]
         if self.wide is not None:
             jitters.append((self.wide, Jitter("float64", False, paths, seed)))
+        if self.computes_in_less:
+            jitters.append(self._float32_inside)
         return by_inputs(jitters, self.problem)
 
     def own_noise(self, path: str) -> float:
@@ -208,14 +220,21 @@ class FromValues:
 
     def loss_floor(self, place: Leaves, loss: float) -> TensorFloor:
         """Of the loss in the dtype on trial, with some leaves elsewhere."""
-        place = {**self.problem.primals, **place}
+        place, jitters = {**self.problem.primals, **place}, self._jitters(self.dtype)
         if self.wide is not None:
             errors = RoundingErrors.of(self.dtype, self.arithmetic)
             exact = self.wide.value(place) if self.is_narrowed else loss
             found = loss_floor_by_node(self.wide, place, exact, errors, (self.seed, 3))
             if found is not None:
                 return found
-        return loss_floor_by_inputs(self._jitters(self.dtype), self.problem, place)
+        if self.computes_in_less:
+            jitters = [*jitters, self._float32_inside]
+        return loss_floor_by_inputs(jitters, self.problem, place)
+
+    @property
+    def _float32_inside(self) -> tuple[Prepared, Jitter]:
+        """How a loss that is called in float64 rounds, where it computes in less inside: as float32 at best."""
+        return self.finest, Jitter("float32", False, self.problem.differentiated, (self.seed, 1))
 
     def _node_floors(self, dtype: str) -> OwnFloors | None:
         if self.wide is None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from gradwitness.arithmetic import RoundingErrors
 from gradwitness.dtypes import Array
-from gradwitness.errors import NarrowerError, UnsupportedError
+from gradwitness.errors import UnsupportedError
 from gradwitness.evidence.jitter import Jitter
 from gradwitness.evidence.noise_floor import RUNS, Spread, TensorFloor, joint
 from gradwitness.evidence.reach import JITTER_REACH, Reach, node_reach
@@ -43,10 +43,7 @@ class OwnFloors:
 def by_node(
     prepared: Prepared, problem: Problem, answer: Answer, errors: RoundingErrors, seed: Sequence[int]
 ) -> OwnFloors | None:
-    """By perturbed runs in float64, where `answer` is the unperturbed one; None for what cannot be looked into.
-
-    Raises NarrowerError where it computes in less than float64.
-    """
+    """By perturbed runs in float64, where `answer` is the unperturbed one; None for what cannot be looked into."""
     if not isinstance(prepared, Perturbing):
         return None
     shapes = {path: x.shape for path, x in problem.primals.items()}
@@ -57,8 +54,6 @@ def by_node(
             loss.add(np.array(value - answer[0]) / errors.amplification)
             for path, spread in spreads.items():
                 spread.add((as_gradient(found.get(path), shapes[path]) - exact[path]) / errors.amplification)
-    except NarrowerError:
-        raise
     except UnsupportedError:
         return None
     return OwnFloors(loss.floor(), {path: spread.floor() for path, spread in spreads.items()}, by_node=True)

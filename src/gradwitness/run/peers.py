@@ -21,13 +21,13 @@ from gradwitness.evidence.from_values import with_largest_rounded
 from gradwitness.evidence.noise_floor import TensorFloor, joint
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.reach import JITTER_REACH, Reach, over
+from gradwitness.evidence.sight import Refutation
 from gradwitness.problem import Problem
 from gradwitness.report import Row
 from gradwitness.run.trial import attempt
 from gradwitness.run.witness import OfGraph, OwnLoss, Witness
 from gradwitness.settings import Settings
-from gradwitness.verdict import Verdict, compare
-from gradwitness.verdict.verdicts import place_of
+from gradwitness.verdict import Verdict, compare, refutation
 
 __all__ = ["Peers", "joint_floor"]
 
@@ -142,11 +142,7 @@ def _refute(path: str, witness: OwnLoss, places: Sequence[int], settings: Settin
             assert probe.index is not None
             claim = float(g.flat[probe.index])
             if abs(claim - probe.value) > probe.bound + JITTER_REACH.element * float(floor[probe.index]):
-                place = place_of(probe.index, g.shape)
-                message = (
-                    f"finite differences refute it at {place}: {claim:.9g}, "
-                    f"finite difference {probe.value:.9g} +- {probe.bound:.1g}"
-                )
+                message = refutation(Refutation(probe, claim), g.shape)
                 seen = replace(witness.judgements[path], fd_error=abs(claim - probe.value), fd_bound=probe.bound)
                 witness.judgements[path] = seen.instead(Verdict.DISAGREE, message)
                 return

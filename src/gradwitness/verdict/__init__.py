@@ -2,7 +2,7 @@
 
 from gradwitness.evidence.reach import JITTER_REACH, threshold
 from gradwitness.verdict.by_arithmetic import Moved, recognised
-from gradwitness.verdict.checks import compare, judge
+from gradwitness.verdict.checks import compare, judge, refutation
 from gradwitness.verdict.leaf import LeafEvidence, Standing
 from gradwitness.verdict.losses import LossJudgement, judge_loss
 from gradwitness.verdict.steadiness import accumulated, unsteady
@@ -22,6 +22,7 @@ __all__ = [
     "judge",
     "judge_loss",
     "recognised",
+    "refutation",
     "threshold",
     "unsteady",
 ]

@@ -24,7 +24,7 @@ from gradwitness.evidence.sight import Refutation, Sight
 from gradwitness.verdict.leaf import LeafEvidence, Standing
 from gradwitness.verdict.verdicts import ACCEPTED, Judgement, Verdict, defect, place_of
 
-__all__ = ["CHECKS", "Distance", "compare", "judge"]
+__all__ = ["CHECKS", "Distance", "compare", "judge", "refutation"]
 
 COARSE = 1e-2  # of the norm: a gradient of right formula that is farther off in its dtype is wrong whatever rounds
 
@@ -176,20 +176,23 @@ def _refuted(case: _Case) -> Judgement | None:
     if e.sight is None or e.sight.refuted is None or e.standing is Standing.CONFIRMED:
         return None
     if e.narrowed and not e.same_loss:
-        message = f"its loss is another in float64, and there {_refutation(e.sight.refuted, e)}"
+        message = f"its loss is another in float64, and there {refutation(e.sight.refuted, e.truth.high.shape)}"
         return case.says(Verdict.INCONCLUSIVE, message)
     prefix = "in float64 " if e.narrowed else ""
-    return case.says(Verdict.DISAGREE, prefix + _refutation(e.sight.refuted, e), **_seen_at(e.sight.refuted))
+    return case.says(
+        Verdict.DISAGREE, prefix + refutation(e.sight.refuted, e.truth.high.shape), **_seen_at(e.sight.refuted)
+    )
 
 
 def _seen_at(refuted: Refutation) -> dict[str, float]:
     return {"fd_error": abs(refuted.claim - refuted.probe.value), "fd_bound": refuted.probe.bound}
 
 
-def _refutation(refuted: Refutation, evidence: LeafEvidence) -> str:
+def refutation(refuted: Refutation, shape: tuple[int, ...]) -> str:
+    """Where differences refute a gradient of this shape, in words."""
     probe = refuted.probe
     if probe.index is not None:
-        place = f"at {place_of(probe.index, evidence.truth.high.shape)}"
+        place = f"at {place_of(probe.index, shape)}"
     else:
         place = "along a Gaussian direction"
     found, expected = f"{refuted.claim:.9g}", f"{probe.value:.9g}"
@@ -246,7 +249,7 @@ def _looked_closer(case: _Case, wrong: Judgement) -> Judgement:
             own = Refutation(probe, mine)
             is_right = abs(mine - probe.value) <= probe.bound + slack
             verdict = Verdict.INCONCLUSIVE if is_right else Verdict.DISAGREE
-            return replace(wrong.instead(verdict, _refutation(own, e)), doubted=True)
+            return replace(wrong.instead(verdict, refutation(own, e.truth.high.shape)), doubted=True)
         if abs(mine - probe.value) > probe.bound + slack:
             return wrong
     message = "beyond the noise floor, yet finite differences cannot tell which of the two is right"
