@@ -83,14 +83,14 @@ class _Case:
         if e.sight is not None:
             found |= {"seen": e.sight.seen, "unseen": e.sight.unseen}
         if probes := [*e.probes, *(() if e.sight is None else e.sight.probes)]:
-            error, bound = max((self._at(probe) for probe in probes), key=lambda pair: float(over(*pair)))
+            error, bound = max((self.at(probe) for probe in probes), key=lambda pair: float(over(*pair)))
             found |= {"fd_error": error, "fd_bound": bound}
         if self.is_apart and not e.is_referee:
             found |= {"error": self.distance.error, "ratio": self.distance.ratio}
             found |= self._worst() if not e.narrowed else {}
         return found
 
-    def _at(self, probe: Probe) -> tuple[float, float]:
+    def at(self, probe: Probe) -> tuple[float, float]:
         """(distance from a difference, what it may be)."""
         e = self.evidence
         if probe.direction is not None:
@@ -178,10 +178,19 @@ def _refuted(case: _Case) -> Judgement | None:
     if e.narrowed and not e.same_loss:
         message = f"its loss is another in float64, and there {refutation(e.sight.refuted, e.truth.high.shape)}"
         return case.says(Verdict.INCONCLUSIVE, message)
-    prefix = "in float64 " if e.narrowed else ""
-    return case.says(
-        Verdict.DISAGREE, prefix + refutation(e.sight.refuted, e.truth.high.shape), **_seen_at(e.sight.refuted)
-    )
+    shown = _as_given(case, e.sight.refuted) if e.narrowed else e.sight.refuted
+    prefix = "" if shown is not None else "in float64 "
+    message = prefix + refutation(shown or e.sight.refuted, e.truth.high.shape)
+    return case.says(Verdict.DISAGREE, message, **_seen_at(e.sight.refuted))
+
+
+def _as_given(case: _Case, refuted: Refutation) -> Refutation | None:
+    """The same of the gradient in the dtype on trial, if its rounding does not hide it."""
+    probe = refuted.probe
+    if probe.index is None:
+        return None
+    distance, allowed = case.at(probe)
+    return Refutation(probe, float(case.gradient.flat[probe.index])) if distance > allowed else None
 
 
 def _seen_at(refuted: Refutation) -> dict[str, float]:
@@ -191,10 +200,7 @@ def _seen_at(refuted: Refutation) -> dict[str, float]:
 def refutation(refuted: Refutation, shape: tuple[int, ...]) -> str:
     """Where differences refute a gradient of this shape, in words."""
     probe = refuted.probe
-    if probe.index is not None:
-        place = f"at {place_of(probe.index, shape)}"
-    else:
-        place = "along a Gaussian direction"
+    place = "along a Gaussian direction" if probe.index is None else f"at {place_of(probe.index, shape)}"
     found, expected = f"{refuted.claim:.9g}", f"{probe.value:.9g}"
     if found == expected:  # one in 256 bits tells more digits apart
         found, expected = f"{refuted.claim:.17g}", f"{probe.value:.17g}"
