@@ -504,3 +504,14 @@ TWINS = {
 @pytest.mark.parametrize("case", TWINS.values(), ids=TWINS)
 def test_what_is_forgiven_a_right_gradient_is_not_forgiven_a_wrong_one(case: Case) -> None:
     assert case.holds(case.report())
+
+
+@pytest.mark.parametrize("step", [1e-1, 1e-3, 1e-5])
+def test_the_zeros_of_a_true_staircase_are_not_accused(step: float) -> None:
+    """Rounding to multiples of a step: its derivative is 0 on each tread, and 1 by steps that are longer."""
+
+    def rounded_to(p: Any, b: Any) -> Any:
+        return (torch.round(p["w"] / step) * step).sum()
+
+    report = gw.verify(gw.Candidate("torch", rounded_to), {"w": normal(0, 6)}, dtypes="float64")
+    assert {str(row.verdict) for row in report.rows} <= {"agree", "inconclusive"}, repr(report)

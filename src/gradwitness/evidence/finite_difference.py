@@ -41,6 +41,7 @@ DROWNED = 4.0  # roundings: a bound that is no larger has nothing else in it
 COHERENT = 1e-2  # of a slope: what two steps may differ by, beyond their bounds, where they refute a gradient together
 FINER = "below a step of 1e-7 the loss is another function (a staircase? tighten its solver)"
 ALMOST = 0.3  # of a slope: what two steps that tell the same may differ by
+TREADS = "the loss is a staircase: on its treads it stands still, as the gradient says, and by long steps it climbs"
 NOISE = "the loss is as noisy as it is variable"
 COLLAPSED = 1e-3  # of the bound of the step before: too little for the next one's, if that was noise
 TREAD = 8 * 2.0**-24  # of a loss: by less a staircase of float32 may stand still
@@ -156,6 +157,8 @@ class Line:
 
     def second(self, first: Slope, claim: float) -> Slope:
         """The first, with a doubt unless another step refutes the claim too, and gives the same derivative."""
+        if self._stands_still(first) and abs(claim) * SHORT[-1] <= math.ulp(self.loss):
+            return replace(first, doubt=TREADS)
         if first.still and self._is_on_a_tread(first, claim):
             return replace(first, doubt=FINER)
         if first.step > START and (longer := self._coherent({}, first.step - 1)) and longer.contradicts(first):
