@@ -515,3 +515,15 @@ def test_the_zeros_of_a_true_staircase_are_not_accused(step: float) -> None:
 
     report = gw.verify(gw.Candidate("torch", rounded_to), {"w": normal(0, 6)}, dtypes="float64")
     assert {str(row.verdict) for row in report.rows} <= {"agree", "inconclusive"}, repr(report)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_loss_that_ends_in_sixteen_bits_is_not_accused(seed: int, dtype: Any) -> None:
+    draw = np.random.default_rng(seed).standard_normal
+
+    def loss(p: Any, b: Any) -> Any:
+        return (torch.tanh(b["x"] @ p["w"]) ** 2).mean().to(dtype)
+
+    report = gw.verify(gw.Candidate("torch", loss), {"w": draw((6, 3))}, {"x": draw((20, 6))}, dtypes="float64")
+    assert {str(row.verdict) for row in report.rows} <= {"agree", "inconclusive"}, repr(report)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -576,3 +577,30 @@ def test_a_wrong_gradient_is_not_accepted(case: Case) -> None:
     report = case.report()
     assert not report, repr(report)
     assert case.holds(report), repr(report)
+
+
+TINY = np.r_[np.full(50, 0.5), np.full(10, 1e-11)]
+
+
+@pytest.mark.parametrize("factor", [0.0, 2.0, -1.0])
+@pytest.mark.parametrize("kind", ["sine", "power of 1.1", "pruned regression"])
+def test_elements_far_below_their_leaf_are_no_less_held_to_their_gradient(kind: str, factor: float) -> None:
+    """Pruned or padded weights: their share of a step of their own size is nothing, that of their gradient is not."""
+    draw = np.random.default_rng(1).standard_normal
+    x, y = draw((50, 60)), draw(50)
+    losses: dict[str, Any] = {
+        "sine": (lambda p, b: np.sin(p["w"]).sum(), lambda p: np.cos(p["w"])),
+        "power of 1.1": (lambda p, b: (np.abs(p["w"]) ** 1.1).sum(), lambda p: 1.1 * np.abs(p["w"]) ** 0.1),
+        "pruned regression": (
+            lambda p, b: np.mean((x @ p["w"] - y) ** 2),
+            lambda p: 2 / 50 * x.T @ (x @ p["w"] - y),
+        ),
+    }
+    loss, slope = losses[kind]
+
+    def verified(f: float) -> gw.Report:
+        gradient = lambda p, b: {"w": slope(p) * np.where(p["w"] < 1e-6, f, 1.0)}  # noqa: E731
+        return gw.verify(gw.Candidate("numpy", loss, gradient=gradient), {"w": TINY})
+
+    assert not verified(factor)
+    assert {str(row.verdict) for row in verified(1.0).rows} <= {"agree", "inconclusive"}

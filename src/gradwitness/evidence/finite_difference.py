@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gradwitness.dtypes import Array
+from gradwitness.dtypes import Array, find_dtype, round_to
 from gradwitness.evidence.computational_noise import noise_along
 from gradwitness.evidence.norms import norm, typical
 
@@ -185,7 +185,7 @@ class Line:
         if any(s.refutes(first.value, first.bound) for s in longer):
             return True
         is_hidden = abs(claim) * LADDER[first.step] < TREAD * abs(self.loss)
-        return is_hidden and not any(s.refutes(claim) for s in longer)
+        return is_hidden and not any(s.refutes(claim) for s in longer if not s.still)
 
     def checked(self, slope: Slope, enough: float = 0.0, varies: float = 0.0) -> Slope:
         """The slope, if very short steps do not contradict it; else with a doubt, or with a wider bound.
@@ -273,6 +273,15 @@ class Line:
         return self.loss == self.along(h) == self.along(-h) and abs(slope.value) * h > TOOTH * math.ulp(self.loss)
 
 
+def _rounded_to(values: Sequence[float]) -> float:
+    """The unit roundoff of the narrower dtype that a loss is rounded to, 0 for none: it holds all of these values exactly,
+    and they are not all the same."""
+    for name in ("bfloat16", "float16"):
+        if len(set(values)) > 1 and all(float(round_to(np.array(v), name)) == v for v in values):
+            return find_dtype(name).unit_roundoff
+    return 0.0
+
+
 @dataclass(frozen=True)
 class Differencing:
     """Takes differences of a loss at one point.
@@ -299,7 +308,8 @@ class Differencing:
         by_leaf = {path: z * typical(primals[path]) for path, z in drawn.items()}
         by_element = {path: z * primals[path] for path, z in drawn.items()}
         noise = min(noise_along(_along(value, primals, v)) for v in (by_leaf, by_element))
-        rounding = roundoff * abs(loss)
+        moved = [value({path: x + t * by_leaf[path] for path, x in primals.items()}) for t in (0.1, -0.1)]
+        rounding = max(roundoff, _rounded_to([loss, *moved])) * abs(loss)
         return cls(value, primals, loss, max(noise, rounding) if math.isfinite(noise) else rounding)
 
     def line(self, path: str, v: Array, *, slope_by: Array | None = None) -> Line:

@@ -35,10 +35,10 @@ from gradwitness.evidence.sight import Sight, look
 from gradwitness.problem import Problem
 from gradwitness.protocol import Perturbing, Prepared
 
-__all__ = ["FromValues", "with_largest_rounded"]
+__all__ = ["SAMPLED", "FromValues", "with_largest_rounded"]
 
 Leaves = Mapping[str, Array]
-SAMPLED = 16  # directions along which a distance from the derivative is measured
+SAMPLED = 64  # directions along which a distance from the derivative is measured
 
 
 @dataclass(frozen=True, eq=False)

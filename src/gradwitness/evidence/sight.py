@@ -118,13 +118,14 @@ class _Group:
 class _Seen:
     """What was seen of a group moved by these scales: its slopes, those of single elements or along directions.
 
-    refuted: the slope and the claim that it refutes. doubt: why nothing can be said. norm: of the shares, by these
-    scales.
+    stretch: by how much the typical value of its leaf exceeds each scale. refuted: the slope and the claim that it
+    refutes. doubt: why nothing can be said. norm: of the shares, by these scales.
     """
 
     group: _Group
     scales: Mapping[str, Array]
     shares: Mapping[str, Array]
+    stretch: Mapping[str, Array]
     slopes: tuple[Slope, ...]
     refuted: tuple[Slope, float] | None = None
     doubt: str = ""
@@ -154,9 +155,16 @@ class _Seen:
         return max((slope.moves for slope in self.slopes if math.isfinite(slope.moves)), default=0.0)
 
     def sees(self, scale: float) -> bool:
-        """Whether as much is seen of it as is promised. scale: the largest share of the problem."""
-        by_norm = self.bound <= PROMISED * (1.0 if self.one_by_one else BY_NORM) * self.norm
-        return by_norm or (self.largest <= NEGLIGIBLE * scale and self.bound <= NEGLIGIBLE * scale)
+        """Whether as much is seen of it as is promised. scale: the largest share of the problem.
+
+        Shares are those by leaf, whatever moved the elements: one that is much smaller than its leaf counts as any.
+        """
+        by_leaf = {path: s * self.stretch[path] for path, s in self.shares.items()}
+        bound = self.bound * max(float(np.max(s)) for s in self.stretch.values())
+        own = norm(np.array([norm(s) for s in by_leaf.values()]))
+        largest = max(float(np.max(s, initial=0.0)) for s in by_leaf.values())
+        by_norm = bound <= PROMISED * (1.0 if self.one_by_one else BY_NORM) * own
+        return by_norm or (largest <= NEGLIGIBLE * scale and bound <= NEGLIGIBLE * scale)
 
     def visible(self, path: str) -> int:
         """How many elements of a leaf would show alone."""
@@ -219,9 +227,17 @@ class _Look:
             return
         self._keep(seen)
 
+    def _by_size(self, group: _Group) -> _Group:
+        """The same with the elements of its only leaf in order of their size, so that halves are of one size."""
+        if len(group.parts) > 1 or not self._smallest(group) < OWN:
+            return group
+        ((path, index),) = group.parts.items()
+        size = np.abs(self.differencing.primals[path].reshape(-1)[index])
+        return replace(group, parts={path: index[np.argsort(size, kind="stable")]})
+
     def _take_apart(self, group: _Group) -> bool:
         """Whether the parts tell more than the whole; of a large group, whether a half of it is seen, or refuted."""
-        parts = group.taken_apart()
+        parts = self._by_size(group).taken_apart()
         if len(group.parts) == 1 and group.count > APART:
             found = [self._best(part) for part in parts]
             good = [s.refuted is None and s.sees(self.scale) for s in found]
@@ -267,9 +283,10 @@ class _Look:
     def _seen(self, group: _Group, *, own: bool) -> _Seen:
         """What differences of a group show, direction by direction, until one refutes it or cannot tell."""
         scales = {path: self._scales(path, index, own) for path, index in group.parts.items()}
+        stretch = {path: np.maximum(self.typical[path] / scale, 1.0) for path, scale in scales.items()}
         claims = {path: self.gradients[path].reshape(-1)[index] for path, index in group.parts.items()}
         shares = {path: np.abs(g * scales[path]) for path, g in claims.items()}
-        seen = _Seen(group, scales, shares, ())
+        seen = _Seen(group, scales, shares, stretch, ())
         for number, v in enumerate(self._directions(group, scales)):
             line, claim = self._line(group, claims, v)
             slope = self._slope(line, seen, number == 0)

@@ -166,6 +166,8 @@ def _held_against(path: str, witness: OwnLoss, reference: OwnLoss, *, is_confirm
         return
     for doubted, by in ((witness, reference), (reference, witness)):
         judgement = doubted.judgements[path]
+        if by.judgements[path].verdict is Verdict.DISAGREE:
+            continue  # differences have told which is right
         if judgement.verdict is Verdict.AGREE and not _stands_against(path, doubted, a - b):
             message = f"differs from {by.label!r} beyond rounding, and differences cannot tell which is right"
             doubted.judgements[path] = judgement.instead(Verdict.INCONCLUSIVE, message)
