@@ -44,7 +44,7 @@ ALMOST = 0.3  # of a slope: what two steps that tell the same may differ by
 TREADS = "the loss is a staircase: on its treads it stands still, as the gradient says, and by long steps it climbs"
 NOISE = "the loss is as noisy as it is variable"
 COLLAPSED = 1e-3  # of the bound of the step before: too little for the next one's, if that was noise
-TREAD = 8 * 2.0**-24  # of a loss: by less a staircase of float32 may stand still
+TREAD = 2 * 2.0**-24  # of a loss: by less a staircase of float32 may stand still
 LITTLE = 3e-2  # of what a loss moves by in all: so much of it may be noise
 TOOTH = 4.0  # a loss that stands still where it should move by so many units of its last place is a staircase
 
@@ -184,8 +184,11 @@ class Line:
         longer = [self._at(place) for place in range(first.step)]
         if any(s.refutes(first.value, first.bound) for s in longer):
             return True
-        is_hidden = abs(claim) * LADDER[first.step] < TREAD * abs(self.loss)
-        return is_hidden and not any(s.refutes(claim) for s in longer if not s.still)
+
+        def is_hidden(s: Slope) -> bool:
+            return abs(claim) * LADDER[s.step] < TREAD * abs(self.loss)
+
+        return is_hidden(first) and not any(s.refutes(claim) for s in longer if not (s.still and is_hidden(s)))
 
     def checked(self, slope: Slope, enough: float = 0.0, varies: float = 0.0) -> Slope:
         """The slope, if very short steps do not contradict it; else with a doubt, or with a wider bound.
@@ -274,8 +277,10 @@ class Line:
 
 
 def _rounded_to(values: Sequence[float]) -> float:
-    """The unit roundoff of the narrower dtype that a loss is rounded to, 0 for none: it holds all of these values exactly,
-    and they are not all the same."""
+    """The unit roundoff of the narrower dtype that a loss is rounded to, 0 for none.
+
+    It holds all of these values exactly, and they are not all the same.
+    """
     for name in ("bfloat16", "float16"):
         if len(set(values)) > 1 and all(float(round_to(np.array(v), name)) == v for v in values):
             return find_dtype(name).unit_roundoff

@@ -20,7 +20,7 @@ from gradwitness.evidence.noise_floor import TensorFloor
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.reach import Reach, floors, over
 from gradwitness.evidence.reference import exactly
-from gradwitness.evidence.sight import Refutation, Sight
+from gradwitness.evidence.sight import NEGLIGIBLE, Refutation, Sight
 from gradwitness.verdict.leaf import LeafEvidence, Standing
 from gradwitness.verdict.verdicts import ACCEPTED, Judgement, Verdict, defect, place_of
 
@@ -286,7 +286,8 @@ def _unseen(case: _Case) -> Judgement | None:
         if e.sight.faint and not e.is_noise:
             message = "finite differences are too coarse for so small a gradient; a wrong one could pass"
             return case.says(Verdict.INCONCLUSIVE, message)
-        if e.sight.limit > norm(e.truth.high) and not e.is_noise:
+        matters = NEGLIGIBLE * e.scale < e.sight.limit * e.size < np.inf
+        if matters and e.sight.limit > norm(e.truth.high) and not e.is_noise:
             message = f"an error of {e.sight.limit:.2g} by norm could pass, as some elements are far below their leaf"
             return case.says(Verdict.INCONCLUSIVE, message)
         return None
