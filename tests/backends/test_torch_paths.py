@@ -123,6 +123,7 @@ def test_a_right_rule_agrees_on_every_path(to: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # which torch.compile gives of torch
 def test_compiled_paths_agree_and_a_wrong_rule_does_not() -> None:
     class Wrong(Square):
         @staticmethod

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gradwitness.dtypes import Array, find_dtype, spacing
+from gradwitness.dtypes import Array, spacing
 from gradwitness.evidence.finite_difference import Probe
 from gradwitness.evidence.noise_floor import TensorFloor
 from gradwitness.evidence.norms import norm
@@ -37,10 +37,10 @@ class Distance:
     ratio: float
 
 
-def compare(error: Array, floor: TensorFloor, reach: Reach, *, lost: float = 0.0) -> Distance:
+def compare(error: Array, floor: TensorFloor, reach: Reach, *, lost: Array | float = 0.0) -> Distance:
     """How large an error is; the ratio is the larger of by norm and by element.
 
-    lost: what every element may lose, as where subnormal numbers become zero.
+    lost: what each element may lose beside, as where subnormal numbers become zero.
     """
     left = np.maximum(np.abs(error) - lost, 0.0)
     by_norm = float(over(norm(left), floor.norm)) / reach.norm
@@ -68,8 +68,7 @@ class _Case:
     @cached_property
     def distance(self) -> Distance:
         e = self.evidence
-        lost = find_dtype(e.dtype).smallest_normal if e.narrowed else 0.0
-        return compare(self.error, e.floor, e.reach, lost=lost)
+        return compare(self.error, e.floor, e.reach, lost=e.lost)
 
     @cached_property
     def is_apart(self) -> bool:

@@ -80,15 +80,26 @@ class LeafEvidence:
         return self.standing in (Standing.VALIDATED, Standing.KINKED)
 
     @property
+    def lost(self) -> Array:
+        """What each element may be off beyond its floor.
+
+        A subnormal number may become zero, as where exp overflows on the way to it. float16 has too few others.
+        """
+        size = np.abs(self.truth.high)
+        may = self.narrowed and self.dtype != "float16"
+        return np.where(size < find_dtype(self.dtype).smallest_normal, size, 0.0) if may else np.zeros(size.shape)
+
+    @property
     def limit(self) -> float:
         """The smallest error by norm that would be caught."""
-        return self.reach.norm * self.floor.norm + self._unseen_by_norm
+        return self.reach.norm * self.floor.norm + norm(self.lost) + self._unseen_by_norm
 
     @property
     def limit_element(self) -> float:
         """An error of one element, whichever it is, that would be caught."""
         largest = float(np.max(self.floor.elements, initial=0.0))
-        return self.reach.element * largest + (0.0 if self.sight is None else self.sight.limit_element)
+        largest = self.reach.element * largest + float(np.max(self.lost, initial=0.0))
+        return largest + (0.0 if self.sight is None else self.sight.limit_element)
 
     @property
     def _unseen_by_norm(self) -> float:
