@@ -97,7 +97,7 @@ def look(
 
 @dataclass(frozen=True)
 class _Group:
-    """Elements that are moved together: flat indices by path. own: each by its own scale, not by its leaf's."""
+    """Elements that are moved together: flat indices by path. key: from which their directions are drawn."""
 
     parts: Mapping[str, Array]
     key: tuple[int, ...]

@@ -177,7 +177,7 @@ class _Run:
         if candidate.value_and_gradient is None or candidate.loss is None or not isinstance(witness, OwnLoss):
             return LossJudgement()
         alone, beside = tried.prepared.value(self.problem.primals), tried.losses[0]
-        floor = witness.known.loss_floor(self.problem.primals, alone)
+        floor = witness.known.loss_floor({}, alone)
         found = judge_loss([beside], [alone], [floor], reach=_jitter_reach)
         if found.verdict is None:
             return found
@@ -221,7 +221,6 @@ class _Run:
     def _joint_loss_floor(self, first: OwnLoss, witness: OwnLoss, number: int) -> TensorFloor:
         """What rounding explains of the distance of two losses at one place; a loss of NaN excuses nothing."""
         place: Primals = {} if number == 0 or not self.neighbours else self.neighbours[number - 1]
-        place = {**self.problem.primals, **place}
         a = first.known.loss_floor(place, first.tried.losses[number])
         b = witness.known.loss_floor(place, witness.tried.losses[number])
         return joint(a, b) if math.isfinite(b.norm) else a
