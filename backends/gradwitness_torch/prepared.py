@@ -99,8 +99,7 @@ class TorchPrepared:
             with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
                 run(how)
         for _ in range(runs):
-            value, gradient = run(rounding.everywhere())
-            yield value, self.fetch(gradient)
+            yield self._fetched(run(rounding.everywhere()))
 
     def custom_rules(self, params: Primals) -> tuple[CustomRule, ...] | None:
         """Each autograd.Function, and each op of torch.library, whose backward ran; and what `torch.library.opcheck`
@@ -198,10 +197,15 @@ class TorchPrepared:
     def fetch(self, gradient: Gradients) -> dict[str, Array | None]:
         return {path: self._array(g) for path, g in gradient.items()}
 
+    def _fetched(self, answer: tuple[float, Gradients]) -> tuple[float, dict[str, Array | None]]:
+        return answer[0], self.fetch(answer[1])
+
     def _tensor(self, array: Array) -> torch.Tensor:
         """A copy on the device: floats in the candidate's dtype, integers and booleans as they are."""
-        tensor = torch.from_numpy(np.array(array, order="C"))
-        return tensor.to(self._device, self._dtype if array.dtype.kind == "f" else tensor.dtype)
+        is_float = array.dtype.kind == "f"
+        once = np.float32 if is_float and self._dtype is torch.float32 else None  # any narrower one would round twice
+        tensor = torch.from_numpy(np.array(array, once, order="C"))
+        return tensor.to(self._device, self._dtype if is_float else tensor.dtype)
 
     def _array(self, gradient: Any) -> Array | None:
         """A copy on the host: two leaves may share one gradient tensor."""

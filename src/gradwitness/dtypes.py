@@ -10,7 +10,7 @@ import numpy as np
 
 from gradwitness.errors import UnknownName
 
-__all__ = ["DTYPES", "Array", "DType", "find_dtype", "round_to", "spacing"]
+__all__ = ["DTYPES", "Array", "DType", "find_dtype", "frozen", "round_to", "spacing"]
 
 Array = np.ndarray[Any, Any]
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
@@ -49,6 +49,12 @@ def spacing(x: float, dtype: str) -> float:
     """The distance from x to the next number that `dtype` can hold: a unit in the last place."""
     found = find_dtype(dtype)
     return max(math.ldexp(found.unit_roundoff, math.frexp(x)[1]) if x else 0.0, found.smallest_subnormal)
+
+
+def frozen(array: Array) -> Array:
+    """The array, no longer to be written to: whoever modifies an input is found out, and spoils nothing."""
+    array.flags.writeable = False
+    return array
 
 
 def round_to(array: FloatArray, dtype: str) -> FloatArray:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gradwitness import tree
-from gradwitness.dtypes import DTYPES, Array, round_to
+from gradwitness.dtypes import DTYPES, Array, frozen, round_to
 from gradwitness.errors import ProblemError
 from gradwitness.graph import Graph, trace
 
@@ -114,7 +114,7 @@ class Problem:
     @cached_property
     def differentiated(self) -> tuple[str, ...]:
         """Paths of the leaves whose gradient is asked for."""
-        return self.wrt or tuple(_arrays(self.params, "params"))
+        return self.wrt or tuple(tree.flatten(self.params, "params"))
 
     @cached_property
     def intentions(self) -> dict[str, Intention]:
@@ -171,7 +171,10 @@ class Problem:
         """The same problem at the nearest point that `dtype` can hold; still float64 arrays."""
 
         def shift(leaf: Array) -> Array:
-            return round_to(leaf, dtype) if leaf.dtype.kind == "f" else leaf
+            if leaf.dtype.kind != "f":
+                return leaf
+            rounded = round_to(leaf, dtype)
+            return leaf if np.array_equal(rounded, leaf) else frozen(rounded)
 
         moved = {path: shift(leaf) for path, leaf in self.leaves.items()}
         lost = [path for path, leaf in moved.items() if np.isfinite(self.leaves[path]).all() > np.isfinite(leaf).all()]
@@ -250,13 +253,16 @@ def _as_array(leaf: Any, path: str) -> Array:
         raise ProblemError(f"{path}: cannot be read as an array: {error}") from None
     wide = {"f": np.float64, "V": np.float64, "i": np.int64, "u": np.int64, "b": np.bool_}
     if array.dtype.kind in wide:
-        copy: Array = array.astype(wide[array.dtype.kind])
-        copy.flags.writeable = False  # whoever modifies an input is found out, and spoils nothing
-        return copy
+        return frozen(array.astype(wide[array.dtype.kind], copy=not _is_frozen(array)))
     raise ProblemError(
         f"{path}: expected an array of floats, integers or booleans, got {type(leaf).__name__} of dtype {array.dtype}; "
         "what is no array but a setting, a loss may close over"
     )
+
+
+def _is_frozen(array: Array) -> bool:
+    """Whether nobody else can write to it either: a network of gigabytes is copied once, not at each step."""
+    return bool(array.flags.owndata) and not array.flags.writeable
 
 
 def _on_host(leaf: Any) -> Any:
@@ -268,13 +274,12 @@ def _on_host(leaf: Any) -> Any:
 
 
 def _check(problem: Problem) -> None:
-    params = _arrays(problem.params, "params")
     leaves = problem.leaves
     if problem.wrt is None:
-        for path, array in params.items():
-            if array.dtype.kind != "f":
+        for path in tree.flatten(problem.params, "params"):
+            if leaves[path].dtype.kind != "f":
                 raise ProblemError(
-                    f"{path}: a parameter must be floating to be differentiated, got {array.dtype}. "
+                    f"{path}: a parameter must be floating to be differentiated, got {leaves[path].dtype}. "
                     "Use array.astype(float), or put it into batch if it is data."
                 )
     for path in problem.differentiated:

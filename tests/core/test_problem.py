@@ -131,3 +131,14 @@ def test_a_cotangent_is_cut_with_the_examples() -> None:
         "x": (2, 3),
         "cotangent": (2,),
     }
+
+
+def test_a_network_is_copied_once() -> None:
+    """By whoever moves it as well, as it may take gigabytes; what its user may still write to is copied."""
+    given = np.ones((2, 3))
+    made = Problem("own", None, {"w": given, "v": np.ones(2)}, {"x": np.ones(4)})
+    assert not np.shares_memory(made.primals["w"], given)
+    moved = made.rounded("float32").at({"v": np.zeros(2)})
+    assert np.shares_memory(moved.primals["w"], made.primals["w"])
+    assert np.shares_memory(moved.leaves["x"], made.leaves["x"])
+    assert not moved.primals["w"].flags.writeable

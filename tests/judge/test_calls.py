@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -85,6 +86,25 @@ def test_calls_grow_by_two_for_a_tensor() -> None:
     (small, few), (large, more) = verified(2), verified(4)
     assert (len(small.rows), len(large.rows)) == (28, 52)
     assert more - few <= 2 * (52 - 28)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("float64", 95), ("float32", 110)])
+def test_memory_is_that_of_a_dozen_copies(dtype: str, most: int) -> None:
+    """In bytes per parameter, of which a copy in float64 takes 8: nothing is kept of what can be drawn again."""
+    params = {f"w{i}": np.random.default_rng(i).standard_normal(100_000) for i in range(10)}
+    by_hand = gw.Candidate(
+        "numpy",
+        lambda p, b: float(sum(np.sum(np.sin(w)) for w in p.values())),
+        gradient=lambda p, b: {name: np.cos(w) for name, w in p.items()},
+    )
+    tracemalloc.start()
+    try:
+        report = gw.verify({"mine": by_hand}, params, dtypes=dtype)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert report, repr(report)
+    assert peak / 1e6 <= most
 
 
 def dropout(p: Any, b: Any) -> Any:

@@ -37,7 +37,7 @@ UNIT_ROUNDOFF = 2.0**-53
 NOISY = 1e-12  # noise of this part of the loss: longer steps are tried as well
 SMALLEST = 2.0**-1022  # where a loss underflows, so much of it may become zero
 PRECISE = 1e-8  # a bound below this part of what a derivative is made of needs no other step
-DROWNED = 4.0  # roundings: a bound that is no larger has nothing else in it
+DROWNED = 10.0  # roundings: a bound that is no larger may be noise alone, as the jump's has a sigma of two of them
 COHERENT = 1e-2  # of a slope: what two steps may differ by, beyond their bounds, where they refute a gradient together
 FINER = "below a step of 1e-7 the loss is another function (a staircase? tighten its solver)"
 ALMOST = 0.3  # of a slope: what two steps that tell the same may differ by
@@ -310,10 +310,16 @@ class Differencing:
         """
         rng, loss = np.random.default_rng([*seed]), value({})
         drawn = {path: np.asarray(rng.standard_normal(x.shape)) for path, x in primals.items()}
-        by_leaf = {path: z * typical(primals[path]) for path, z in drawn.items()}
-        by_element = {path: z * primals[path] for path, z in drawn.items()}
-        noise = min(noise_along(_along(value, primals, v)) for v in (by_leaf, by_element))
-        moved = [value({path: x + t * by_leaf[path] for path, x in primals.items()}) for t in (0.1, -0.1)]
+        scales = {path: typical(x) for path, x in primals.items()}
+
+        def by_leaf(t: float) -> float:
+            return value({path: x + t * scales[path] * drawn[path] for path, x in primals.items()})
+
+        def by_element(t: float) -> float:
+            return value({path: x + t * (drawn[path] * x) for path, x in primals.items()})
+
+        noise = min(map(noise_along, (by_leaf, by_element)))
+        moved = [by_leaf(t) for t in (0.1, -0.1)]
         rounding = max(roundoff, _rounded_to([loss, *moved])) * abs(loss)
         return cls(value, primals, loss, max(noise, rounding) if math.isfinite(noise) else rounding)
 
@@ -371,13 +377,6 @@ class Differencing:
         scale = typical(self.primals[path])
         value, bound = self.line(path, v * scale).one_sided(1.0)
         return value / scale, bound / scale
-
-
-def _along(
-    value: Callable[[Mapping[str, Array]], float], primals: Mapping[str, Array], v: Mapping[str, Array]
-) -> Along:
-    """The loss along a direction through all leaves at once."""
-    return lambda t: value({path: x + t * v[path] for path, x in primals.items()})
 
 
 def textbook_difference(gradients: Mapping[str, Array], probes: Mapping[str, Sequence[Probe]]) -> float | None:

@@ -17,7 +17,7 @@ from gradwitness.evidence.effort import Affordable, affordable_reference, refere
 from gradwitness.evidence.finite_difference import UNIT_ROUNDOFF, Differencing, Probe
 from gradwitness.evidence.held import held_branches
 from gradwitness.evidence.local_slopes import LocalSlopes, local_slopes
-from gradwitness.evidence.neighbours import draw_neighbours
+from gradwitness.evidence.neighbours import Neighbours, draw_neighbours
 from gradwitness.evidence.noise_floor import TensorFloor, noise_floor, value_floor
 from gradwitness.evidence.norms import norm, typical
 from gradwitness.evidence.prediction import Predictions, predictions
@@ -153,7 +153,7 @@ class FromGraph:
     # Neighbours
 
     @cached_property
-    def neighbours(self) -> tuple[Leaves, ...]:
+    def neighbours(self) -> Neighbours:
         return draw_neighbours(self.problem.primals, self._is_usable, self.dtype, seed=(self.seed, 4))
 
     def _is_usable(self, neighbour: Leaves) -> bool:

@@ -46,15 +46,15 @@ class FromValues:
     """A candidate's own loss as the referee of its own gradient. Everything is found out when it is asked for.
 
     narrow: the candidate in the dtype on trial. wide: the same in float64, or None if it does not run there; where
-    float64 is on trial, both are one. problem: at the point, which `dtype` can hold. answer: what `narrow` gave there.
-    arithmetic: how the backend's sums round in that dtype.
+    float64 is on trial, both are one. finest_answer: what `wide` gave at the point, or `narrow` if there is none.
+    problem: at the point, which `dtype` can hold. arithmetic: how the backend's sums round in that dtype.
     """
 
     narrow: Prepared
     wide: Prepared | None
+    finest_answer: Answer
     problem: Problem
     dtype: str
-    answer: Answer
     arithmetic: Arithmetic
     seed: int
 
@@ -71,10 +71,6 @@ class FromValues:
     def is_narrowed(self) -> bool:
         """Whether the gradient on trial is held against one in float64."""
         return self.wide is not None and self.dtype != "float64"
-
-    @cached_property
-    def finest_answer(self) -> Answer:
-        return self.finest.value_and_gradient(self.problem.primals) if self.is_narrowed else self.answer
 
     @cached_property
     def gradients(self) -> dict[str, Array]:

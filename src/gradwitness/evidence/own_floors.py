@@ -53,10 +53,10 @@ def by_node(
         for value, found in prepared.perturbed(problem.primals, errors, runs=RUNS, seed=seed):
             loss.add(np.array(value - answer[0]) / errors.amplification)
             for path, spread in spreads.items():
-                spread.add((as_gradient(found.get(path), shapes[path]) - exact[path]) / errors.amplification)
+                spread.add((as_gradient(found.pop(path, None), shapes[path]) - exact[path]) / errors.amplification)
     except UnsupportedError:
         return None
-    return OwnFloors(loss.floor(), {path: spread.floor() for path, spread in spreads.items()}, by_node=True)
+    return OwnFloors(loss.floor(), {path: spreads.pop(path).floor() for path in shapes}, by_node=True)
 
 
 def loss_floor_by_node(

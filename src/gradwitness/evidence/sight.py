@@ -115,36 +115,69 @@ class _Group:
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What was seen of a group moved by these scales: its slopes, those of single elements or along directions.
+class _Part:
+    """What a group has of one leaf, moved by some scales: no array is kept of it.
 
-    stretch: by how much the typical value of its leaf exceeds each scale. refuted: the slope and the claim that it
-    refutes. doubt: why nothing can be said. norm: of the shares, by these scales.
+    norm, largest, lowest: of the shares by these scales; lowest: of those that are not 0. own_norm, own_largest: by the
+    leaf's scale, whatever moved the elements. scale: the smallest; stretch: by how much the leaf's exceeds it at most.
+    visible: how many elements would show alone.
     """
 
-    group: _Group
-    scales: Mapping[str, Array]
-    shares: Mapping[str, Array]
-    stretch: Mapping[str, Array]
-    slopes: tuple[Slope, ...]
+    size: int
+    norm: float
+    largest: float
+    lowest: float
+    own_norm: float
+    own_largest: float
+    scale: float
+    stretch: float
+    visible: int = 0
+
+    @classmethod
+    def of(cls, shares: Array, scales: Array, typical: float) -> _Part:
+        stretch = np.maximum(typical / scales, 1.0)
+        by_leaf = shares * stretch
+        return cls(
+            shares.size,
+            norm(shares),
+            _largest(shares),
+            float(np.min(shares, where=shares > 0, initial=math.inf)),
+            norm(by_leaf),
+            _largest(by_leaf),
+            float(np.min(scales)),
+            float(np.max(stretch)),
+        )
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What was seen of a group, by leaf: its slopes, those of single elements or along directions.
+
+    own: whether elements were moved by their own sizes, or by what is typical of their leaf. refuted: the slope and the
+    claim that it refutes. doubt: why nothing can be said.
+    """
+
+    parts: Mapping[str, _Part]
+    own: bool
+    slopes: tuple[Slope, ...] = ()
     refuted: tuple[Slope, float] | None = None
     doubt: str = ""
 
     @property
     def one_by_one(self) -> bool:
-        return self.group.count <= FEW
+        return sum(part.size for part in self.parts.values()) <= FEW
 
-    @cached_property
+    @property
     def bound(self) -> float:
         return max((s.bound for s in self.slopes), default=math.inf) if not self.doubt else math.inf
 
-    @cached_property
+    @property
     def norm(self) -> float:
-        return norm(np.array([norm(s) for s in self.shares.values()]))
+        return math.hypot(*(part.norm for part in self.parts.values()))
 
-    @cached_property
+    @property
     def largest(self) -> float:
-        return max(float(np.max(s, initial=0.0)) for s in self.shares.values())
+        return max(part.largest for part in self.parts.values())
 
     @property
     def still(self) -> bool:
@@ -159,21 +192,20 @@ class _Seen:
 
         Shares are those by leaf, whatever moved the elements: one that is much smaller than its leaf counts as any.
         """
-        by_leaf = {path: s * self.stretch[path] for path, s in self.shares.items()}
-        bound = self.bound * max(float(np.max(s)) for s in self.stretch.values())
-        own = norm(np.array([norm(s) for s in by_leaf.values()]))
-        largest = max(float(np.max(s, initial=0.0)) for s in by_leaf.values())
+        parts = self.parts.values()
+        bound = self.bound * max(part.stretch for part in parts)
+        own, largest = math.hypot(*(part.own_norm for part in parts)), max(part.own_largest for part in parts)
         by_norm = bound <= PROMISED * (1.0 if self.one_by_one else BY_NORM) * own
         return by_norm or (largest <= NEGLIGIBLE * scale and bound <= NEGLIGIBLE * scale)
 
-    def visible(self, path: str) -> int:
-        """How many elements of a leaf would show alone."""
+    def visible(self, shares: Array) -> int:
+        """How many elements of these shares would show alone."""
         part = 1.0 if self.one_by_one else BY_ELEMENT
-        return int(np.count_nonzero(self.bound <= part * self.shares[path])) if self.bound < math.inf else 0
+        return int(np.count_nonzero(self.bound <= part * shares)) if self.bound < math.inf else 0
 
     def limit(self, path: str, part: float) -> float:
         """The smallest error in a leaf's gradient that shows, if a direction sees so much of it."""
-        return self.bound / ((1.0 if self.one_by_one else part) * float(np.min(self.scales[path])))
+        return self.bound / ((1.0 if self.one_by_one else part) * self.parts[path].scale)
 
 
 @dataclass
@@ -220,7 +252,7 @@ class _Look:
             self._keep(seen)
             return
         if seen.refuted is not None and len(group.parts) == 1:
-            self._locate(seen)
+            self._locate(group, seen)
         elif group.count > 1 and self.spare > 0 and self._take_apart(group):
             if seen.refuted is not None and not self.refuted.keys() & group.parts.keys():
                 self._keep(replace(seen, refuted=None, doubt=TOGETHER))
@@ -282,13 +314,9 @@ class _Look:
 
     def _seen(self, group: _Group, *, own: bool) -> _Seen:
         """What differences of a group show, direction by direction, until one refutes it or cannot tell."""
-        scales = {path: self._scales(path, index, own) for path, index in group.parts.items()}
-        stretch = {path: np.maximum(self.typical[path] / scale, 1.0) for path, scale in scales.items()}
-        claims = {path: self.gradients[path].reshape(-1)[index] for path, index in group.parts.items()}
-        shares = {path: np.abs(g * scales[path]) for path, g in claims.items()}
-        seen = _Seen(group, scales, shares, stretch, ())
-        for number, v in enumerate(self._directions(group, scales)):
-            line, claim = self._line(group, claims, v)
+        seen = _Seen({path: self._part(path, index, own) for path, index in group.parts.items()}, own)
+        for number, v in enumerate(self._directions(group, own)):
+            line, claim = self._line(group, v)
             slope = self._slope(line, seen, number == 0)
             if not slope.doubt and slope.refutes(claim):
                 slope = self._confirmed(line, slope, claim, group, v, checked=number == 0)
@@ -298,46 +326,70 @@ class _Look:
             if slope.doubt or not math.isfinite(slope.bound):
                 return replace(seen, doubt=slope.doubt or "the loss is not finite around it")
         self.start = seen.slopes[0].step
-        return seen
+        return replace(seen, parts={path: self._counted(path, group.parts[path], seen) for path in seen.parts})
+
+    def _part(self, path: str, index: Array, own: bool) -> _Part:
+        return _Part.of(self._shares(path, index, own), self._scales(path, index, own), self.typical[path])
+
+    def _counted(self, path: str, index: Array, seen: _Seen) -> _Part:
+        return replace(seen.parts[path], visible=seen.visible(self._shares(path, index, seen.own)))
+
+    def _claims(self, path: str, index: Array) -> Array:
+        found: Array = self.gradients[path].reshape(-1)[index]
+        return found
+
+    def _shares(self, path: str, index: Array, own: bool) -> Array:
+        shares: Array = np.abs(self._claims(path, index) * self._scales(path, index, own))
+        return shares
 
     def _scales(self, path: str, index: Array, own: bool) -> Array:
         """By how much elements are moved: by their own sizes, or by what is typical of their leaf."""
         if not own:
-            return np.full(index.size, self.typical[path])
+            return np.broadcast_to(self.typical[path], index.size)
         x = np.abs(self.differencing.primals[path].reshape(-1)[index])
         return np.where(x > 0, x, self.typical[path])
 
-    def _directions(self, group: _Group, scales: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
-        """Gaussian directions; of few elements, one by each."""
+    def _directions(self, group: _Group, own: bool) -> Iterator[dict[str, Array]]:
+        """Gaussian directions; of few elements, one by each. As flat as the leaves that they move."""
         if group.count <= FEW:
-            for path, scale in scales.items():
-                for i in range(scale.size):
-                    v = {other: np.zeros(s.size) for other, s in scales.items()}
-                    v[path][i] = scale[i]
-                    yield v
+            for path, index in group.parts.items():
+                for i, scale in zip(index, self._scales(path, index, own), strict=True):
+                    v = np.zeros(self.gradients[path].size)
+                    v[i] = scale
+                    yield {path: v}
             return
         for number in range(DIRECTIONS):
             rng = np.random.default_rng([*self.seed, *group.key, number])
-            yield {path: rng.standard_normal(scale.size) * scale for path, scale in scales.items()}
+            yield {path: self._drawn(path, index, own, rng) for path, index in group.parts.items()}
 
-    def _line(self, group: _Group, claims: Mapping[str, Array], v: Mapping[str, Array]) -> tuple[Line, float]:
+    def _drawn(self, path: str, index: Array, own: bool, rng: np.random.Generator) -> Array:
+        v = np.zeros(self.gradients[path].size)
+        v[index] = rng.standard_normal(index.size) * self._scales(path, index, own)
+        return v
+
+    def _line(self, group: _Group, v: Mapping[str, Array]) -> tuple[Line, float]:
         """(the loss along this direction, its derivative by the gradient)."""
         primals = self.differencing.primals
-        here = {path: primals[path].reshape(-1)[index] for path, index in group.parts.items()}
+        claim, sizes, points = 0.0, list[float](), list[float]()
+        for path, direction in v.items():
+            index = group.parts[path]
+            claims, along_v = self._claims(path, index), direction[index]
+            claim += float(np.vdot(claims, along_v))
+            sizes.append(norm(claims * along_v))
+            points.append(norm(claims * np.where(along_v == 0, 0, primals[path].reshape(-1)[index])))
 
         def along(t: float) -> float:
             self.spare -= 1
-            moved = {}
-            for path, index in group.parts.items():
-                x = primals[path].copy()
-                x.reshape(-1)[index] = here[path] + t * v[path]
-                moved[path] = x
-            return self.differencing.value(moved)
+            return self.differencing.value({path: _moved(primals[path], t, v[path]) for path in v})
 
-        size = norm(np.array([norm(claims[path] * v[path]) for path in v]))
-        point = norm(np.array([norm(claims[path] * np.where(v[path] == 0, 0, here[path])) for path in v]))
-        claim = float(sum(np.vdot(claims[path], v[path]) for path in v))
-        return Line(along, self.differencing.loss, self.differencing.noise, UNIT_ROUNDOFF * point, size), claim
+        line = Line(
+            along,
+            self.differencing.loss,
+            self.differencing.noise,
+            UNIT_ROUNDOFF * math.hypot(*points),
+            math.hypot(*sizes),
+        )
+        return line, claim
 
     def _slope(self, line: Line, seen: _Seen, checked: bool) -> Slope:
         enough = self._enough(seen)
@@ -357,7 +409,7 @@ class _Look:
         """
         if seen.largest <= NEGLIGIBLE * self.scale:
             return NEGLIGIBLE * self.scale / 2
-        lowest = min(float(np.min(s[s > 0], initial=math.inf)) for s in seen.shares.values())
+        lowest = min(part.lowest for part in seen.parts.values())
         return min((1.0 if seen.one_by_one else BY_ELEMENT) * lowest / 2, 1e-6 * seen.norm)
 
     def _confirmed(
@@ -375,34 +427,33 @@ class _Look:
         slope = line.second(slope, claim)
         if slope.doubt:
             return slope
-        explained, certain = self.slack({path: (group.parts[path], v[path]) for path in v})
+        explained, certain = self.slack({path: (group.parts[path], v[path][group.parts[path]]) for path in v})
         if not slope.refutes(claim, explained):
             return replace(slope, bound=slope.bound + max(explained, rounding))
         if not slope.refutes(claim, certain):
             return replace(slope, doubt="more than rounding is known to explain, too little to be sure")
         return slope
 
-    def _locate(self, seen: _Seen) -> None:
+    def _locate(self, group: _Group, seen: _Seen) -> None:
         """Name an element of a leaf's refuted group that is wrong.
 
         The suspects move, each up or down at random; the half of them that refutes the gradient is halved again.
         """
-        ((path, suspects),) = seen.group.parts.items()
+        ((path, suspects),) = group.parts.items()
         assert seen.refuted is not None
         known = self.refuted.get(path)
         if known is not None and known.probe.index is not None:
             return
         slope, claim = seen.refuted
         enough = abs(claim - slope.value) / 20
-        rng, scales = np.random.default_rng([*self.seed, 99]), seen.scales[path]
+        rng = np.random.default_rng([*self.seed, 99])
         while suspects.size > 1:
-            half = suspects.size // 2
-            group = _Group({path: suspects[:half]}, ())
-            v = {path: scales[:half] * rng.choice([-1.0, 1.0], half)}
-            line, said = self._line(group, {path: self.gradients[path].reshape(-1)[suspects[:half]]}, v)
+            half, other = np.split(suspects, [suspects.size // 2])
+            v = np.zeros(self.gradients[path].size)
+            v[half] = self._scales(path, half, seen.own) * rng.choice([-1.0, 1.0], half.size)
+            line, said = self._line(_Group({path: half}, ()), {path: v})
             is_wrong = line.slope(slope.step, enough).refutes(said, 8 * UNIT_ROUNDOFF * line.size)
-            chosen = slice(None, half) if is_wrong else slice(half, None)
-            suspects, scales = suspects[chosen], scales[chosen]
+            suspects = half if is_wrong else other
         self.refuted[path] = self._at_element(path, int(suspects[0])) or Refutation(
             Probe(slope.value, slope.bound), claim
         )
@@ -414,18 +465,18 @@ class _Look:
         return next((Refutation(p, claim) for p in probes if abs(p.value - claim) > p.bound), None)
 
     def _sight(self, path: str) -> Sight:
-        mine = [seen for seen in self.found if path in seen.shares]
+        mine = [seen for seen in self.found if path in seen.parts]
         if not mine:  # all of it is NaN
             return Sight(self.gradients[path].size)
         unseen = [s for s in mine if s.refuted is not None or not s.sees(self.scale)]
         if path not in self.refuted and (alone := self._alone(path, mine, unseen)) is not None:
             mine, unseen = [*mine, alone], [*unseen, alone]
         own, bound = self._own(path, mine)
-        counted = min(sum(seen.shares[path].size for seen in unseen), self.gradients[path].size)
+        counted = min(sum(seen.parts[path].size for seen in unseen), self.gradients[path].size)
         return Sight(
             self.gradients[path].size,
             refuted=self.refuted.get(path),
-            seen=sum(seen.visible(path) for seen in mine if seen.refuted is None),
+            seen=sum(seen.parts[path].visible for seen in mine if seen.refuted is None),
             unseen=counted,
             doubt=next((self._why(seen) for seen in unseen), ""),
             limit=max(seen.limit(path, BY_NORM) for seen in mine),
@@ -435,25 +486,32 @@ class _Look:
 
     def _own(self, path: str, mine: Sequence[_Seen]) -> tuple[float, float]:
         """(the norm of a leaf's shares, the widest bound of its groups)."""
-        return norm(np.array([norm(seen.shares[path]) for seen in mine])), max(seen.bound for seen in mine)
+        return math.hypot(*(seen.parts[path].norm for seen in mine)), max(seen.bound for seen in mine)
 
     def _alone(self, path: str, mine: Sequence[_Seen], unseen: Sequence[_Seen]) -> _Seen | None:
         """The leaf by itself, where its groups are seen, but it is too small a part of them; None if it is seen."""
         own, bound = self._own(path, mine)
-        largest = max(float(np.max(seen.shares[path], initial=0.0)) for seen in mine)
+        largest = max(seen.parts[path].largest for seen in mine)
         if unseen or bound <= PROMISED * BY_NORM * own:
             return None
         if max(largest, bound) <= NEGLIGIBLE * self.scale:
             return None
-        seen = self._best(_Group({path: np.flatnonzero(~np.isnan(self.gradients[path]))}, (DECADES + 1,)))
+        group = _Group({path: np.flatnonzero(~np.isnan(self.gradients[path]))}, (DECADES + 1,))
+        seen = self._best(group)
         if seen.refuted is not None:
-            self._locate(seen)
+            self._locate(group, seen)
         return None if seen.refuted is None and seen.sees(self.scale) else seen
 
     def _why(self, seen: _Seen) -> str:
         if seen.doubt:
             return seen.doubt
         return f"finite differences are too coarse: +- {seen.bound:.1g} of a derivative of {seen.norm:.1g}"
+
+
+def _moved(x: Array, t: float, v: Array) -> Array:
+    moved = v * t
+    moved += x.reshape(-1)
+    return moved.reshape(x.shape)
 
 
 def _decades(gradient: Array, typical: float, top: float) -> Array:

@@ -112,10 +112,10 @@ def _differing(
 
     here = at(problem.primals)
     if first_difference(here[1]) is None:
-        for neighbour in draw_neighbours(problem.primals, is_usable, dtype, seed=(seed, 8))[:1]:
-            there = at(neighbour)
-            if first_difference(there[1]) is not None:
-                return True, *there
+        found = draw_neighbours(problem.primals, is_usable, dtype, seed=(seed, 8))
+        there = at(found[0]) if found else here
+        if first_difference(there[1]) is not None:
+            return True, *there
     return False, *here
 
 

@@ -16,8 +16,9 @@ from gradwitness.dtypes import Array, find_dtype
 from gradwitness.errors import NoAnswerError
 from gradwitness.evidence.from_graph import FromGraph
 from gradwitness.evidence.from_values import FromValues
-from gradwitness.evidence.neighbours import draw_neighbours
+from gradwitness.evidence.neighbours import Neighbours, draw_neighbours
 from gradwitness.evidence.noise_floor import TensorFloor, joint
+from gradwitness.evidence.own_floors import Answer
 from gradwitness.evidence.reach import JITTER_REACH, Reach, node_reach
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Prepared
@@ -92,7 +93,7 @@ class _Run:
     settings: Settings
     referee: FromGraph | None
     witnesses: list[Witness] = field(default_factory=list)
-    neighbours: tuple[Primals, ...] | None = None
+    neighbours: Neighbours | None = None
     peers: Peers = field(default_factory=Peers)
 
     # Trial
@@ -119,7 +120,7 @@ class _Run:
         found = impure(tried.prepared, self.problem, tried, elsewhere, self.dtype, resizes=resizes)
         return replace(tried, unsteady=found), _not_cut(self.problem) if resizes else []
 
-    def _neighbours(self, prepared: Prepared) -> tuple[Primals, ...]:
+    def _neighbours(self, prepared: Prepared) -> Neighbours:
         """Drawn by what is known of the graph, or by the first candidate that gets so far."""
         if self.neighbours is None:
             if self.referee is not None:
@@ -145,29 +146,24 @@ class _Run:
                 arithmetic=arithmetic,
                 is_referee=speaks,
             )
-        wide, note = self._in_float64(blank, candidate, tried.prepared)
-        known = FromValues(
-            tried.prepared,
-            wide,
-            self.problem,
-            self.dtype,
-            (tried.losses[0], tried.gradients),
-            arithmetic,
-            self.settings.seed,
-        )
+        answer = tried.losses[0], tried.gradients
+        wide, finest, note = self._in_float64(blank, candidate, tried.prepared, answer)
+        known = FromValues(tried.prepared, wide, finest, self.problem, self.dtype, arithmetic, self.settings.seed)
         return OwnLoss(blank, candidate, self.problem, tried, [note] if note else [], known=known)
 
-    def _in_float64(self, blank: Row, candidate: Candidate, narrow: Prepared) -> tuple[Prepared | None, str]:
-        """The candidate in float64; None where it does not run there, and a note that says why."""
+    def _in_float64(
+        self, blank: Row, candidate: Candidate, narrow: Prepared, answer: Answer
+    ) -> tuple[Prepared | None, Answer, str]:
+        """(the candidate in float64, what it gives there, a note): None where it does not run there, with the reason,
+        and then what it gave in the dtype on trial."""
         if self.dtype == "float64":
-            return narrow, ""
+            return narrow, answer, ""
         try:
             wide = prepare(candidate, self.problem, "float64", blank.device, self.settings)
-            wide.value_and_gradient(self.problem.primals)
+            return wide, wide.value_and_gradient(self.problem.primals), ""
         except Exception as error:  # noqa: BLE001  # a kernel of one dtype may raise anything in another
             why = first_lines(error)
-            return None, f"differenced in {self.dtype}, as the loss does not run in float64 ({why})"
-        return wide, ""
+            return None, answer, f"differenced in {self.dtype}, as the loss does not run in float64 ({why})"
 
     # Loss
 

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-import numpy as np
-
 from gradwitness.dtypes import Array
 from gradwitness.errors import UnsupportedError
 from gradwitness.evidence.norms import norm
@@ -59,11 +57,8 @@ def _losses_nearby(prepared: Prepared, neighbours: Sequence[Primals]) -> list[fl
 
 
 def _read_only(primals: Primals) -> dict[str, Array]:
-    """Copies that a candidate cannot modify: an attempt raises, and costs the others nothing."""
-    copies = {path: np.array(x) for path, x in primals.items()}
-    for copy in copies.values():
-        copy.flags.writeable = False
-    return copies
+    """Views that a candidate cannot write to, new for each call: what is remembered by identity shows."""
+    return {path: x.view() for path, x in primals.items()}
 
 
 def attempt(blank: Row, work: Callable[[], T]) -> T | Row:

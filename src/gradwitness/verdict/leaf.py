@@ -115,7 +115,7 @@ class LeafEvidence:
         if self.is_true:
             return size * self.size <= ZERO * self.scale
         seen = self.sight is not None and self.sight.refuted is None and not self.sight.unseen
-        return seen and (self.is_noise or size * self.size <= NOISE * self.scale)
+        return seen and (size * self.size <= NOISE * self.scale or self.is_noise)  # the second takes runs
 
     @property
     def is_noise(self) -> bool:
