@@ -87,8 +87,10 @@ def step_seconds(loss: Any, params: Any, batch: Any, dtype: torch.dtype) -> floa
 @click.option("--threads", default=1, show_default=True)
 def main(examples: int, dtype: str, threads: int, **sizes: int) -> None:
     """Verify one GPT, and print what it took."""
-    torch.manual_seed(0)
     torch.set_num_threads(threads)
+    verify_tiny(dtype)
+    before = peak()
+    torch.manual_seed(0)
     loss, params = from_module(Gpt(**sizes), cross_entropy)
     x, y = (torch.randint(0, sizes["vocabulary"], (examples, sizes["length"])) for _ in range(2))
     batch, calls = {"x": x, "y": y}, Counter[str]()
@@ -97,12 +99,7 @@ def main(examples: int, dtype: str, threads: int, **sizes: int) -> None:
         calls["loss"] += 1
         return loss(p, b)
 
-    tiny, small = from_module(nn.Linear(2, 1), lambda m, b: m(b["x"]).square().sum())
-    gw.verify(
-        {"torch": tiny}, small, {"x": torch.ones(2, 2)}, dtypes=dtype
-    )  # what is imported once is no cost of a size
     step = step_seconds(loss, params, batch, getattr(torch, dtype))
-    before = peak()
     started = time.perf_counter()
     report = gw.verify(
         {"torch": counted}, params, batch, dtypes=dtype, progress=lambda text: click.echo(text, err=True)
@@ -113,9 +110,15 @@ def main(examples: int, dtype: str, threads: int, **sizes: int) -> None:
     click.echo(
         f"{count} parameters, {len(params)} tensors, {dtype}: {taken:.1f} s, {taken / step:.0f} training steps of "
         f"{step:.3g} s, {calls['loss']} calls of the loss; {sum(row.seen or 0 for row in report.rows)} elements seen; "
-        f"{(peak() - before) / count:.0f} bytes per parameter on top of {before / 2**30:.2f} GiB; "
+        f"{peak() / 2**30:.1f} GiB, {(peak() - before) / count:.0f} bytes per parameter beyond torch itself; "
         f"{', '.join(f'{n} {v}' for v, n in verdicts.items())}"
     )
+
+
+def verify_tiny(dtype: str) -> None:
+    """What is imported once is no cost of a size."""
+    loss, params = from_module(nn.Linear(2, 1), lambda m, b: m(b["x"]).square().sum())
+    gw.verify({"torch": loss}, params, {"x": torch.ones(2, 2)}, dtypes=dtype)
 
 
 def peak() -> int:

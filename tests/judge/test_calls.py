@@ -81,11 +81,13 @@ def test_every_element_of_a_small_gpt_is_seen_in_few_calls(layers: int) -> None:
     assert sizes - zeros - sizes // 1000 <= seen <= sizes - zeros, "all that are not claimed to be 0, but 1 in 1000"
 
 
-def test_calls_grow_by_two_for_a_tensor() -> None:
-    """By those that show a reader one number beside another; what is seen takes no more."""
-    (small, few), (large, more) = verified(2), verified(4)
-    assert (len(small.rows), len(large.rows)) == (28, 52)
-    assert more - few <= 2 * (52 - 28)
+def test_calls_do_not_grow_with_the_number_of_tensors() -> None:
+    """What is seen takes no more; those that show a reader one number beside another are of 32 tensors at most."""
+    (small, few), (large, more), (largest, most) = verified(2), verified(4), verified(12)
+    assert (len(small.rows), len(large.rows), len(largest.rows)) == (28, 52, 148)
+    assert max(more, most) <= few + 2 * (32 - 28) + 40  # another step here and there
+    shown = [row.fd_error is not None for row in largest.rows]
+    assert sum(shown) == 32
 
 
 @pytest.mark.parametrize(("dtype", "most"), [("float64", 95), ("float32", 110)])
