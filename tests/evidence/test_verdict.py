@@ -20,7 +20,7 @@ from gradwitness.evidence.reach import JITTER_REACH, Reach, node_reach
 from gradwitness.evidence.reference import Exact, exactly
 from gradwitness.evidence.sight import NEGLIGIBLE, PROMISED, Refutation, Sight
 from gradwitness.problem import Candidate, Problem
-from gradwitness.report import Row
+from gradwitness.report import Address
 from gradwitness.run.cell import graph_referee
 from gradwitness.run.trial import Trial
 from gradwitness.run.witness import OfGraph
@@ -259,9 +259,9 @@ def at_a_kink() -> LeafEvidence:
     """relu at exactly 0: any slope between 0 and 1 is right there, and beside it nothing but 1."""
     problem = Problem("kink", lambda p, b: ops.relu(p["x"]).sum(), {"x": np.array([0.0, 1.0])}, {})
     known = graph_referee(problem, "float64", Settings(dtypes=("float64",)))
-    blank, tried = Row("kink", "numpy", "numpy", "cpu", "float64", Verdict.ERROR), Trial(None, (), {}, {})  # type: ignore[arg-type]
+    address, tried = Address("kink", "numpy", "numpy", "cpu", "float64"), Trial(None, (), {}, {})  # type: ignore[arg-type]
     witness = OfGraph(
-        blank, Candidate("numpy"), known.problem, tried, known=known, arithmetic=Arithmetic(), is_referee=False
+        address, Candidate("numpy"), known.problem, tried, known=known, arithmetic=Arithmetic(), is_referee=False
     )
     return witness.evidence_on("x")
 

@@ -43,7 +43,7 @@ def as_intended(witnesses: Sequence[Witness], problem: Problem, settings: Settin
         ]
         apart = _apart(path, intention, able)
         for witness in able:
-            found = attempt(witness.blank, partial(_judged, path, intention, witness, apart, settings))
+            found = attempt(witness.address, partial(_judged, path, intention, witness, apart, settings))
             if isinstance(found, Row):
                 witness.notes.append(f"what is intended could not be judged ({found.message})")
             else:
@@ -84,7 +84,7 @@ def _judged(path: str, intention: Intention, witness: OwnLoss, apart: dict[str, 
         return judgement
     if intention.distance is None:
         return judgement.instead(Verdict.INTENDED, intention.reason)
-    with registry.backend(witness.blank.backend).precision(settings.precision):
+    with registry.backend(witness.address.backend).precision(settings.precision):
         return _within(path, intention.reason, intention.distance, witness, judgement)
 
 

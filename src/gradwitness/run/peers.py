@@ -128,7 +128,7 @@ def _look_closer(path: str, one: OwnLoss, other: OwnLoss, settings: Settings) ->
         return
     places = _places(path, one, other)
     for witness in (one, other):
-        found = attempt(witness.blank, partial(_refute, path, witness, places, settings))
+        found = attempt(witness.address, partial(_refute, path, witness, places, settings))
         if isinstance(found, Row):
             witness.notes.append(f"differences at further places failed ({found.message})")
 
@@ -137,7 +137,7 @@ def _refute(path: str, witness: OwnLoss, places: Sequence[int], settings: Settin
     g = witness.finest(path)
     assert g is not None
     floor = witness.known.peer_floors.tensors[path].elements.reshape(-1)
-    with registry.backend(witness.blank.backend).precision(settings.precision):
+    with registry.backend(witness.address.backend).precision(settings.precision):
         for probe in witness.known.closer(path, places):
             assert probe.index is not None
             claim = float(g.flat[probe.index])

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 from gradwitness.dtypes import Array
 from gradwitness.errors import UnsupportedError
-from gradwitness.evidence.norms import norm
 from gradwitness.protocol import Prepared
-from gradwitness.report import Row
+from gradwitness.report import Address, Row
 from gradwitness.run.failing import located
 from gradwitness.verdict import Judgement, Verdict, accumulated, unsteady
 
-__all__ = ["Trial", "attempt", "error_row", "judged_row", "trial"]
+__all__ = ["Trial", "attempt", "error_row", "trial"]
 
 Primals = Mapping[str, Array]
 T = TypeVar("T")
@@ -61,40 +60,15 @@ def _read_only(primals: Primals) -> dict[str, Array]:
     return {path: x.view() for path, x in primals.items()}
 
 
-def attempt(blank: Row, work: Callable[[], T]) -> T | Row:
+def attempt(address: Address, work: Callable[[], T]) -> T | Row:
     """What `work` gives, or the row that says why it gives nothing: one failure never costs the others' results."""
     try:
         return work()
     except UnsupportedError as error:
-        return replace(blank, verdict=Verdict.UNSUPPORTED, message=str(error))
+        return Row.of(address, Judgement(Verdict.UNSUPPORTED, str(error)))
     except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever a candidate raises is its own
-        return error_row(blank, error)
+        return error_row(address, error)
 
 
-def error_row(blank: Row, error: BaseException, what: str = "") -> Row:
-    return replace(blank, verdict=Verdict.ERROR, message=what + located(error))
-
-
-def judged_row(blank: Row, path: str, reference: Array, judgement: Judgement, **more: Any) -> Row:
-    """The row of one gradient; `reference` is the one that it was held against."""
-    return replace(
-        blank,
-        verdict=judgement.verdict,
-        message=judgement.message,
-        parameter=path,
-        shape=reference.shape,
-        reference=norm(reference),
-        error=judgement.error,
-        worst=judgement.worst,
-        ulps=judgement.ulps,
-        seen=judgement.seen,
-        floor=judgement.floor,
-        ratio=judgement.ratio,
-        fd_error=judgement.fd_error,
-        fd_bound=judgement.fd_bound,
-        limit=judgement.limit,
-        limit_element=judgement.limit_element,
-        left=judgement.left,
-        right=judgement.right,
-        **more,
-    )
+def error_row(address: Address, error: BaseException, what: str = "") -> Row:
+    return Row.of(address, Judgement(Verdict.ERROR, what + located(error)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,7 +18,8 @@ from gradwitness.evidence.norms import norm, typical
 from gradwitness.evidence.own_floors import as_gradient
 from gradwitness.evidence.reach import node_reach
 from gradwitness.problem import Candidate, Problem
-from gradwitness.report import Row
+from gradwitness.protocol import CustomRule
+from gradwitness.report import Address
 from gradwitness.run.trial import Trial
 from gradwitness.verdict import Judgement, LeafEvidence, LossJudgement, Standing, judge, judge_loss
 from gradwitness.verdict.at_kink import AtKink
@@ -33,22 +34,27 @@ LARGE = 1e-2  # of the gradient's norm: what rounding may reach before that is l
 class Witness:
     """A candidate, and what it gave.
 
-    notes: what there is to say of how it ran. others: rows beside those of its gradients. loss: what is wrong with its
-    loss. judgements: of its gradients, by path.
+    notes: what there is to say of how it ran. rules: the custom rules that it refers to; None where
+    that cannot be told. loss: what is wrong with its loss. judgements: of its gradients, by path.
     """
 
-    blank: Row
+    address: Address
     candidate: Candidate
     problem: Problem
     tried: Trial
     notes: list[str] = field(default_factory=list)
-    others: list[Row] = field(default_factory=list)
+    rules: tuple[CustomRule, ...] | None = None
     loss: LossJudgement = field(default_factory=LossJudgement)
     judgements: dict[str, Judgement] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
-        return self.blank.candidate
+        return self.address.candidate
+
+    @property
+    def custom(self) -> dict[str, bool] | None:
+        """Whether its gradient is made of these rules, by name."""
+        return None if self.rules is None else {rule.name: rule.ran for rule in self.rules}
 
     @property
     def is_steady(self) -> bool:
@@ -65,6 +71,13 @@ class Witness:
     def judged(self, path: str) -> Judgement:
         """By the checks of the verdict."""
         return judge(self.given(path), self.evidence_on(path))
+
+    def noted(self, path: str) -> Judgement:
+        """What was judged, with what there is to say of how it ran."""
+        judgement, note = self.judgements[path], "; ".join(dict.fromkeys(self.notes))
+        if not note:
+            return judgement
+        return replace(judgement, message=f"{judgement.message} ({note})" if judgement.message else note)
 
     def evidence_on(self, path: str) -> LeafEvidence:
         raise NotImplementedError
