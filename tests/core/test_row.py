@@ -1,11 +1,16 @@
-"""A row is an address and a judgement; its JSON has the keys of the schema, in their order."""
+"""A row is an address and a judgement; its JSON has the keys that the schema lists. A failure is a judgement too."""
 
 import json
 from dataclasses import fields
+from functools import partial
+
+import pytest
 
 from gradwitness import Verdict
+from gradwitness.errors import UnsupportedError
 from gradwitness.report import Address, Report, Row
 from gradwitness.report.document import schema
+from gradwitness.run.trial import Failure, attempt
 from gradwitness.verdict import Judgement
 
 ADDRESS = Address("net", "mine [vmap]", "torch", "cpu", "float32", parameter="w", path="vmap")
@@ -27,3 +32,29 @@ def test_the_json_of_a_row_is_what_the_schema_lists() -> None:
     assert set(listed["required"]) <= set(row)
     beside = {"unseen", "doubted"}  # what one judgement says to the next; no evidence for a reader
     assert {f.name for f in fields(Row)} - set(row) == beside
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict", "message"),
+    [
+        (UnsupportedError("no such op"), Verdict.UNSUPPORTED, "no such op"),
+        (ValueError("no such luck"), Verdict.ERROR, "ValueError: no such luck"),
+        (SystemExit(3), Verdict.ERROR, "SystemExit: 3"),
+    ],
+)
+def test_what_is_raised_is_a_failure_that_has_a_row(error: BaseException, verdict: Verdict, message: str) -> None:
+    found = attempt(partial(_raise, error))
+    assert isinstance(found, Failure)
+    row = Row.of(ADDRESS, found)
+    assert (row.verdict, row.parameter) == (verdict, "w")
+    assert row.message.startswith(message)
+    assert attempt(lambda: JUDGEMENT) is JUDGEMENT
+
+
+def test_an_interrupt_is_no_failure() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        attempt(partial(_raise, KeyboardInterrupt()))
+
+
+def _raise(error: BaseException) -> None:
+    raise error

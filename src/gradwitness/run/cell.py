@@ -29,7 +29,7 @@ from gradwitness.run.peers import Peers
 from gradwitness.run.preparing import prepare
 from gradwitness.run.purity import impure
 from gradwitness.run.reductions import as_reduced
-from gradwitness.run.trial import Trial, attempt, trial
+from gradwitness.run.trial import Failure, Trial, attempt, trial
 from gradwitness.run.witness import OfGraph, OwnLoss, Witness
 from gradwitness.settings import Settings
 from gradwitness.verdict import Judgement, LossJudgement, Verdict, judge_loss
@@ -68,15 +68,15 @@ def cell(
     rows: dict[str, list[Row]] = {}
     for label, candidate in candidates.items():
         progress(f"{problem.name} {dtype}: {label}")
-        found = attempt(addresses[label], partial(run.witness, addresses[label], candidate))
-        if isinstance(found, Row):
-            rows[label] = [found]
+        found = attempt(partial(run.witness, addresses[label], candidate))
+        if isinstance(found, Failure):
+            rows[label] = [Row.of(addresses[label], found)]
     run.compare_losses()
     for witness in list(run.witnesses):
         progress(f"{problem.name} {dtype}: {witness.label}, judged")
-        judged = attempt(witness.address, partial(run.check, witness))
-        if isinstance(judged, Row):
-            rows[witness.label] = [replace(judged, custom=witness.custom)]
+        judged = attempt(partial(run.check, witness))
+        if isinstance(judged, Failure):
+            rows[witness.label] = [_failed(witness, judged)]
             run.witnesses.remove(witness)
     run.conclude()
     rows |= {witness.label: run.rows(witness) for witness in run.witnesses}
@@ -184,8 +184,8 @@ class _Run:
         first = next((w for w in self.witnesses if w.is_steady and all(map(math.isfinite, w.tried.losses))), None)
         for witness in self.witnesses:
             if not witness.loss.verdict:
-                found = attempt(witness.address, partial(self._compared, witness, first or witness))
-                if isinstance(found, Row):
+                found = attempt(partial(self._compared, witness, first or witness))
+                if isinstance(found, Failure):
                     witness.notes.append(f"its loss could not be compared ({found.message})")
                 else:
                     witness.loss = found
@@ -246,8 +246,8 @@ class _Run:
             as_reduced(witness, self.settings)
 
     def rows(self, witness: Witness) -> list[Row]:
-        found = attempt(witness.address, partial(self._rows, witness))
-        return [replace(found, custom=witness.custom)] if isinstance(found, Row) else found
+        found = attempt(partial(self._rows, witness))
+        return [_failed(witness, found)] if isinstance(found, Failure) else found
 
     def _rows(self, witness: Witness) -> list[Row]:
         textbook = None
@@ -281,6 +281,11 @@ class _Run:
             "against": None if witness.judgements[path].error is None else against,
             "fd_dtype": witness.known.fd_dtype,
         }
+
+
+def _failed(witness: Witness, failure: Failure) -> Row:
+    """The one row of a candidate that ran, and could not be judged."""
+    return Row.of(witness.address, failure, custom=witness.custom)
 
 
 def _jitter_reach(floor: TensorFloor) -> Reach:

@@ -20,9 +20,8 @@ from gradwitness.dtypes import Array
 from gradwitness.evidence.from_values import SAMPLED
 from gradwitness.evidence.norms import norm
 from gradwitness.problem import Intention, Problem
-from gradwitness.report import Row
 from gradwitness.run.peers import joint_floor
-from gradwitness.run.trial import attempt
+from gradwitness.run.trial import Failure, attempt
 from gradwitness.run.witness import OwnLoss, Witness
 from gradwitness.settings import Settings
 from gradwitness.verdict import Judgement, Verdict, compare
@@ -43,8 +42,8 @@ def as_intended(witnesses: Sequence[Witness], problem: Problem, settings: Settin
         ]
         apart = _apart(path, intention, able)
         for witness in able:
-            found = attempt(witness.address, partial(_judged, path, intention, witness, apart, settings))
-            if isinstance(found, Row):
+            found = attempt(partial(_judged, path, intention, witness, apart, settings))
+            if isinstance(found, Failure):
                 witness.notes.append(f"what is intended could not be judged ({found.message})")
             else:
                 witness.judgements[path] = found

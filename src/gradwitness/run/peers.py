@@ -23,8 +23,7 @@ from gradwitness.evidence.norms import norm
 from gradwitness.evidence.reach import JITTER_REACH, Reach, over
 from gradwitness.evidence.sight import Refutation
 from gradwitness.problem import Problem
-from gradwitness.report import Row
-from gradwitness.run.trial import attempt
+from gradwitness.run.trial import Failure, attempt
 from gradwitness.run.witness import OfGraph, OwnLoss, Witness
 from gradwitness.settings import Settings
 from gradwitness.verdict import Verdict, compare, refutation
@@ -128,8 +127,8 @@ def _look_closer(path: str, one: OwnLoss, other: OwnLoss, settings: Settings) ->
         return
     places = _places(path, one, other)
     for witness in (one, other):
-        found = attempt(witness.address, partial(_refute, path, witness, places, settings))
-        if isinstance(found, Row):
+        found = attempt(partial(_refute, path, witness, places, settings))
+        if isinstance(found, Failure):
             witness.notes.append(f"differences at further places failed ({found.message})")
 
 

@@ -9,9 +9,11 @@ from functools import partial
 from gradwitness.paths import along_paths
 from gradwitness.problem import Candidate, Problem
 from gradwitness.report import Address, Row
+from gradwitness.run.failing import located
 from gradwitness.run.progress import Counted
-from gradwitness.run.trial import error_row
+from gradwitness.run.trial import Failure
 from gradwitness.settings import Settings
+from gradwitness.verdict import Verdict
 
 __all__ = ["verify_problem"]
 
@@ -48,7 +50,8 @@ def _in_one_dtype(
             referee = graph_referee(problem, dtype, settings)
             referee.neighbours  # noqa: B018  # whatever keeps the graph from running shows here
         except Exception as error:  # noqa: BLE001  # one problem's failure never costs the others' results
-            return [error_row(at, error, "no reference: ") for addresses in cells for at in addresses.values()]
+            failure = Failure(Verdict.ERROR, f"no reference: {located(error)}")
+            return [Row.of(address, failure) for addresses in cells for address in addresses.values()]
     tell = partial(cell, problem=problem, dtype=dtype, settings=settings, referee=referee, progress=progress)
     return [row for addresses in cells for row in tell(addresses, candidates)]
 

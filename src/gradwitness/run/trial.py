@@ -1,4 +1,4 @@
-"""One candidate at one point: what it gave, or the one row that says why it gave nothing."""
+"""One candidate at one point: what it gave, or why it gave nothing."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import TypeVar
 from gradwitness.dtypes import Array
 from gradwitness.errors import UnsupportedError
 from gradwitness.protocol import Prepared
-from gradwitness.report import Address, Row
 from gradwitness.run.failing import located
 from gradwitness.verdict import Judgement, Verdict, accumulated, unsteady
 
-__all__ = ["Trial", "attempt", "error_row", "trial"]
+__all__ = ["Failure", "Trial", "attempt", "trial"]
 
 Primals = Mapping[str, Array]
 T = TypeVar("T")
@@ -60,15 +59,16 @@ def _read_only(primals: Primals) -> dict[str, Array]:
     return {path: x.view() for path, x in primals.items()}
 
 
-def attempt(address: Address, work: Callable[[], T]) -> T | Row:
-    """What `work` gives, or the row that says why it gives nothing: one failure never costs the others' results."""
+@dataclass(frozen=True)
+class Failure(Judgement):
+    """In the place of what somebody should have given: why there is nothing."""
+
+
+def attempt(work: Callable[[], T]) -> T | Failure:
+    """What `work` gives, or why it gives nothing: one failure never costs the others' results."""
     try:
         return work()
     except UnsupportedError as error:
-        return Row.of(address, Judgement(Verdict.UNSUPPORTED, str(error)))
+        return Failure(Verdict.UNSUPPORTED, str(error))
     except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever a candidate raises is its own
-        return error_row(address, error)
-
-
-def error_row(address: Address, error: BaseException, what: str = "") -> Row:
-    return Row.of(address, Judgement(Verdict.ERROR, what + located(error)))
+        return Failure(Verdict.ERROR, located(error))
