@@ -15,7 +15,7 @@ from gradwitness.report import Case, Report, Row
 from gradwitness.run.cotangent import with_random_cotangent
 from gradwitness.run.environment import environment
 from gradwitness.run.problems import verify_problem
-from gradwitness.settings import Settings
+from gradwitness.settings import Settings, names
 
 __all__ = ["expect_devices", "verify", "verify_problems"]
 
@@ -31,13 +31,13 @@ def verify(
     backends: str | Sequence[str] | None = None,
     candidates: Mapping[str, Candidate] | None = None,
     dtypes: str | Sequence[str] | None = None,
-    devices: str | Sequence[str] = ("cpu",),
-    precision: str = "highest",
-    seed: int = 0,
-    reference: str = "extended",
-    seconds: float = 30.0,
-    timeout: float | None = None,
-    paths: str | Sequence[str] = (),
+    devices: str | Sequence[str] = Settings.devices,
+    precision: str = Settings.precision,
+    seed: int = Settings.seed,
+    reference: str = Settings.reference,
+    seconds: float = Settings.seconds,
+    timeout: float | None = Settings.timeout,
+    paths: str | Sequence[str] = Settings.paths,
     wrt: str | Sequence[str] | None = None,
     cotangent: Any = None,
     intended: Intended | None = None,
@@ -81,8 +81,8 @@ def verify(
         raise GradwitnessError(f"reference_seconds= is now seconds=: give seconds={reference_seconds!r}")
     named, own = _candidates(loss, backends), _beside(loss, candidates)
     problem = _problem(loss, name, params=params, batch=batch, wrt=wrt, cotangent=cotangent, intended=intended)
-    chosen = problem.own_dtypes if dtypes is None else _names(dtypes)
-    settings = Settings(chosen, _names(devices), precision, seed, reference, seconds, timeout, _names(paths))
+    chosen = problem.own_dtypes if dtypes is None else names(dtypes)
+    settings = Settings(chosen, names(devices), precision, seed, reference, seconds, timeout, names(paths))
     if isinstance(problem.cotangent, str):
         problem = with_random_cotangent(problem, {**(named or {}), **own}.values(), settings)
     if problem.loss is not None:
@@ -111,7 +111,7 @@ def _problem(loss: Any, name: str, **given: Any) -> Problem:
         return loss
     traced = None if isinstance(loss, Mapping | Candidate) else loss
     if "wrt" in known:
-        known["wrt"] = _names(known["wrt"])
+        known["wrt"] = names(known["wrt"])
     return Problem(name, traced, **({"params": None, "batch": {}} | known))
 
 
@@ -124,7 +124,7 @@ def _candidates(loss: Any, backends: str | Sequence[str] | None) -> Candidates |
             raise GradwitnessError(
                 f"expected a loss(params, batch), a Problem or candidates by label, got {type(loss).__name__}"
             )
-        return None if backends is None else {label: Candidate(label) for label in _names(backends)}
+        return None if backends is None else {label: Candidate(label) for label in names(backends)}
     if backends is not None:
         raise GradwitnessError(
             "backends= chooses where one loss over gradwitness.ops runs; each candidate names its own"
@@ -159,11 +159,6 @@ def _candidate(label: str, given: Any) -> Candidate:
     return Candidate(label, given)
 
 
-def _names(given: str | Sequence[str]) -> tuple[str, ...]:
-    """One name or several, each once; several may be joined by commas, as on the command line."""
-    return tuple(dict.fromkeys([part.strip() for part in given.split(",")] if isinstance(given, str) else given))
-
-
 def expect_devices(devices: Sequence[str], backends: Sequence[str]) -> None:
     """Raise UnknownName for a device that none of these backends has."""
     if tuple(devices) == ("cpu",):
@@ -185,8 +180,8 @@ def verify_problems(
     used: dict[str, None] = {}
     exercised: dict[str, tuple[Exercise, ...]] = {}
     tried: list[Case] = []
-    for problem, names in cases:
-        candidates = names if isinstance(names, Mapping) else {name: Candidate(name) for name in names}
+    for problem, given in cases:
+        candidates = given if isinstance(given, Mapping) else {name: Candidate(name) for name in given}
         used |= dict.fromkeys(candidate.backend for candidate in candidates.values())
         rows += verify_problem(problem, candidates, settings, progress=progress)
         exercised |= _exercise(problem)

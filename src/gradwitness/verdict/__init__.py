@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from gradwitness.verdict.verdicts import ACCEPTED, Judgement, Verdict
+from gradwitness.verdict.verdicts import ACCEPTED, Judgement, Verdict, expect_verdicts
 
 if TYPE_CHECKING:
     from gradwitness.evidence.reach import JITTER_REACH, threshold
@@ -26,6 +26,7 @@ __all__ = [
     "Verdict",
     "accumulated",
     "compare",
+    "expect_verdicts",
     "judge",
     "judge_loss",
     "recognised",
