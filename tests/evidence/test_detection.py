@@ -16,7 +16,9 @@ from gradwitness.run.cell import graph_referee
 from gradwitness.run.trial import Trial
 from gradwitness.run.witness import OfGraph
 from gradwitness.settings import Settings
-from gradwitness.verdict import LeafEvidence, Verdict, judge
+from gradwitness.verdict import Verdict
+from gradwitness.verdict.checks import judge
+from gradwitness.verdict.leaf import LeafEvidence
 
 EVERYWHERE = {"float64": 1e-11, "float32": 1e-4}  # an error of every coordinate
 SIZEABLE = 1e-6  # of the tensor's largest element

@@ -16,7 +16,7 @@ from gradwitness.arithmetic import Arithmetic
 from gradwitness.evidence.finite_difference import Probe
 from gradwitness.evidence.noise_floor import RUNS, TensorFloor, tensor_floor
 from gradwitness.evidence.norms import norm
-from gradwitness.evidence.reach import JITTER_REACH, Reach, node_reach
+from gradwitness.evidence.reach import JITTER_REACH, Reach, node_reach, threshold
 from gradwitness.evidence.reference import Exact, exactly
 from gradwitness.evidence.sight import NEGLIGIBLE, PROMISED, Refutation, Sight
 from gradwitness.problem import Candidate, Problem
@@ -25,8 +25,10 @@ from gradwitness.run.cell import graph_referee
 from gradwitness.run.trial import Trial
 from gradwitness.run.witness import OfGraph
 from gradwitness.settings import Settings
-from gradwitness.verdict import LeafEvidence, Standing, Verdict, checks, judge, judge_loss, threshold
-from gradwitness.verdict.checks import CHECKS
+from gradwitness.verdict import Verdict, checks
+from gradwitness.verdict.checks import CHECKS, judge
+from gradwitness.verdict.leaf import LeafEvidence, Standing
+from gradwitness.verdict.losses import judge_loss
 
 Array = np.ndarray[Any, Any]
 G = np.random.default_rng(0).standard_normal((4, 5))

@@ -32,7 +32,8 @@ from gradwitness.run.reductions import as_reduced
 from gradwitness.run.trial import Failure, Trial, attempt, trial
 from gradwitness.run.witness import OfGraph, OwnLoss, Witness
 from gradwitness.settings import Settings
-from gradwitness.verdict import Judgement, LossJudgement, Verdict, judge_loss
+from gradwitness.verdict import Judgement, Verdict
+from gradwitness.verdict.losses import LossJudgement, judge_loss
 
 __all__ = ["cell", "graph_referee"]
 

@@ -24,7 +24,8 @@ from gradwitness.run.peers import joint_floor
 from gradwitness.run.trial import Failure, attempt
 from gradwitness.run.witness import OwnLoss, Witness
 from gradwitness.settings import Settings
-from gradwitness.verdict import Judgement, Verdict, compare
+from gradwitness.verdict import Judgement, Verdict
+from gradwitness.verdict.checks import compare
 
 __all__ = ["as_intended"]
 

@@ -26,7 +26,8 @@ from gradwitness.problem import Problem
 from gradwitness.run.trial import Failure, attempt
 from gradwitness.run.witness import OfGraph, OwnLoss, Witness
 from gradwitness.settings import Settings
-from gradwitness.verdict import Verdict, compare, refutation
+from gradwitness.verdict import Verdict
+from gradwitness.verdict.checks import compare, refutation
 
 __all__ = ["Peers", "joint_floor"]
 

@@ -10,7 +10,7 @@ from gradwitness.problem import Problem
 from gradwitness.protocol import Prepared
 from gradwitness.run.failing import first_lines
 from gradwitness.run.trial import Trial
-from gradwitness.verdict import unsteady
+from gradwitness.verdict.steadiness import unsteady
 
 __all__ = ["impure"]
 

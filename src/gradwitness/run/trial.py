@@ -10,7 +10,8 @@ from gradwitness.dtypes import Array
 from gradwitness.errors import UnsupportedError
 from gradwitness.protocol import Prepared
 from gradwitness.run.failing import located
-from gradwitness.verdict import Judgement, Verdict, accumulated, unsteady
+from gradwitness.verdict import Judgement, Verdict
+from gradwitness.verdict.steadiness import accumulated, unsteady
 
 __all__ = ["Failure", "Trial", "attempt", "trial"]
 

@@ -21,8 +21,11 @@ from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import CustomRule
 from gradwitness.report import Address
 from gradwitness.run.trial import Trial
-from gradwitness.verdict import Judgement, LeafEvidence, LossJudgement, Standing, judge, judge_loss
+from gradwitness.verdict import Judgement
 from gradwitness.verdict.at_kink import AtKink
+from gradwitness.verdict.checks import judge
+from gradwitness.verdict.leaf import LeafEvidence, Standing
+from gradwitness.verdict.losses import LossJudgement, judge_loss
 
 __all__ = ["OfGraph", "OwnLoss", "Witness"]
 
