@@ -33,7 +33,7 @@ from gradwitness.run.trial import Failure, Trial, attempt, trial
 from gradwitness.run.witness import OfGraph, OwnLoss, Witness
 from gradwitness.settings import Settings
 from gradwitness.verdict import Judgement, Verdict
-from gradwitness.verdict.losses import LossJudgement, judge_loss
+from gradwitness.verdict.losses import judge_alone, judge_loss
 
 __all__ = ["cell", "graph_referee"]
 
@@ -167,43 +167,41 @@ class _Run:
 
     # Loss
 
-    def _own_loss(self, witness: Witness) -> LossJudgement:
+    def _own_loss(self, witness: Witness) -> Judgement | None:
         """Whether the loss that comes with a gradient is the one that was given beside it."""
         candidate, tried = witness.candidate, witness.tried
         if candidate.value_and_gradient is None or candidate.loss is None or not isinstance(witness, OwnLoss):
-            return LossJudgement()
+            return None
         alone, beside = tried.prepared.value(self.problem.primals), tried.losses[0]
         floor = witness.known.loss_floor({}, alone)
         found = judge_loss([beside], [alone], [floor], reach=_jitter_reach)
-        if found.verdict is None:
-            return found
         message = f"value_and_gradient gives a loss of {beside:.9g} where loss gives {alone:.9g}"
-        return LossJudgement(found.verdict, message)
+        return found and found.instead(found.verdict, message)
 
     def compare_losses(self) -> None:
         """Hold each loss against the graph's, or against the first that is finite and steady."""
         first = next((w for w in self.witnesses if w.is_steady and all(map(math.isfinite, w.tried.losses))), None)
         for witness in self.witnesses:
-            if not witness.loss.verdict:
+            if not witness.loss:
                 found = attempt(partial(self._compared, witness, first or witness))
                 if isinstance(found, Failure):
                     witness.notes.append(f"its loss could not be compared ({found.message})")
                 else:
                     witness.loss = found
 
-    def _compared(self, witness: Witness, first: Witness) -> LossJudgement:
+    def _compared(self, witness: Witness, first: Witness) -> Judgement | None:
         losses = witness.tried.losses
         if isinstance(witness, OfGraph):
             known = witness.known
             if self._are_near(losses, known.losses):
-                return LossJudgement()
+                return None
             return judge_loss(losses, known.losses, known.loss_floors_of(witness.arithmetic))
         if witness is first:
-            return LossJudgement() if math.isfinite(losses[0]) else LossJudgement.undefined(losses[0])
+            return judge_alone(losses[0])
         assert isinstance(witness, OwnLoss)
         assert isinstance(first, OwnLoss)
         if self._are_near(losses, first.tried.losses):
-            return LossJudgement()
+            return None
         spreads = [self._joint_loss_floor(first, witness, number) for number in range(len(losses))]
         by_node = first.known.floors.by_node and witness.known.floors.by_node
         reach = node_reach if by_node else _jitter_reach
@@ -232,10 +230,11 @@ class _Run:
     def _judged(self, witness: Witness, path: str) -> Judgement:
         if unsteady := witness.tried.unsteady.get(path):
             return Judgement(Verdict.NONDETERMINISTIC, unsteady)
-        if witness.loss.verdict and isinstance(witness, OwnLoss):
-            return Judgement(witness.loss.verdict, witness.loss.message)
+        loss = witness.loss
+        if loss and isinstance(witness, OwnLoss):
+            return loss
         judgement = witness.judged(path)
-        return judgement.instead(witness.loss.verdict, witness.loss.message) if witness.loss.verdict else judgement
+        return judgement.instead(loss.verdict, loss.message) if loss else judgement
 
     # What they say of each other
 
@@ -252,7 +251,7 @@ class _Run:
 
     def _rows(self, witness: Witness) -> list[Row]:
         textbook = None
-        if witness.is_steady and not (isinstance(witness, OwnLoss) and witness.loss.verdict):
+        if witness.is_steady and not (isinstance(witness, OwnLoss) and witness.loss):
             textbook = witness.textbook()
         rows = [self._row(witness, path, textbook) for path in self.problem.differentiated]
         return rows + fault_rows(witness.address, witness.rules or ())

@@ -39,7 +39,7 @@ def as_intended(witnesses: Sequence[Witness], problem: Problem, settings: Settin
         able = [
             w
             for w in witnesses
-            if isinstance(w, OwnLoss) and w.is_steady and not w.loss.verdict and _given(w, path) is not None
+            if isinstance(w, OwnLoss) and w.is_steady and not w.loss and _given(w, path) is not None
         ]
         apart = _apart(path, intention, able)
         for witness in able:

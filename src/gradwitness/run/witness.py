@@ -25,7 +25,7 @@ from gradwitness.verdict import Judgement
 from gradwitness.verdict.at_kink import AtKink
 from gradwitness.verdict.checks import judge
 from gradwitness.verdict.leaf import LeafEvidence, Standing
-from gradwitness.verdict.losses import LossJudgement, judge_loss
+from gradwitness.verdict.losses import judge_loss
 
 __all__ = ["OfGraph", "OwnLoss", "Witness"]
 
@@ -38,7 +38,7 @@ class Witness:
     """A candidate, and what it gave.
 
     notes: what there is to say of how it ran. rules: the custom rules that it refers to; None where
-    that cannot be told. loss: what is wrong with its loss. judgements: of its gradients, by path.
+    that cannot be told. loss: what is wrong with its loss, if anything. judgements: of its gradients, by path.
     """
 
     address: Address
@@ -47,7 +47,7 @@ class Witness:
     tried: Trial
     notes: list[str] = field(default_factory=list)
     rules: tuple[CustomRule, ...] | None = None
-    loss: LossJudgement = field(default_factory=LossJudgement)
+    loss: Judgement | None = None
     judgements: dict[str, Judgement] = field(default_factory=dict)
 
     @property
@@ -193,7 +193,7 @@ class OwnLoss(Witness):
             return True
         floors = self.known.floors
         loss = self.known.finest_answer[0]
-        return judge_loss(self.tried.losses[:1], [loss], [floors.loss], reach=floors.reach).verdict is None
+        return judge_loss(self.tried.losses[:1], [loss], [floors.loss], reach=floors.reach) is None
 
     def _remark(self, path: str) -> str:
         """That rounding inside explains far more than rounding of the inputs, where it does."""
