@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gradwitness import registry
@@ -15,11 +15,11 @@ from gradwitness.report import Case, Report, Row
 from gradwitness.run.cotangent import with_random_cotangent
 from gradwitness.run.environment import environment
 from gradwitness.run.problems import verify_problem
+from gradwitness.run.progress import Progress
 from gradwitness.settings import Settings, names
 
 __all__ = ["expect_devices", "verify", "verify_problems"]
 
-Progress = Callable[[str], None]
 Candidates = dict[str, Candidate]
 
 

@@ -4,13 +4,13 @@ candidate, whether all run one graph or each brings a loss of its own."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from gradwitness import registry
-from gradwitness.dtypes import Array, find_dtype
+from gradwitness.dtypes import find_dtype
 from gradwitness.errors import NoAnswerError
 from gradwitness.evidence.from_graph import FromGraph
 from gradwitness.evidence.from_values import FromValues
@@ -20,13 +20,14 @@ from gradwitness.evidence.norms import norm
 from gradwitness.evidence.own_floors import Answer
 from gradwitness.evidence.reach import JITTER_REACH, Reach, node_reach
 from gradwitness.problem import Candidate, Problem
-from gradwitness.protocol import Prepared
+from gradwitness.protocol import Prepared, Primals
 from gradwitness.report import Address, Row
 from gradwitness.run.custom import custom_rules, fault_rows
 from gradwitness.run.failing import first_lines
 from gradwitness.run.intended import as_intended
 from gradwitness.run.peers import Peers
 from gradwitness.run.preparing import prepare
+from gradwitness.run.progress import Progress
 from gradwitness.run.purity import impure
 from gradwitness.run.reductions import as_reduced
 from gradwitness.run.trial import Failure, Trial, attempt, trial
@@ -37,8 +38,6 @@ from gradwitness.verdict.losses import judge_alone, judge_loss
 
 __all__ = ["cell", "graph_referee"]
 
-Primals = Mapping[str, Array]
-Progress = Callable[[str], None]
 ITSELF = "itself in float64"
 SAME = 4.0  # units of roundoff that two answers to the same question may differ by unlooked into
 

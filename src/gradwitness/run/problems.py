@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
@@ -10,14 +10,13 @@ from gradwitness.paths import along_paths
 from gradwitness.problem import Candidate, Problem
 from gradwitness.report import Address, Row
 from gradwitness.run.failing import located
-from gradwitness.run.progress import Counted
+from gradwitness.run.progress import Counted, Progress
 from gradwitness.run.trial import Failure
 from gradwitness.settings import Settings
 from gradwitness.verdict import Verdict
 
 __all__ = ["verify_problem"]
 
-Progress = Callable[[str], None]
 STEPS = 2  # of each candidate: it runs, and is judged
 
 

@@ -8,14 +8,13 @@ from typing import TypeVar
 
 from gradwitness.dtypes import Array
 from gradwitness.errors import UnsupportedError
-from gradwitness.protocol import Prepared
+from gradwitness.protocol import Prepared, Primals
 from gradwitness.run.failing import located
 from gradwitness.verdict import Judgement, Verdict
 from gradwitness.verdict.steadiness import accumulated, unsteady
 
 __all__ = ["Failure", "Trial", "attempt", "trial"]
 
-Primals = Mapping[str, Array]
 T = TypeVar("T")
 
 
