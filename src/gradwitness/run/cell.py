@@ -132,23 +132,15 @@ class _Run:
 
     def _known(self, address: Address, candidate: Candidate, tried: Trial) -> Witness:
         capabilities = registry.backend(candidate.backend).capabilities
-        arithmetic = capabilities.arithmetic(self.dtype)
+        arithmetic, witness = capabilities.arithmetic(self.dtype), (address, candidate, self.problem, tried)
         if self.referee is not None:
             lowered = candidate.loss is None and not candidate.is_written_by_hand
             speaks = capabilities.interpreter and self.dtype == "float64" and lowered and not self.referee.extended
-            return OfGraph(
-                address,
-                candidate,
-                self.problem,
-                tried,
-                known=self.referee,
-                arithmetic=arithmetic,
-                is_referee=speaks,
-            )
+            return OfGraph(*witness, known=self.referee, arithmetic=arithmetic, is_referee=speaks)
         answer = tried.losses[0], tried.gradients
         wide, finest, note = self._in_float64(address, candidate, tried.prepared, answer)
         known = FromValues(tried.prepared, wide, finest, self.problem, self.dtype, arithmetic, self.settings.seed)
-        return OwnLoss(address, candidate, self.problem, tried, [note] if note else [], known=known)
+        return OwnLoss(*witness, [note] if note else [], known=known)
 
     def _in_float64(
         self, address: Address, candidate: Candidate, narrow: Prepared, answer: Answer
@@ -224,16 +216,9 @@ class _Run:
         """Judge each gradient of a candidate by what is known of it."""
         with registry.backend(witness.candidate.backend).precision(self.settings.precision):
             for path in self.problem.differentiated:
-                witness.judgements[path] = self._judged(witness, path)
-
-    def _judged(self, witness: Witness, path: str) -> Judgement:
-        if unsteady := witness.tried.unsteady.get(path):
-            return Judgement(Verdict.NONDETERMINISTIC, unsteady)
-        loss = witness.loss
-        if loss and isinstance(witness, OwnLoss):
-            return loss
-        judgement = witness.judged(path)
-        return judgement.instead(loss.verdict, loss.message) if loss else judgement
+                unsteady = witness.tried.unsteady.get(path)
+                found = Judgement(Verdict.NONDETERMINISTIC, unsteady) if unsteady else witness.judged(path)
+                witness.judgements[path] = found
 
     # What they say of each other
 
@@ -249,9 +234,7 @@ class _Run:
         return [_failed(witness, found)] if isinstance(found, Failure) else found
 
     def _rows(self, witness: Witness) -> list[Row]:
-        textbook = None
-        if witness.is_steady and not (isinstance(witness, OwnLoss) and witness.loss):
-            textbook = witness.textbook()
+        textbook = witness.textbook() if witness.is_judged else None
         rows = [self._row(witness, path, textbook) for path in self.problem.differentiated]
         return rows + fault_rows(witness.address, witness.rules or ())
 

@@ -36,11 +36,7 @@ MEANT = frozenset({Verdict.DISAGREE, Verdict.INCONCLUSIVE, Verdict.MISSING})  # 
 def as_intended(witnesses: Sequence[Witness], problem: Problem, settings: Settings) -> None:
     """Change the judgements of gradients that were declared."""
     for path, intention in problem.intentions.items():
-        able = [
-            w
-            for w in witnesses
-            if isinstance(w, OwnLoss) and w.is_steady and not w.loss and _given(w, path) is not None
-        ]
+        able = [w for w in witnesses if isinstance(w, OwnLoss) and w.is_judged and _given(w, path) is not None]
         apart = _apart(path, intention, able)
         for witness in able:
             found = attempt(partial(_judged, path, intention, witness, apart, settings))

@@ -74,7 +74,7 @@ class Peers:
 
 
 def _is_comparable(witness: OwnLoss, path: str) -> bool:
-    return witness.is_steady and not witness.loss and witness.finest(path) is not None
+    return witness.is_judged and witness.finest(path) is not None
 
 
 def _doubt(path: str, witnesses: Sequence[OfGraph]) -> None:

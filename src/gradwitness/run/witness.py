@@ -65,6 +65,11 @@ class Witness:
         return not any(self.tried.unsteady.values())
 
     @property
+    def is_judged(self) -> bool:
+        """Whether its gradients are, as a whole."""
+        return self.is_steady
+
+    @property
     def by_hand(self) -> bool:
         return self.candidate.is_written_by_hand
 
@@ -72,8 +77,9 @@ class Witness:
         return self.tried.gradients.get(path)
 
     def judged(self, path: str) -> Judgement:
-        """By the checks of the verdict."""
-        return judge(self.given(path), self.evidence_on(path))
+        """By the checks of the verdict; what is wrong with its loss goes before, on the same figures."""
+        found = judge(self.given(path), self.evidence_on(path))
+        return found.instead(self.loss.verdict, self.loss.message) if self.loss else found
 
     def noted(self, path: str) -> Judgement:
         """What was judged, with what there is to say of how it ran."""
@@ -151,6 +157,14 @@ class OwnLoss(Witness):
     """A candidate with a loss of its own. known: what its values tell."""
 
     known: FromValues = field(kw_only=True)
+
+    @property
+    def is_judged(self) -> bool:
+        """Of a loss that is not that of the others nothing more is said."""
+        return self.is_steady and not self.loss
+
+    def judged(self, path: str) -> Judgement:
+        return self.loss or super().judged(path)
 
     def probes(self) -> Mapping[str, Sequence[Probe]]:
         return {path: sight.probes for path, sight in self.known.sights.items()}
