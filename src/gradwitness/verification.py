@@ -92,12 +92,9 @@ def verify(
     everybody = {label: Candidate(label) for label in registry.backend_names()} if named is None else named
     on_trial = {**everybody, **own}
     expect_taken(on_trial, settings.paths)
-    used = tuple(dict.fromkeys(candidate.backend for candidate in on_trial.values()))
-    expect_devices(settings.devices, used)
+    expect_devices(settings.devices, [candidate.backend for candidate in on_trial.values()])
     told = {} if progress is None else {"progress": progress}
-    rows = tuple(verify_problem(problem, on_trial, settings, **told))
-    case = Case(problem, on_trial, settings)
-    return Report(rows, environment(used, settings), exercise=_exercise(problem), cases=(case,), exporter=_exporter)
+    return verify_problems([(problem, on_trial)], settings, **told)
 
 
 def _problem(loss: Any, name: str, **given: Any) -> Problem:
