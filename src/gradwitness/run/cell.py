@@ -241,7 +241,7 @@ class _Run:
     def _row(self, witness: Witness, path: str, textbook: float | None) -> Row:
         return Row.of(
             replace(witness.address, parameter=path),
-            witness.noted(path) if isinstance(witness, OwnLoss) else witness.judgements[path],
+            witness.noted(path),
             shape=self.problem.primals[path].shape,
             textbook=textbook,
             setup_seconds=witness.tried.prepared.setup_seconds,
