@@ -143,7 +143,7 @@ class LeavesInGrad(torch.autograd.Function):
 
 
 class Layered(nn.Module):
-    """Two layers, one of them behind what wants `loss.backward()`."""
+    """Two layers, one of them, or both, behind what wants `loss.backward()`."""
 
     def __init__(self, way: str) -> None:
         super().__init__()
@@ -152,6 +152,10 @@ class Layered(nn.Module):
     def forward(self, x: Any) -> Any:
         if self.way == "alone":  # x requires no gradient but for a trick, and autograd knows of no way to the layer
             return LeavesInGrad.apply(x.clone().requires_grad_(), self.second)  # type: ignore[no-untyped-call]
+        if self.way == "stacked":
+            for layer in (self.first, self.second):
+                x = LeavesInGrad.apply(x.clone().requires_grad_(), layer).tanh()  # type: ignore[no-untyped-call]
+            return x
         h = self.first(x).tanh()
         if self.way in ("reentrant", "checkpoint"):
             return checkpoint(self.second, h, use_reentrant=self.way == "reentrant")
@@ -165,7 +169,7 @@ def layered(way: str, paths: Any = (), **more: Any) -> Any:
     return gw.verify({"torch": loss}, params, BATCH, paths=paths, **more)
 
 
-@pytest.mark.parametrize("way", ["within", "shared", "alone", "reentrant"])
+@pytest.mark.parametrize("way", ["within", "shared", "alone", "stacked", "reentrant"])
 def test_what_is_left_in_grad_is_part_of_the_gradient(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after loss.backward(), on the plain path and on that of its name; and a fault in it is found."""
     for paths in ((), ["backward"]):

@@ -1,5 +1,6 @@
 """Options are declared once: what Python takes is what the command line takes, with the same defaults."""
 
+import argparse
 import inspect
 from dataclasses import fields
 
@@ -7,6 +8,7 @@ import click
 import pytest
 
 import gradwitness as gw
+import gradwitness_pytest
 from gradwitness.cli import cli
 from gradwitness.errors import GradwitnessError, UnknownName
 from gradwitness.settings import OPTIONS, Settings, names, seed_from
@@ -51,3 +53,13 @@ def test_no_name_and_no_number_are_refused() -> None:
         seed_from("-1")
     assert seed_from("7") == 7
     assert seed_from("random") != seed_from("random")
+
+
+def test_the_pytest_plugin_reads_a_seed_alike_though_it_imports_nothing() -> None:
+    assert gradwitness_pytest._seed("7") == seed_from("7")
+    for text in ("soon", "-1", ""):
+        with pytest.raises(GradwitnessError) as refused:
+            seed_from(text)
+        with pytest.raises(argparse.ArgumentTypeError) as alike:
+            gradwitness_pytest._seed(text)
+        assert str(alike.value) == str(refused.value)
