@@ -18,15 +18,8 @@ __all__ = ["OPTIONS", "Option", "Settings", "names", "seed_from"]
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run is made: on what, in what precision ("highest" or "default"), from which seed.
-
-    reference: what a traced loss's gradients are held against: the gradient in 256 bits ("extended"), or the
-    hand-derived one in float64, confirmed by finite differences ("differences"), which is faster. seconds: what the
-    former may take, by an estimate; beyond it 256 bits validate the rules on a part of the examples, or check
-    the gradient in float64 along single directions. timeout: seconds that preparing a candidate and each of its answers
-    may take; then it runs in a subprocess. None: in this process, for as long as it takes. paths: the execution paths
-    along which each candidate that has them is verified, by their names, or "all"; without any, along its plain one.
-    """
+    """How a run is made; `gradwitness.verify` tells of each. timeout: None for this process, and as long as it takes.
+    paths: none for the plain one of each candidate."""
 
     dtypes: tuple[str, ...] = ("float64", "float32")
     devices: tuple[str, ...] = ("cpu",)

@@ -58,13 +58,13 @@ def verify(
     a Candidate, or, under a backend's name, the bare loss; one Candidate may stand alone. These are judged by
     numerical derivatives of their own losses, and held against each other.
 
-    params, batch: nested dicts, lists or tuples of arrays. dtypes: by default those of the leaves to
-    differentiate. wrt: paths of leaves of params or batch, in the place of all params. cotangent: for a loss that
-    returns an array, the weights of its elements: "random" (standard normal), or an array of that shape; a
-    gradient by hand gets it as its third argument. intended: the leaves whose gradient is meant to differ from the
-    derivative, each with the reason, as {"encoder.*": "straight-through"}; among candidates it must be the same. With a
-    distance, as {"field": ("continuous adjoint", 1e-4)}, it may be off by that part of its norm. Elements are named as
-    in {"embedding[0]": "padding"}.
+    params, batch: nested dicts, lists or tuples of arrays. dtypes: by default those of the leaves to differentiate.
+    precision: of matrix products, "highest", or "default" for what people run. wrt: paths of leaves of params or
+    batch, in the place of all params. cotangent: for a loss that returns an array, the weights of its elements:
+    "random" (standard normal), or an array of that shape; a gradient by hand gets it as its third argument. intended:
+    the leaves whose gradient is meant to differ from the derivative, each with the reason, as {"encoder.*":
+    "straight-through"}; among candidates it must be the same. With a distance, as {"field": ("continuous adjoint",
+    1e-4)}, it may be off by that part of its norm. Elements are named as in {"embedding[0]": "padding"}.
 
     timeout: seconds that preparing a candidate, and each of its answers, may take. Every candidate then runs in a
     subprocess of its own, so that one that hangs, is killed or crashes the interpreter is an error in its rows alone.
