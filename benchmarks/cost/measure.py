@@ -18,7 +18,7 @@ from gradwitness.evidence.from_graph import FromGraph
 from gradwitness.evidence.reference import reference
 from gradwitness.networks import network
 from gradwitness.problem import Candidate, Problem
-from gradwitness.report import Row
+from gradwitness.report import Address
 from gradwitness.run.cell import cell
 from gradwitness.settings import Settings
 from gradwitness.verdict import Verdict
@@ -132,9 +132,9 @@ def passes(problem: Problem, *, seconds: float) -> Passes:
     interpreter = registry.interpreter()
     arithmetic = interpreter.capabilities.arithmetic("float64")
     referee = FromGraph(Counting(interpreter, counted), problem, "float64", arithmetic, 0, seconds)
-    blank = Row(problem.name, "torch", "torch", "cpu", "float64", Verdict.ERROR)
+    address = Address(problem.name, "torch", "torch", "cpu", "float64")
     rows = cell(
-        {"torch": blank},
+        {"torch": address},
         {"torch": Candidate("torch")},
         problem,
         "float64",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,15 +15,17 @@ from click.core import ParameterSource
 
 from gradwitness import __name__ as package
 from gradwitness import registry
-from gradwitness.errors import GradwitnessError, UnknownName
+from gradwitness.errors import GradwitnessError
+from gradwitness.settings import OPTIONS, Settings, names
 from gradwitness.targets import is_target, load
 
 if TYPE_CHECKING:
     from gradwitness.problem import Problem
     from gradwitness.report import Report
-    from gradwitness.settings import Settings
 
 __all__ = ["main"]
+
+Command = Callable[..., Any]
 
 FAST_NETWORKS = ("article", "mlp", "transformer")
 
@@ -49,20 +50,35 @@ def cli() -> None:
     """Is this gradient right, and if not, who is wrong, where, and why?"""
 
 
-def _split(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """`a,b` as ("a", "b")."""
-    names = tuple(dict.fromkeys(part.strip() for part in (value or "").split(",") if part.strip()))
-    if value is not None and not names:
-        raise click.BadParameter(f"expected a name, or several joined by commas, got {value!r}")
-    return names
+def _read_by(reads: Callable[[str], Any]) -> dict[str, Any]:
+    """What click is told of an option whose text this function reads, or refuses."""
+
+    def read(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        try:
+            return reads(value) if isinstance(value, str) else value
+        except GradwitnessError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return {"type": click.UNPROCESSED, "callback": read}
 
 
-def _seed(context: click.Context, parameter: click.Parameter, value: str) -> int:
-    if value == "random":
-        return secrets.randbelow(2**31)
-    if not value.isdecimal():
-        raise click.BadParameter(f"expected a whole number or 'random', got {value!r}")
-    return int(value)
+NAMES = {"default": (), "metavar": "A,B", **_read_by(names)}
+
+
+def _option(name: str) -> Callable[[Command], Command]:
+    """The option that gives one of the Settings, with the default that it has there."""
+    option = OPTIONS[name]
+    known: dict[Any, dict[str, Any]] = {str: {"type": click.Choice(option.choices)}, float: {"type": float}}
+    how = known.get(option.reads) or _read_by(option.reads)
+    shown: dict[str, Any] = {"metavar": option.metavar, "help": option.help, "show_default": True}
+    return click.option(option.flag, name, default=getattr(Settings, name), **shown, **how)
+
+
+def _settings(command: Command) -> Command:
+    """With an option for each of the Settings."""
+    for name in reversed(OPTIONS):
+        command = _option(name)(command)
+    return command
 
 
 def _renamed(context: click.Context, option: click.Parameter, value: Any) -> None:
@@ -70,61 +86,15 @@ def _renamed(context: click.Context, option: click.Parameter, value: Any) -> Non
         raise click.UsageError(f"--reference-seconds is now --seconds: give --seconds {value}")
 
 
-def _verdicts(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    from gradwitness.verdict import Verdict
-
-    names = _split(context, parameter, value)
-    for name in names:
-        if name not in list(Verdict):
-            raise click.BadParameter(str(UnknownName("verdict", name, [v.value for v in Verdict])))
-    return names
-
-
 @cli.command()
 @click.argument("networks", nargs=-1, metavar="[NETWORK|FILE.py:NAME|MODULE:NAME]...")
 @click.option("--ops", is_flag=True, help="Add one small problem per op and differentiable argument.")
-@click.option("--backend", "backends", callback=_split, metavar="A,B", help="Only these backends.")
-@click.option("--dtype", "dtypes", callback=_split, metavar="A,B", default="float64,float32", show_default=True)
-@click.option("--device", "devices", callback=_split, metavar="A,B", default="cpu", show_default=True)
-@click.option("--seed", callback=_seed, metavar="N|random", default="0", show_default=True)
+@click.option("--backend", "backends", **NAMES, help="Only these backends.")
 @click.option("--fast", is_flag=True, help=f"Only {', '.join(FAST_NETWORKS)}, and no compiling backend.")
-@click.option(
-    "--precision",
-    type=click.Choice(["highest", "default"]),
-    default="highest",
-    show_default=True,
-    help="Hold matmul precision at the highest, or verify what people run untouched.",
-)
-@click.option(
-    "--reference",
-    type=click.Choice(["extended", "differences"]),
-    default="extended",
-    show_default=True,
-    help="Hold gradients against one in 256 bits, or, faster, against one that finite differences confirm.",
-)
-@click.option(
-    "--seconds",
-    type=float,
-    default=30.0,
-    show_default=True,
-    metavar="S",
-    help="What 256 bits may take for each network and dtype; beyond it they see fewer examples, or single directions.",
-)
-@click.option("--reference-seconds", "renamed", hidden=True, callback=_renamed)
-@click.option(
-    "--timeout",
-    type=float,
-    metavar="S",
-    help="Run each candidate in a subprocess, in which preparing and any single answer may take S seconds.",
-)
-@click.option(
-    "--paths",
-    callback=_split,
-    metavar="all|A,B",
-    help="The ways to the gradient: each candidate along each, such as torch.func.grad or vmap, that its backend has.",
-)
-@click.option("--allow", callback=_verdicts, metavar="VERDICT,...", help="Verdicts that pass as well.")
-@click.option("--require", callback=_split, metavar="A,B", help="Backends that must run and agree.")
+@_settings
+@click.option("--reference-seconds", hidden=True, expose_value=False, callback=_renamed)
+@click.option("--allow", **NAMES | {"metavar": "VERDICT,..."}, help="Verdicts that pass as well.")
+@click.option("--require", **NAMES, help="Backends that must run and agree.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the evidence here.")
 @click.option(
     "--repro",
@@ -137,21 +107,13 @@ def verify(
     networks: tuple[str, ...],
     ops: bool,
     backends: tuple[str, ...],
-    dtypes: tuple[str, ...],
-    devices: tuple[str, ...],
-    seed: int,
     fast: bool,
-    precision: str,
-    reference: str,
-    seconds: float,
-    renamed: None,
-    timeout: float | None,
-    paths: tuple[str, ...],
     allow: tuple[str, ...],
     require: tuple[str, ...],
     json_file: Path | None,
     script: Path | None,
     verbose: bool,
+    **how: Any,
 ) -> None:
     """Run NETWORKs (default: all; the name of an op is its small problems) through every backend and judge each
     gradient.
@@ -164,7 +126,7 @@ def verify(
     from gradwitness.paths import expect_taken
     from gradwitness.problem import Candidate
     from gradwitness.report import joined
-    from gradwitness.settings import Settings
+    from gradwitness.verdict import expect_verdicts
     from gradwitness.verification import expect_devices, verify_problems
 
     chosen = _backends(backends, fast)
@@ -172,15 +134,16 @@ def verify(
         registry.backend(name)
     for name in backends:
         registry.installed(name)  # whoever is named must be there
-    settings = Settings(dtypes, devices, precision, seed, reference, seconds, timeout, paths)
-    expect_devices(devices, chosen)
-    expect_taken({name: Candidate(name) for name in chosen}, paths)
+    expect_verdicts(allow)
+    settings = Settings(**how)
+    expect_devices(settings.devices, chosen)
+    expect_taken({name: Candidate(name) for name in chosen}, settings.paths)
     _expect_writable("--json", json_file)
     _expect_writable("--repro", script)
     problems, runs = _targets(networks)
     known = tuple(name for name in dict.fromkeys(networks) if not is_target(name))
     zoo = known or ops or not networks
-    cases = list(_cases(known or (FAST_NETWORKS if fast else None), ops, seed, chosen)) if zoo else []
+    cases = list(_cases(known or (FAST_NETWORKS if fast else None), ops, settings.seed, chosen)) if zoo else []
     cases += [(problem, chosen) for problem in problems]
     with _progress() as show:
         reports = [verify_problems(cases, settings, progress=show)] if cases else []
@@ -311,7 +274,7 @@ def _rate(context: click.Context, parameter: click.Parameter, value: float | Non
 @click.argument("name", metavar="NETWORK")
 @click.option("--step", "rate", type=float, callback=_rate, metavar="RATE", help="Take a step of gradient descent.")
 @click.option("--svg", "svg_file", type=click.Path(dir_okay=False, path_type=Path), help="Draw the graph into a file.")
-@click.option("--seed", callback=_seed, metavar="N|random", default="0", show_default=True)
+@_option("seed")
 def explain(name: str, rate: float | None, svg_file: Path | None, seed: int) -> None:
     """Print the whole pass of NETWORK as on paper: every value, local derivative, cotangent and gradient."""
     from gradwitness.explain import explain as explained

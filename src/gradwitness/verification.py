@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gradwitness import registry
@@ -15,11 +15,11 @@ from gradwitness.report import Case, Report, Row
 from gradwitness.run.cotangent import with_random_cotangent
 from gradwitness.run.environment import environment
 from gradwitness.run.problems import verify_problem
-from gradwitness.settings import Settings
+from gradwitness.run.progress import Progress
+from gradwitness.settings import Settings, names
 
 __all__ = ["expect_devices", "verify", "verify_problems"]
 
-Progress = Callable[[str], None]
 Candidates = dict[str, Candidate]
 
 
@@ -31,13 +31,13 @@ def verify(
     backends: str | Sequence[str] | None = None,
     candidates: Mapping[str, Candidate] | None = None,
     dtypes: str | Sequence[str] | None = None,
-    devices: str | Sequence[str] = ("cpu",),
-    precision: str = "highest",
-    seed: int = 0,
-    reference: str = "extended",
-    seconds: float = 30.0,
-    timeout: float | None = None,
-    paths: str | Sequence[str] = (),
+    devices: str | Sequence[str] = Settings.devices,
+    precision: str = Settings.precision,
+    seed: int = Settings.seed,
+    reference: str = Settings.reference,
+    seconds: float = Settings.seconds,
+    timeout: float | None = Settings.timeout,
+    paths: str | Sequence[str] = Settings.paths,
     wrt: str | Sequence[str] | None = None,
     cotangent: Any = None,
     intended: Intended | None = None,
@@ -58,13 +58,13 @@ def verify(
     a Candidate, or, under a backend's name, the bare loss; one Candidate may stand alone. These are judged by
     numerical derivatives of their own losses, and held against each other.
 
-    params, batch: nested dicts, lists or tuples of arrays. dtypes: by default those of the leaves to
-    differentiate. wrt: paths of leaves of params or batch, in the place of all params. cotangent: for a loss that
-    returns an array, the weights of its elements: "random" (standard normal), or an array of that shape; a
-    gradient by hand gets it as its third argument. intended: the leaves whose gradient is meant to differ from the
-    derivative, each with the reason, as {"encoder.*": "straight-through"}; among candidates it must be the same. With a
-    distance, as {"field": ("continuous adjoint", 1e-4)}, it may be off by that part of its norm. Elements are named as
-    in {"embedding[0]": "padding"}.
+    params, batch: nested dicts, lists or tuples of arrays. dtypes: by default those of the leaves to differentiate.
+    precision: of matrix products, "highest", or "default" for what people run. wrt: paths of leaves of params or
+    batch, in the place of all params. cotangent: for a loss that returns an array, the weights of its elements:
+    "random" (standard normal), or an array of that shape; a gradient by hand gets it as its third argument. intended:
+    the leaves whose gradient is meant to differ from the derivative, each with the reason, as {"encoder.*":
+    "straight-through"}; among candidates it must be the same. With a distance, as {"field": ("continuous adjoint",
+    1e-4)}, it may be off by that part of its norm. Elements are named as in {"embedding[0]": "padding"}.
 
     timeout: seconds that preparing a candidate, and each of its answers, may take. Every candidate then runs in a
     subprocess of its own, so that one that hangs, is killed or crashes the interpreter is an error in its rows alone.
@@ -81,8 +81,8 @@ def verify(
         raise GradwitnessError(f"reference_seconds= is now seconds=: give seconds={reference_seconds!r}")
     named, own = _candidates(loss, backends), _beside(loss, candidates)
     problem = _problem(loss, name, params=params, batch=batch, wrt=wrt, cotangent=cotangent, intended=intended)
-    chosen = problem.own_dtypes if dtypes is None else _names(dtypes)
-    settings = Settings(chosen, _names(devices), precision, seed, reference, seconds, timeout, _names(paths))
+    chosen = problem.own_dtypes if dtypes is None else names(dtypes)
+    settings = Settings(chosen, names(devices), precision, seed, reference, seconds, timeout, names(paths))
     if isinstance(problem.cotangent, str):
         problem = with_random_cotangent(problem, {**(named or {}), **own}.values(), settings)
     if problem.loss is not None:
@@ -92,12 +92,9 @@ def verify(
     everybody = {label: Candidate(label) for label in registry.backend_names()} if named is None else named
     on_trial = {**everybody, **own}
     expect_taken(on_trial, settings.paths)
-    used = tuple(dict.fromkeys(candidate.backend for candidate in on_trial.values()))
-    expect_devices(settings.devices, used)
+    expect_devices(settings.devices, [candidate.backend for candidate in on_trial.values()])
     told = {} if progress is None else {"progress": progress}
-    rows = tuple(verify_problem(problem, on_trial, settings, **told))
-    case = Case(problem, on_trial, settings)
-    return Report(rows, environment(used, settings), exercise=_exercise(problem), cases=(case,), exporter=_exporter)
+    return verify_problems([(problem, on_trial)], settings, **told)
 
 
 def _problem(loss: Any, name: str, **given: Any) -> Problem:
@@ -111,7 +108,7 @@ def _problem(loss: Any, name: str, **given: Any) -> Problem:
         return loss
     traced = None if isinstance(loss, Mapping | Candidate) else loss
     if "wrt" in known:
-        known["wrt"] = _names(known["wrt"])
+        known["wrt"] = names(known["wrt"])
     return Problem(name, traced, **({"params": None, "batch": {}} | known))
 
 
@@ -124,7 +121,7 @@ def _candidates(loss: Any, backends: str | Sequence[str] | None) -> Candidates |
             raise GradwitnessError(
                 f"expected a loss(params, batch), a Problem or candidates by label, got {type(loss).__name__}"
             )
-        return None if backends is None else {label: Candidate(label) for label in _names(backends)}
+        return None if backends is None else {label: Candidate(label) for label in names(backends)}
     if backends is not None:
         raise GradwitnessError(
             "backends= chooses where one loss over gradwitness.ops runs; each candidate names its own"
@@ -159,11 +156,6 @@ def _candidate(label: str, given: Any) -> Candidate:
     return Candidate(label, given)
 
 
-def _names(given: str | Sequence[str]) -> tuple[str, ...]:
-    """One name or several, each once; several may be joined by commas, as on the command line."""
-    return tuple(dict.fromkeys([part.strip() for part in given.split(",")] if isinstance(given, str) else given))
-
-
 def expect_devices(devices: Sequence[str], backends: Sequence[str]) -> None:
     """Raise UnknownName for a device that none of these backends has."""
     if tuple(devices) == ("cpu",):
@@ -185,8 +177,8 @@ def verify_problems(
     used: dict[str, None] = {}
     exercised: dict[str, tuple[Exercise, ...]] = {}
     tried: list[Case] = []
-    for problem, names in cases:
-        candidates = names if isinstance(names, Mapping) else {name: Candidate(name) for name in names}
+    for problem, given in cases:
+        candidates = given if isinstance(given, Mapping) else {name: Candidate(name) for name in given}
         used |= dict.fromkeys(candidate.backend for candidate in candidates.values())
         rows += verify_problem(problem, candidates, settings, progress=progress)
         exercised |= _exercise(problem)

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from gradwitness import Candidate, GradwitnessError, Problem, Report, Verdict, registry, verify
-from gradwitness.errors import UnknownName
+from gradwitness import Candidate, GradwitnessError, Problem, Report, registry, verify
 from gradwitness.problem import Loss
 from gradwitness.report.document import write_whole
+from gradwitness.settings import names
+from gradwitness.verdict import expect_verdicts
 
 __all__ = ["VerifyGradients"]
 
@@ -57,7 +58,8 @@ class VerifyGradients:
         __tracebackhide__ = True
         self.calls += 1
         try:
-            _expect_known(allow := _names(allow), require := _names(require), loss)
+            expect_verdicts(allow := names(allow))
+            _expect_known(require := names(require), loss)
             drawn = self.seed if seed is None else seed
             settings = options if drawn is None else options | {"seed": drawn}
             found = verify(loss, params, batch, name=name or self._name(), **settings)
@@ -101,15 +103,8 @@ def file_name(nodeid: str, call: int) -> str:
     return f"{plain}-{hashlib.sha256(nodeid.encode()).hexdigest()[:8]}-{call}.json"
 
 
-def _names(given: str | Sequence[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
-
-
-def _expect_known(allow: Sequence[str], require: Sequence[str], loss: Any) -> None:
-    """Raise UnknownName for a verdict, or a backend that is no label of a candidate either."""
-    for verdict in allow:
-        if verdict not in list(Verdict):
-            raise UnknownName("verdict", verdict, Verdict)
+def _expect_known(require: Sequence[str], loss: Any) -> None:
+    """Raise UnknownName for a backend that is no label of a candidate either."""
     for backend in require:
         if not (isinstance(loss, Mapping) and backend in loss):
             registry.backend(backend)

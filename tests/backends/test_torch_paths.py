@@ -16,96 +16,24 @@ import gradwitness as gw
 from gradwitness import registry
 from gradwitness_torch import from_module
 from gradwitness_torch.paths import PATHS
+from tests.backends.torch_rules import (
+    BATCH,
+    COMPILED,
+    EAGER,
+    PARAMS,
+    NeedsNCHW,
+    OldStyle,
+    ReadsMemory,
+    Square,
+    Unbatched,
+    WrongUnderVmap,
+    layer,
+    message,
+    verdicts,
+    verify,
+)
 
 RNG = np.random.default_rng(0)
-PARAMS = {"w": RNG.standard_normal((4, 3))}
-BATCH = {"x": RNG.standard_normal((8, 4))}
-COMPILED = list(registry.backend("torch").capabilities.compiled_paths)
-EAGER = [name for name in PATHS if name not in COMPILED]
-
-
-class Square(torch.autograd.Function):
-    """Right on every path."""
-
-    @staticmethod
-    def forward(x: Any) -> Any:
-        return x * x
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(inputs[0])
-
-    @staticmethod
-    def backward(ctx: Any, g: Any) -> Any:
-        return 2 * g * ctx.saved_tensors[0]
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, x: Any) -> Any:
-        return Square.apply(x), in_dims[0]  # type: ignore[no-untyped-call]
-
-
-class OldStyle(torch.autograd.Function):
-    """Without setup_context."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        ctx.save_for_backward(x)
-        return x * x
-
-    @staticmethod
-    def backward(ctx: Any, g: Any) -> Any:
-        return 2 * g * ctx.saved_tensors[0]
-
-
-class WrongUnderVmap(Square):
-    """Its rule for vmap takes the sign off."""
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, x: Any) -> Any:
-        return x * x.abs(), in_dims[0]
-
-
-class Unbatched(Square):
-    """Without a rule for vmap."""
-
-    vmap = torch.autograd.Function.vmap
-
-
-class ReadsMemory(Square):
-    """Its backward reads the input as it would lie in memory if that were contiguous."""
-
-    @staticmethod
-    def backward(ctx: Any, g: Any) -> Any:
-        x = ctx.saved_tensors[0]
-        return 2 * g * torch.as_strided(x, x.shape, torch.empty(x.shape).stride(), x.storage_offset())
-
-
-class NeedsNCHW(Square):
-    """Its backward takes the channels for the second axis in memory."""
-
-    @staticmethod
-    def backward(ctx: Any, g: Any) -> Any:
-        x = ctx.saved_tensors[0]
-        if x.is_contiguous(memory_format=torch.channels_last):
-            return 2 * g * x.permute(0, 2, 3, 1).reshape(x.shape)
-        return 2 * g * x
-
-
-def layer(rule: Any, to: str = "mean") -> gw.Candidate:
-    return gw.Candidate("torch", lambda p, d: getattr(rule(d["x"] @ p["w"]), to)())
-
-
-def verify(candidate: gw.Candidate, paths: Any = EAGER, params: Any = PARAMS, batch: Any = BATCH, **more: Any) -> Any:
-    return gw.verify({"mine": candidate}, params, batch, paths=paths, **more)
-
-
-def verdicts(report: gw.Report) -> dict[str, str]:
-    """By the row's label within "mine [...]"."""
-    return {row.candidate.removeprefix("mine ").strip("[]"): str(row.verdict) for row in report.rows}
-
-
-def message(report: gw.Report, path: str) -> str:
-    return next(row.message for row in report.rows if row.candidate == f"mine [{path}]")
 
 
 def test_the_paths_declared_are_those_that_there_are() -> None:
@@ -215,7 +143,7 @@ class LeavesInGrad(torch.autograd.Function):
 
 
 class Layered(nn.Module):
-    """Two layers, one of them behind what wants `loss.backward()`."""
+    """Two layers, one of them, or both, behind what wants `loss.backward()`."""
 
     def __init__(self, way: str) -> None:
         super().__init__()
@@ -224,6 +152,10 @@ class Layered(nn.Module):
     def forward(self, x: Any) -> Any:
         if self.way == "alone":  # x requires no gradient but for a trick, and autograd knows of no way to the layer
             return LeavesInGrad.apply(x.clone().requires_grad_(), self.second)  # type: ignore[no-untyped-call]
+        if self.way == "stacked":
+            for layer in (self.first, self.second):
+                x = LeavesInGrad.apply(x.clone().requires_grad_(), layer).tanh()  # type: ignore[no-untyped-call]
+            return x
         h = self.first(x).tanh()
         if self.way in ("reentrant", "checkpoint"):
             return checkpoint(self.second, h, use_reentrant=self.way == "reentrant")
@@ -237,7 +169,7 @@ def layered(way: str, paths: Any = (), **more: Any) -> Any:
     return gw.verify({"torch": loss}, params, BATCH, paths=paths, **more)
 
 
-@pytest.mark.parametrize("way", ["within", "shared", "alone", "reentrant"])
+@pytest.mark.parametrize("way", ["within", "shared", "alone", "stacked", "reentrant"])
 def test_what_is_left_in_grad_is_part_of_the_gradient(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after loss.backward(), on the plain path and on that of its name; and a fault in it is found."""
     for paths in ((), ["backward"]):
@@ -388,104 +320,6 @@ def test_the_report_says_once_why_paths_do_not_apply() -> None:
     assert "\nloss mine [torch.func.grad], mine [vmap]: unsupported: torch.func needs" in table
 
 
-def test_the_rules_that_ran_are_named() -> None:
-    report = verify(layer(Square.apply))
-    assert all(row.custom == {"Square": True} for row in report.rows if row.parameter)
-    assert "\ncustom rule Square ran in mine [eager], mine [backward], mine [torch.func.grad], mine [" in report.table()
-    assert not any(row.custom for row in verify(layer(torch.square)).rows)
-
-
-@pytest.mark.parametrize("named", [Square, "Square", [Square]])
-def test_a_rule_that_was_bypassed_is_an_error(named: Any) -> None:
-    """It is used on a GPU only, say."""
-
-    def guarded(p: Any, d: Any) -> Any:
-        z = d["x"] @ p["w"]
-        return (Square.apply(z) if z.is_cuda else z * z).mean()  # type: ignore[no-untyped-call]
-
-    report = gw.verify({"mine": gw.Candidate("torch", guarded, custom=named)}, PARAMS, BATCH)
-    (row,) = report.rows
-    assert str(row.verdict) == "error"
-    assert row.message.startswith("the backward of Square never ran")
-    used = gw.Candidate("torch", lambda p, d: Square.apply(d["x"] @ p["w"]).mean(), custom=named)  # type: ignore[no-untyped-call]
-    assert gw.verify({"mine": used}, PARAMS, BATCH)
-
-
-def test_a_detached_rule_did_not_run() -> None:
-    def detached(p: Any, d: Any) -> Any:
-        z = d["x"] @ p["w"]
-        with torch.no_grad():
-            used = Square.apply(z)  # type: ignore[no-untyped-call]
-        return (used.detach() * 0 + z * z).mean()
-
-    (row,) = gw.verify(gw.Candidate("torch", detached, custom=Square), PARAMS, BATCH).rows
-    assert "the backward of Square never ran" in row.message
-
-
-def test_rules_are_told_from_a_subprocess_too() -> None:
-    used = gw.Candidate("torch", lambda p, d: Square.apply(d["x"] @ p["w"]).mean(), custom="Square")  # type: ignore[no-untyped-call]
-    report = verify(used, ["vmap"], timeout=300)
-    assert [row.custom for row in report.rows] == [{"Square": True}], repr(report)
-    plain = gw.Candidate("torch", lambda p, d: (d["x"] @ p["w"]).square().mean(), custom="Square")
-    assert "the backward of Square never ran" in gw.verify(plain, PARAMS, BATCH, timeout=300).rows[0].message
-
-
-def squares(ctx: Any, g: Any) -> Any:
-    return 2 * g * ctx.saved_tensors[0], None
-
-
-def keep(ctx: Any, inputs: Any, output: Any) -> None:
-    ctx.save_for_backward(inputs[0])
-
-
-def op(name: str, *, fake: bool = True, writes: bool = False) -> Any:
-    """x * x, with room to work in, to which it writes though its schema says that it does not."""
-
-    @torch.library.custom_op(f"gradwitness_test::{name}", mutates_args=())
-    def square(x: torch.Tensor, room: torch.Tensor) -> torch.Tensor:
-        if writes:
-            room.fill_(1.0)
-        return x * x
-
-    square.register_autograd(squares, setup_context=keep)
-    if fake:
-        square.register_fake(lambda x, room: torch.empty_like(x))
-    return square
-
-
-def applied(square: Any) -> gw.Candidate:
-    return gw.Candidate("torch", lambda p, d: square(d["x"] @ p["w"], torch.zeros(3)).sum(), custom=square)
-
-
-@pytest.mark.slow
-def test_a_custom_op_passes_its_opcheck_and_is_named() -> None:
-    report = verify(applied(op("right")), ["eager", "torch.compile"])
-    assert verdicts(report) == {"eager": "agree", "torch.compile": "agree"}, repr(report)
-    assert report.rows[0].custom == {"gradwitness_test::right": True}
-
-
-def test_a_schema_that_lies_is_found_by_opcheck() -> None:
-    report = gw.verify({"mine": applied(op("lies", writes=True))}, PARAMS, BATCH)
-    found = {row.candidate: row for row in report.rows}
-    assert str(found["mine"].verdict) == "agree", repr(report)
-    fault = found["mine gradwitness_test::lies"]
-    assert str(fault.verdict) == "error"
-    assert fault.message.startswith("fails torch.library.opcheck's test_schema: ")
-    assert not report
-
-
-@pytest.mark.slow
-def test_a_custom_op_without_a_fake_is_reported_where_it_matters() -> None:
-    candidate = applied(op("real", fake=False))
-    assert gw.verify({"mine": candidate}, PARAMS, BATCH), "in eager mode it lacks nothing"
-    report = verify(candidate, ["eager", "torch.compile"])
-    found = verdicts(report)
-    assert found.pop("eager") == "agree"
-    assert found == {"gradwitness_test::real": "unsupported", "torch.compile": "unsupported"}
-    assert "register_fake" in message(report, "torch.compile")
-    assert "torch.library.opcheck's test_faketensor" in report.table()
-
-
 def test_what_torch_uses_to_call_backwards_is_as_it_was() -> None:
     before = dict(vars(torch.autograd.function.BackwardCFunction))
 
@@ -505,14 +339,3 @@ def test_a_traced_loss_takes_paths_as_well() -> None:
     report = gw.verify(loss, PARAMS, batch, backends=("numpy", "torch"), paths=["torch.func.grad", "non-contiguous"])
     assert report, repr(report)
     assert [row.candidate for row in report.rows] == ["numpy", "torch [torch.func.grad]", "torch [non-contiguous]"]
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # which torch.compile gives of torch
-def test_rules_are_told_of_a_loss_that_is_compiled_where_it_is_written() -> None:
-    """And it stays compiled: torch gives up on what it once met where it cannot compile."""
-    compiled = torch.compile(lambda x, w: Square.apply(x @ w).mean(), fullgraph=True)  # type: ignore[no-untyped-call]
-    candidate = gw.Candidate("torch", lambda p, d: compiled(d["x"], p["w"]), custom=Square)
-    report = gw.verify({"mine": candidate, "also": candidate}, PARAMS, BATCH)
-    assert report, repr(report)
-    assert [row.custom for row in report.rows] == [{"Square": True}] * 2

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -16,67 +15,25 @@ from gradwitness import ops, registry
 from gradwitness.errors import TraceError, UnknownName
 from gradwitness.networks.single_ops import op_problems
 from gradwitness.ops import BUILT_IN, OPS
-from gradwitness.own_ops import Bend, Regions, Spec, bends, labels, real, sample, tails
-from gradwitness.protocol import Capabilities
+from gradwitness.own_ops import Bend, Spec, bends, labels, real, sample, tails
 from gradwitness.report import Report
 from gradwitness.verdict import Verdict
 from gradwitness_numpy.rule import Rule, unary
+from tests.core.own_ops import (
+    DIRECT,
+    at_fault,
+    define,
+    forward,
+    in_ops,
+    in_torch,
+    softened,
+    verify,
+    vjp,
+)
 
 pytestmark = pytest.mark.usefixtures("vocabulary_restored")
 
-DIRECT = ("numpy", "jax", "torch")
-SAMPLES = [sample(real(2, 3)), sample(real(7), beta=1.5), sample(real(2, 1, 4, scale=2.0), beta=0.3)]
-Define = Callable[..., Any]
-
-
-def swish(x: Spec, *, beta: float = 1.0) -> Spec:
-    """x * sigmoid(beta * x)."""
-    return x
-
-
-def forward(x: Any, *, beta: float) -> Any:
-    return x / (1 + np.exp(-beta * x))
-
-
-def vjp(g: Any, y: Any, x: Any, *, beta: float) -> Any:
-    s = 1 / (1 + np.exp(-beta * x))
-    return g * (s + beta * y * (1 - s))
-
-
-def in_torch(x: Any, *, beta: float) -> Any:
-    return x * torch.sigmoid(beta * x)
-
-
-def in_jax(x: Any, *, beta: float) -> Any:
-    return x * jax.nn.sigmoid(beta * x)
-
-
-def in_ops(x: Any, *, beta: float) -> Any:
-    return x * ops.sigmoid(x * beta)
-
-
-def define(**changed: Any) -> Any:
-    """swish, with some arguments of the definition in the place of others, or left out by None."""
-    functions = {"numpy": (forward, vjp), "torch": in_torch, "jax": in_jax}
-    given: dict[str, Any] = {"rounding": "rounded", "samples": SAMPLES, **functions, **changed}
-    return gw.define_op(given.pop("shape", swish), **{k: v for k, v in given.items() if v is not None})
-
-
-def loss_of(op: Any, **attributes: Any) -> Callable[[Any, Any], Any]:
-    def loss(params: Any, batch: Any) -> Any:
-        return ops.mse(op(batch["x"] @ params["w"], **attributes), batch["y"], reduction="mean", half=False)
-
-    return loss
-
-
-def verify(op: Any, *, backends: Any = DIRECT, dtypes: Any = ("float64", "float32"), **attributes: Any) -> Report:
-    draw = np.random.default_rng(0).standard_normal
-    params, batch = {"w": draw((3, 4))}, {"x": draw((5, 3)), "y": draw((5, 4))}
-    return gw.verify(loss_of(op, **attributes), params, batch, backends=backends, dtypes=dtypes)
-
-
-def at_fault(report: Report) -> set[str]:
-    return {row.candidate for row in report.rows if row.verdict is Verdict.DISAGREE}
+pytestmark = pytest.mark.usefixtures("vocabulary_restored")
 
 
 # Right ones
@@ -177,11 +134,6 @@ def test_an_array_of_integers() -> None:
     gw.define_op(pick, rounding="gather", samples=samples, numpy=(rows, pull), torch=rows, jax=rows)
     report = gw.verify_op("pick", backends=DIRECT)
     assert report.ok, repr(report)
-
-
-def softened(x: Spec, y: Spec) -> Spec:
-    """x * tanh(y), of arrays that broadcast."""
-    return Spec(np.broadcast_shapes(x.shape, y.shape))
 
 
 def test_numpy_takes_a_rule_and_arrays_may_broadcast() -> None:
@@ -379,176 +331,6 @@ def test_regions_are_told() -> None:
     assert "swish below -3" in verify(op, backends="numpy", dtypes="float64").table()
 
 
-# What is refused
-
-WITH_SAMPLES: dict[str, Any] = {"samples": SAMPLES}
-
-
-def many(*arrays: Spec) -> Spec:
-    return arrays[0]
-
-
-def any_attribute(x: Spec, **attributes: Any) -> Spec:
-    return x
-
-
-def no_array(*, beta: float = 1.0) -> Spec:
-    return Spec(())
-
-
-def needing(x: Spec, *, beta: float) -> Spec:
-    return x
-
-
-def whole(x: Spec) -> Spec:
-    return Spec(x.shape, "int")
-
-
-REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "a name of the vocabulary": ({"name": "tanh"}, r"tanh: there is an op of this name, ops\.tanh"),
-    "no name": ({"shape": lambda x, *, beta=1.0: x}, r"'<lambda>' cannot be the name of an op: give another, name="),
-    "a keyword": ({"name": "lambda"}, r"'lambda' cannot be the name"),
-    "a variable of the source": ({"name": "v12"}, r"'v12' cannot be the name"),
-    "no shape rule": ({"shape": 3, "name": "three"}, r"define_op takes a shape rule, a function of Specs, got int"),
-    "an unknown backend": ({"tensorflow": in_torch}, r"unknown backend or option .* 'tensorflow'; there is: .*torch"),
-    "a slip of the pen": ({"regoins": tails(1.0)}, r"unknown backend or option .* 'regoins'; there is: .*regions"),
-    "neither rounding nor definition": ({"rounding": None}, r"swish: give rounding=, one of exact, .* or definition="),
-    "both": ({"definition": in_ops}, r"swish: give rounding=, .* or definition="),
-    "an unknown rounding": ({"rounding": "rounds"}, r"unknown rounding 'rounds'; there is: addition, contraction, "),
-    "no samples": ({"samples": []}, r"swish: give samples=\[sample\(real\(2, 3\)\), \.\.\.\], at least one"),
-    "an array for a sample": ({"samples": [np.ones(3)]}, r"swish: a sample is made by sample\(.*got ndarray"),
-    "too many arrays": (
-        {"samples": [sample(real(2), real(2))]},
-        r"swish\(float\[2\], float\[2\]\): a sample has 2 arrays, the op takes x",
-    ),
-    "too few": ({"samples": [sample()]}, r"swish\(\): a sample has 0 arrays, the op takes x"),
-    "an attribute that is not there": (
-        {"samples": [sample(real(2), gamma=1.0)]},
-        r"swish\(float\[2\], gamma=1\.0\): a sample is refused: swish does not take gamma=; its attributes are: beta",
-    ),
-    "an attribute without a value": (
-        {"shape": needing},
-        r"needing\(float\[2, 3\]\): a sample is refused: needing needs beta=; its attributes are: beta",
-    ),
-    "arrays without number": ({"shape": many}, r"many: \*arrays cannot be counted; the shape rule takes arrays"),
-    "attributes without names": ({"shape": any_attribute}, r"any_attribute: \*\*attributes cannot be counted"),
-    "no array": ({"shape": no_array}, r"no_array: there is no array; the shape rule takes arrays as positional"),
-    "no gradient": (
-        {"shape": whole, "samples": [sample(real(2))], "numpy": (lambda x: x, lambda g, y, x: g)},
-        r"whole has no gradient: none of its samples has a floating array and result",
-    ),
-    "no rule for numpy": ({"numpy": None}, r"swish: give numpy=\(forward, vjp\), by which the other backends"),
-    "a kink of a definition": (
-        {"numpy": None, "rounding": None, "definition": in_ops, "kink": bends(lambda beta: [])},
-        r"swish: without numpy=\(forward, vjp\) it is seen through its definition, .*: leave out kink= and regions=",
-    ),
-    "one function for two": ({"numpy": forward}, r"swish: NumPy takes a pair of functions, .*, got function"),
-    "three functions for two": ({"numpy": (forward, vjp, vjp)}, r"swish: NumPy takes a pair .*, got a tuple of 3"),
-    "no function": ({"torch": "sigmoid"}, r"swish: expected a function of arrays, got str"),
-    "a forward that raises": (
-        {"numpy": (lambda x, *, beta: x @ x, vjp)},
-        r"swish: NumPy's forward raised ValueError: matmul",
-    ),
-    "a forward of another signature": ({"numpy": (lambda x: x, vjp)}, r"NumPy's forward raised TypeError: .*beta"),
-    "a forward that writes": (
-        {"numpy": (lambda x, *, beta: np.multiply(x, beta, out=x), vjp)},
-        r"swish: NumPy's forward raised ValueError: .*read-only",
-    ),
-    "a result of another shape": (
-        {"numpy": (lambda x, *, beta: x.sum(), vjp)},
-        r"swish\(float\[2, 3\], beta=1\.0\): NumPy's forward must give 1 results, of shape \[2, 3\]; it gave \[\]",
-    ),
-    "two results": (
-        {"numpy": (lambda x, *, beta: (x, x), vjp)},
-        r"NumPy's forward must give 1 results, of shape \[2, 3\]; it gave \[2, 3\], \[2, 3\]",
-    ),
-    "two cotangents": (
-        {"numpy": (forward, lambda g, y, x, *, beta: (g, g))},
-        r"swish\(float\[2, 1, 4\], beta=0\.3\): NumPy's vjp must give 1 cotangents.*; it gave \[2, 1, 4\], \[2, 1, 4\]",
-    ),
-    "no cotangent": (
-        {"numpy": (forward, lambda g, y, x, *, beta: None)},
-        r"NumPy's vjp must give 1 cotangents, one for each array, of shape \[2, 1, 4\]; it gave None",
-    ),
-    "a cotangent of another shape": (
-        {"numpy": (forward, lambda g, y, x, *, beta: g.T)},
-        r"NumPy's vjp must give .*, of shape \[2, 1, 4\]; it gave \[4, 1, 2\]",
-    ),
-    "a vjp that raises": ({"numpy": (forward, lambda g, y, x: g)}, r"swish: NumPy's vjp raised TypeError: .*'beta'"),
-    "a function of floats": (
-        {"numpy": (lambda x, *, beta: np.reshape([math.tanh(e) for e in x.flat], x.shape), vjp)},
-        r"swish: NumPy's rule does not run on numbers of 256 bits, .* ufuncs, matmul .*: TypeError: .*float64 of",
-    ),
-    "a conversion to floats": (
-        {"numpy": (lambda x, *, beta: np.tanh(np.asarray(x, np.float64)), vjp)},
-        r"does not run on numbers of 256 bits, .*: TypeError: its forward made float64 of numbers of 256 bits",
-    ),
-    "a definition that raises": (
-        {"rounding": None, "definition": lambda x, *, beta: x.sigmoid()},
-        r"swish\(float\[2, 3\]\): the definition raised AttributeError: ",
-    ),
-    "a definition of another shape": (
-        {"rounding": None, "definition": lambda x, *, beta: x.sum()},
-        r"swish\(float\[2, 3\]\): the definition gives float\[\], and the shape rule says float\[2, 3\]",
-    ),
-    "a kink of two arrays": (
-        {"shape": softened, "samples": [sample(real(2), real(2))], "kink": bends(list)},
-        r"softened: an op with bends has one array, and a result of its shape",
-    ),
-    "bends of other attributes": (
-        {"kink": bends(lambda alpha: [])},
-        r"swish: NumPy's kink or regions cannot be told: TypeError: .*'beta'",
-    ),
-    "regions without names": (
-        {"regions": Regions(at=lambda beta: (0.0,), names=("below", "at", "above"))},
-        r"swish: NumPy's kink or regions cannot be told: ValueError",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_does_not_fit_together_is_refused(case: str) -> None:
-    changed, message = REFUSED[case]
-    with pytest.raises(gw.GradwitnessError, match=message):
-        define(**changed)
-    assert set(OPS) == BUILT_IN, "nothing is left of it"
-    assert all(registry.backend(b).capabilities.ops == BUILT_IN for b in DIRECT)
-
-
-@pytest.mark.parametrize(
-    ("returned", "got"),
-    [((2, 3), "int, int"), (None, "NoneType"), ([Spec((2, 3))], "list"), ((), "nothing")],
-)
-def test_a_shape_rule_that_returns_no_spec(returned: Any, got: str) -> None:
-    def odd(x: Spec, *, beta: float = 1.0) -> Any:
-        return returned
-
-    with pytest.raises(gw.GradwitnessError, match=rf"odd\(float\[2, 3\]\): the shape rule must return .*got {got}$"):
-        define(shape=odd)
-
-
-def test_a_shape_rule_that_raises() -> None:
-    def odd(x: Spec, *, beta: float = 1.0) -> Spec:
-        return Spec(x.extent)  # type: ignore[attr-defined]
-
-    with pytest.raises(gw.GradwitnessError, match=r"odd\(float\[2, 3\]\): the shape rule raised AttributeError: "):
-        define(shape=odd)
-
-
-def test_a_backend_that_takes_no_ops() -> None:
-    class Closed:
-        name, devices, settings = "closed", list, dict
-        precision = lower = prepare = print
-        capabilities = Capabilities(("float64",), frozenset())
-
-    gw.register_backend(Closed())  # type: ignore[arg-type]
-    try:
-        with pytest.raises(gw.GradwitnessError, match=r"backend 'closed' takes no ops .*: it is no .*Extensible"):
-            define(closed=in_torch)
-    finally:
-        registry.unregister_backend("closed")
-
-
 # Again, and no longer
 
 
@@ -567,7 +349,7 @@ def test_the_same_name_from_elsewhere_is_refused() -> None:
     def swish(x: Spec, *, beta: float = 1.0) -> Spec:
         return x
 
-    with pytest.raises(gw.GradwitnessError, match=r"swish: .* defined by tests\.core\.test_own_ops\.swish: "):
+    with pytest.raises(gw.GradwitnessError, match=r"swish: .* defined by tests\.core\.own_ops\.swish: "):
         define(shape=swish)
     gw.forget_op("swish")
     define(shape=swish)

@@ -43,6 +43,19 @@ def test_where_another_extent_is_the_same_no_smaller_batch_is_tried_and_the_repo
     assert row.message == "not tried with a batch of another size, as w has an extent of 4 too"
 
 
+def test_that_is_said_of_a_gradient_beside_a_graph_too() -> None:
+    def graph(p: Any, b: Any) -> Any:
+        return (b["x"] @ p["w"]).sum()
+
+    mine = gw.Candidate("numpy", gradient=lambda p, b: {"w": b["x"].sum(0)})
+    params, batch = {"w": RNG.standard_normal(4)}, {"x": RNG.standard_normal((4, 4))}
+    report = gw.verify(graph, params, batch, backends="numpy", candidates={"mine": mine}, dtypes="float64")
+    assert [(row.candidate, str(row.verdict), row.message) for row in report.rows] == [
+        ("numpy", "agree", ""),
+        ("mine", "agree", "not tried with a batch of another size, as w has an extent of 4 too"),
+    ]
+
+
 def test_a_single_example_is_not_cut_and_nothing_is_said_of_it() -> None:
     (row,) = verify(1, 3).rows
     assert (str(row.verdict), row.message) == ("agree", "")

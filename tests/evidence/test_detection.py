@@ -11,12 +11,14 @@ from gradwitness.arithmetic import Arithmetic
 from gradwitness.evidence.reach import node_reach
 from gradwitness.networks import NETWORKS, network
 from gradwitness.problem import Candidate
-from gradwitness.report import Row
+from gradwitness.report import Address
 from gradwitness.run.cell import graph_referee
 from gradwitness.run.trial import Trial
 from gradwitness.run.witness import OfGraph
 from gradwitness.settings import Settings
-from gradwitness.verdict import LeafEvidence, Verdict, judge
+from gradwitness.verdict import Verdict
+from gradwitness.verdict.checks import judge
+from gradwitness.verdict.leaf import LeafEvidence
 
 EVERYWHERE = {"float64": 1e-11, "float32": 1e-4}  # an error of every coordinate
 SIZEABLE = 1e-6  # of the tensor's largest element
@@ -27,10 +29,10 @@ FINE = 1e-2  # of an element: its detection limit
 def evidence(name: str, dtype: str) -> dict[str, LeafEvidence]:
     """Of each gradient that exceeds its limit; others are zero by structure, or said to be inconclusive."""
     known = graph_referee(network(name), dtype, Settings(dtypes=(dtype,)))
-    blank = Row(name, "numpy", "numpy", "cpu", dtype, Verdict.ERROR)
+    address = Address(name, "numpy", "numpy", "cpu", dtype)
     tried = Trial(None, (), {}, {})  # type: ignore[arg-type]  # nothing that ran is asked for
     witness = OfGraph(
-        blank, Candidate("numpy"), known.problem, tried, known=known, arithmetic=Arithmetic(), is_referee=False
+        address, Candidate("numpy"), known.problem, tried, known=known, arithmetic=Arithmetic(), is_referee=False
     )
     found = {path: witness.evidence_on(path) for path in known.gradients}
     return {path: e for path, e in found.items() if np.linalg.norm(e.truth.high) > limit_by_norm(e)}

@@ -24,7 +24,8 @@ from gradwitness.problem import Candidate, Problem
 from gradwitness.report import Report, Row
 from gradwitness.run.problems import verify_problem
 from gradwitness.settings import Settings
-from gradwitness.verdict import Judgement, Moved, Verdict, recognised
+from gradwitness.verdict import Judgement, Verdict
+from gradwitness.verdict.by_arithmetic import Moved, recognised
 from tests.evidence.reduced import (
     BFLOAT16,
     TF32,

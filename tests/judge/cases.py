@@ -13,7 +13,25 @@ import torch
 
 import gradwitness as gw
 
-__all__ = ["DOUBT", "Case", "each", "jax_rule", "numpy_gradient", "torch_rule"]
+__all__ = [
+    "DOUBT",
+    "RULES",
+    "Case",
+    "W",
+    "abs_sign",
+    "each",
+    "expect_refused",
+    "jax_rule",
+    "logistic",
+    "max_plus",
+    "normal",
+    "numpy_gradient",
+    "power",
+    "scattered",
+    "squares",
+    "summed",
+    "torch_rule",
+]
 
 DOUBT = frozenset({"disagree", "inconclusive"})  # what a wrong gradient may be called where nothing can tell more
 
@@ -57,6 +75,13 @@ def each(kinds: Mapping[str, Mapping[str, Case]]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", found)
 
 
+def expect_refused(case: Case) -> None:
+    """A wrong gradient: the report is not green, and says what is right."""
+    report = case.report()
+    assert not report, repr(report)
+    assert case.holds(report), repr(report)
+
+
 def torch_rule(forward: Callable[[Any], Any], slope: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """forward(x), with cotangent * slope(x) in its backward."""
 
@@ -84,3 +109,80 @@ def jax_rule(forward: Callable[[Any], Any], slope: Callable[[Any], Any]) -> Call
 def numpy_gradient(loss: Callable[[Any, Any], Any], gradient: Callable[[Any, Any], Any]) -> dict[str, gw.Candidate]:
     """A loss and its gradient by hand."""
     return {"mine": gw.Candidate("numpy", loss, gradient=gradient)}
+
+
+RULES: dict[str, Callable[..., Any]] = {"torch": torch_rule, "jax": jax_rule}
+
+
+# Losses and points
+
+
+def normal(seed: int, *shape: int) -> Any:
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+W = {"w": normal(1, 5)}
+
+
+def logistic(x: Any) -> Any:
+    return 1 / (1 + np.exp(-x))
+
+
+def squares(p: Any, b: Any) -> Any:
+    return (p["w"] ** 2).sum()
+
+
+def power(n: int) -> Callable[[Any, Any], Any]:
+    return lambda p, b: (p["w"] ** n).sum()
+
+
+def summed(f: Callable[[Any], Any], path: str) -> Callable[[Any, Any], Any]:
+    """The sum of f(x), beside that of v ** 3 where there is one."""
+    return lambda p, b: f(p[path]).sum() + ((p["v"] ** 3).sum() if path != "v" and "v" in p else 0)
+
+
+# What torch decides by equality
+
+
+class MaxPlus(torch.autograd.Function):
+    """The largest a + b along a matrix product's inner dimension; its backward asks who it was, off by a factor."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Any, b: Any, off: float) -> Any:
+        out, ctx.off = (a[:, :, None] + b[None]).amax(1), off
+        ctx.save_for_backward(a, b, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *g: Any) -> Any:
+        a, b, out = ctx.saved_tensors
+        w = ((a[:, :, None] + b[None]) == out[:, None]).to(g[0].dtype) * g[0][:, None] * ctx.off
+        return w.sum(2), w.sum(0), None
+
+
+class AbsSign(torch.autograd.Function):
+    """|x|, its sign kept in 8 bits."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.save_for_backward(((x >= 0).to(x.dtype) * 2 - 1).to(torch.int8))
+        return x.abs()
+
+    @staticmethod
+    def backward(ctx: Any, *g: Any) -> Any:
+        return ctx.saved_tensors[0].to(g[0].dtype) * g[0]
+
+
+def max_plus(off: float = 1.0) -> Callable[[Any, Any], Any]:
+    rule: Any = MaxPlus
+    return lambda p, b: rule.apply(p["a"], p["b"], off)
+
+
+def abs_sign(x: Any) -> Any:
+    rule: Any = AbsSign
+    return rule.apply(x)
+
+
+def scattered(x: Any, how: str) -> Any:
+    index = torch.tensor([0, 0, 1, 2, 2, 2])[:, None].expand(-1, 2)
+    return torch.zeros(4, 2, dtype=x.dtype).scatter_reduce(0, index, x, how, include_self=False)

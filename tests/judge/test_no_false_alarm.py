@@ -14,17 +14,13 @@ import torch
 import torch.nn.functional as F
 
 import gradwitness as gw
-from tests.judge.cases import Case, each, numpy_gradient, torch_rule
+from tests.judge.cases import Case, abs_sign, each, max_plus, normal, numpy_gradient, power, scattered, torch_rule
 
 AGREE = ("agree",)
 QUIET = ("agree", "inconclusive")  # where differences cannot tell
 COARSE = "too coarse"
 STAIRCASE = "below a step of 1e-7 the loss is another function"
 NOTHING_LEADS = "nothing leads to the loss"
-
-
-def normal(seed: int, *shape: int) -> Any:
-    return np.random.default_rng(seed).standard_normal(shape)
 
 
 def of_x(f: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
@@ -342,10 +338,6 @@ FINE = {
 # A loss that underflows
 
 
-def power(n: int) -> Callable[[Any, Any], Any]:
-    return lambda p, b: (p["w"] ** n).sum()
-
-
 UNDERFLOW = {
     f"{backend}, power {n}": Case(
         {"mine": gw.Candidate(backend, power(n), gradient=lambda p, b, n=n: {"w": n * p["w"] ** (n - 1)})},
@@ -407,35 +399,6 @@ UNUSED = {
 # Whole numbers in floats are not cut off as others, and who was the maximum is decided as it was
 
 
-class AbsSign(torch.autograd.Function):
-    """|x|, its sign kept in 8 bits."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        ctx.save_for_backward(((x >= 0).to(x.dtype) * 2 - 1).to(torch.int8))
-        return x.abs()
-
-    @staticmethod
-    def backward(ctx: Any, *g: Any) -> Any:
-        return ctx.saved_tensors[0].to(g[0].dtype) * g[0]
-
-
-class MaxPlus(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, a: Any, b: Any) -> Any:
-        out = (a[:, :, None] + b[None]).amax(1)
-        ctx.save_for_backward(a, b, out)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *g: Any) -> Any:
-        a, b, out = ctx.saved_tensors
-        w = ((a[:, :, None] + b[None]) == out[:, None]).to(g[0].dtype) * g[0][:, None]
-        return w.sum(2), w.sum(0)
-
-
-ABS_SIGN: Any = AbsSign
-MAX_PLUS: Any = MaxPlus
 BOTH_DTYPES = ("float64", "float32")
 
 
@@ -445,16 +408,11 @@ def binned(x: Any) -> Any:
     return x * bins.to(x.dtype)
 
 
-def scattered(x: Any, how: str) -> Any:
-    index = torch.tensor([0, 0, 1, 2, 2, 2])[:, None].expand(-1, 2)
-    return torch.zeros(4, 2, dtype=x.dtype).scatter_reduce(0, index, x, how, include_self=False)
-
-
 DECIDED = {
-    "signs in 8 bits": elementwise("torch", ABS_SIGN.apply, [-1.7, -0.9, -0.4, 0.2, 0.8, 1.6], BOTH_DTYPES),
+    "signs in 8 bits": elementwise("torch", abs_sign, [-1.7, -0.9, -0.4, 0.2, 0.8, 1.6], BOTH_DTYPES),
     "bins": elementwise("torch", binned, [-1.7, 0.9, 2.3], BOTH_DTYPES),
     "max-plus": Case(
-        {"torch": lambda p, b: MAX_PLUS.apply(p["a"], p["b"])},
+        {"torch": max_plus()},
         {"a": normal(0, 3, 4), "b": normal(1, 4, 5)},
         verdicts=AGREE,
         how={"cotangent": "random", "dtypes": BOTH_DTYPES},

@@ -115,43 +115,6 @@ def test_such_a_module_has_the_gradient_by_its_batch_too() -> None:
     assert of_module(seeded(lambda: Again("checkpoint")), {"x": normal(0, 4, 6)}, wrt=["x"], dtypes="float32")
 
 
-class LeftInGrad(torch.autograd.Function):
-    """Calls backward() inside, as reversible layers do, so that its parameters' gradients are left in .grad."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Any, layer: Any) -> Any:
-        ctx.layer, ctx.x = layer, x.detach()
-        return layer(x).detach()
-
-    @staticmethod
-    def backward(ctx: Any, *g: Any) -> Any:
-        with torch.enable_grad():
-            x = ctx.x.requires_grad_()
-            ctx.layer(x).backward(g[0])
-        return x.grad, None
-
-
-class Reversible(nn.Module):
-    def __init__(self, *layers: nn.Module) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
-
-    def forward(self, x: Any) -> Any:
-        left: Any = LeftInGrad
-        for layer in self.layers:
-            x = left.apply(x.clone().requires_grad_(), layer).tanh()
-        return x
-
-
-@pytest.mark.parametrize("paths", [(), ("backward",)])
-@pytest.mark.parametrize("depth", [1, 3])
-def test_gradients_that_are_left_in_grad_are_found(depth: int, paths: tuple[str, ...]) -> None:
-    module = seeded(lambda: Reversible(*(nn.Linear(3, 3) for _ in range(depth))))
-    report = of_module(module, {"x": normal(1, 4, 3)}, paths=paths)
-    assert report, repr(report)
-    assert all(row.reference for row in report.rows)
-
-
 class Embedded(nn.Module):
     def __init__(self, reentrant: bool) -> None:
         super().__init__()

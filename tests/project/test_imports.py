@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import gradwitness
+
 FRAMEWORKS = ("torch", "jax", "jaxlib")
 LIMIT = 3.0  # times what `import numpy` takes
 RUNS = 7
@@ -75,3 +77,17 @@ def test_a_slow_start_would_be_seen() -> None:
     again = f"import subprocess\nfor _ in range({int(LIMIT) + 1}): subprocess.run({python('import numpy')})"
     numpy, started = seconds(python("import numpy"), python(again))  # both slow down together on a busy machine
     assert started > LIMIT * numpy
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("from gradwitness.verify import Settings", "Settings is in gradwitness.settings"),
+        ("from gradwitness.verify.settings import Settings", "Settings is in gradwitness.settings"),
+        ("import gradwitness.verify", "verify_problems in gradwitness.verification"),
+    ],
+)
+def test_the_package_that_was_renamed_says_where_its_names_are(code: str, says: str) -> None:
+    with pytest.raises(ImportError, match=says):
+        exec(code)  # noqa: S102  # an import as a user writes it
+    assert callable(gradwitness.verify)

@@ -24,7 +24,7 @@ from gradwitness.own_ops.expectations import (
 )
 from gradwitness.problem import Candidate, Problem
 from gradwitness.report import Report
-from gradwitness.settings import Settings
+from gradwitness.settings import Settings, names
 from gradwitness.verification import verify_problems
 
 __all__ = ["define_op", "forget_op", "verify_op"]
@@ -99,8 +99,8 @@ def verify_op(
     op: str | Callable[..., Any],
     *,
     backends: str | Sequence[str] | None = None,
-    dtypes: Sequence[str] = ("float64", "float32"),
-    seed: int = 0,
+    dtypes: str | Sequence[str] = Settings.dtypes,
+    seed: int = Settings.seed,
 ) -> Report:
     """An op's samples, with random cotangents, through every backend: a problem `swish.x` for each floating array.
 
@@ -110,13 +110,13 @@ def verify_op(
     from gradwitness.networks.single_ops import bundle
 
     found = find_op(op if isinstance(op, str) else getattr(op, "__name__", type(op).__name__))
-    named = registry.backend_names() if backends is None else [backends] if isinstance(backends, str) else backends
+    named = registry.backend_names() if backends is None else names(backends)
     all_at_once = [b for b in named if registry.backend(b).capabilities.compiles]  # a compilation takes seconds
     direct = {b: Candidate(b) for b in named if b not in all_at_once}
     problems = _problems(found)
     cases = [(p, direct | _by_definition(found, p)) for p in problems]
     together = [(bundle(found.name, problems), {b: Candidate(b) for b in all_at_once})] if all_at_once else []
-    return verify_problems([*cases, *together], Settings(dtypes=tuple(dtypes), seed=seed))
+    return verify_problems([*cases, *together], Settings(dtypes=names(dtypes), seed=seed))
 
 
 def _by_definition(op: Op, problem: Problem) -> dict[str, Candidate]:

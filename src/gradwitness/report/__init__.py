@@ -2,6 +2,6 @@
 
 from gradwitness.report.case import Case
 from gradwitness.report.report import Report, joined
-from gradwitness.report.row import Row
+from gradwitness.report.row import Address, Row
 
-__all__ = ["Case", "Report", "Row", "joined"]
+__all__ = ["Address", "Case", "Report", "Row", "joined"]

@@ -14,20 +14,23 @@ from typing import Any
 from gradwitness.evidence.exercise import Exercise
 from gradwitness.report.row import Row
 
-__all__ = ["SCHEMA", "schema", "to_json", "write_whole"]
-
-SCHEMA = 2
+__all__ = ["schema", "to_json", "write_whole"]
 
 
 def to_json(
     ok: bool, environment: Mapping[str, Any], rows: Sequence[Row], exercise: Mapping[str, Sequence[Exercise]]
 ) -> str:
-    """A report; keys as in schema.json. NaN and infinity, which JSON lacks, are the strings "nan", "inf" and "-inf"."""
+    """A report, with the keys of schema.json: a row has an attribute of each name.
+
+    NaN and infinity, which JSON lacks, are the strings "nan", "inf" and "-inf".
+    """
+    described = schema()["properties"]
+    keys = described["rows"]["items"]["properties"]
     document = {
-        "schema": SCHEMA,
+        "schema": described["schema"]["const"],
         "ok": ok,
         "environment": environment,
-        "rows": [asdict(row) for row in rows],
+        "rows": [{key: getattr(row, key) for key in keys} for row in rows],
         "exercise": {network: [asdict(one) for one in calls] for network, calls in exercise.items()},
     }
     return json.dumps(_jsonable(document), indent=1, allow_nan=False)

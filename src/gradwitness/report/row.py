@@ -1,27 +1,22 @@
-"""One line of evidence: a gradient of a candidate, or the reason why there is none."""
+"""One line of evidence: an address and a judgement, or the reason why there is no gradient to judge."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-from gradwitness.verdict import Verdict
+from gradwitness.verdict import Judgement
 
-__all__ = ["Row", "describe"]
+__all__ = ["Address", "Row", "describe"]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One gradient of one candidate: its verdict and the figures behind it (see `verdict.Judgement`).
+class Address:
+    """Whose gradient it is, and where.
 
-    parameter and shape are None where the candidate did not run (`unsupported`, `error`). reference:
-    the norm of the gradient that it is held against. textbook: relative difference at step 1e-5 over the whole
-    candidate. referee: this is the gradient that the others are held against. refused: why there is no reference in
-    256 bits. left, right: at a kink, the one-sided derivatives by the element that the message names. Where the
-    losses are black boxes, against is the label of the candidate from whose gradient `error` is measured, and fd_dtype
-    what the differences were taken in. seen: how many elements differences saw one by one. path: the execution path
-    that the candidate took, if not its plain one. custom: the custom rules that the candidate refers to, by name, and
-    whether its gradient is made of them; None where that cannot be told.
+    parameter: the leaf's path; None for the candidate as a whole. path: the execution path that the candidate took, if
+    not its plain one.
     """
 
     network: str
@@ -29,36 +24,41 @@ class Row:
     backend: str
     device: str
     dtype: str
-    verdict: Verdict
-    message: str = ""
-    parameter: str | None = None
+    parameter: str | None = field(default=None, kw_only=True)
+    path: str | None = field(default=None, kw_only=True)
+
+    @property
+    def label(self) -> str:
+        """The candidate's, without the path."""
+        return self.candidate.removesuffix(f" [{self.path}]")
+
+
+@dataclass(frozen=True)
+class Row(Judgement, Address):
+    """The judgement at an address, and the facts of the run that belong to it.
+
+    parameter and shape are None where the candidate did not run (`unsupported`, `error`). reference:
+    the norm of the gradient that it is held against. textbook: relative difference at step 1e-5 over the whole
+    candidate. referee: this is the gradient that the others are held against. refused: why there is no reference in
+    256 bits. Where the losses are black boxes, against is the label of the candidate from whose gradient `error` is
+    measured, and fd_dtype what the differences were taken in. custom: the custom rules that the candidate refers to, by
+    name, and whether its gradient is made of them; None where that cannot be told.
+    """
+
     shape: tuple[int, ...] | None = None
     reference: float | None = None
-    error: float | None = None
-    worst: float | None = None
-    ulps: float | None = None
-    seen: int | None = None
-    floor: float | None = None
-    ratio: float | None = None
-    fd_error: float | None = None
-    fd_bound: float | None = None
-    limit: float | None = None
-    limit_element: float | None = None
-    left: float | None = None
-    right: float | None = None
     textbook: float | None = None
     referee: bool = False
     refused: str | None = None
     setup_seconds: float | None = None
     against: str | None = None
     fd_dtype: str | None = None
-    path: str | None = None
     custom: Mapping[str, bool] | None = None
 
-    @property
-    def label(self) -> str:
-        """The candidate's, without the path."""
-        return self.candidate.removesuffix(f" [{self.path}]")
+    @classmethod
+    def of(cls, address: Address, judgement: Judgement, **facts: Any) -> Row:
+        """facts: of the run, by name."""
+        return cls(**vars(address), **vars(judgement), **facts)
 
 
 def describe(row: Row) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from gradwitness import registry
 from gradwitness.errors import GradwitnessError
 from gradwitness.protocol import CustomRule, Perturbing, Prepared, Primals
-from gradwitness.run.crossing import Failure, Held
+from gradwitness.run.crossing import Held, Raised
 from gradwitness.run.custom import observed
 from gradwitness.run.failing import first_lines
 from gradwitness.run.here import prepare_here
@@ -57,12 +57,12 @@ def _end_with(channel: int) -> None:
 
 
 def _reply(answers: Answers, request: bytes) -> bytes:
-    """(an answer or a Failure, seconds of setup so far), pickled."""
+    """(an answer or what was Raised, seconds of setup so far), pickled."""
     try:
         name, args, kwargs, released = pickle.loads(request)
         return pickle.dumps((answers.to(name, args, kwargs, released), answers.setup_seconds))
     except Exception as error:  # noqa: BLE001  # whatever a candidate raises, the other side decides
-        return pickle.dumps((Failure.of(error), answers.setup_seconds))
+        return pickle.dumps((Raised.of(error), answers.setup_seconds))
 
 
 class Answers:

@@ -4,41 +4,40 @@ candidate, whether all run one graph or each brings a loss of its own."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from gradwitness import registry
-from gradwitness.dtypes import Array, find_dtype
+from gradwitness.dtypes import find_dtype
 from gradwitness.errors import NoAnswerError
 from gradwitness.evidence.from_graph import FromGraph
 from gradwitness.evidence.from_values import FromValues
 from gradwitness.evidence.neighbours import Neighbours, draw_neighbours
 from gradwitness.evidence.noise_floor import TensorFloor, joint
+from gradwitness.evidence.norms import norm
 from gradwitness.evidence.own_floors import Answer
 from gradwitness.evidence.reach import JITTER_REACH, Reach, node_reach
 from gradwitness.problem import Candidate, Problem
-from gradwitness.protocol import Prepared
-from gradwitness.report import Row
-from gradwitness.run.custom import custom_rules
+from gradwitness.protocol import Prepared, Primals
+from gradwitness.report import Address, Row
+from gradwitness.run.custom import custom_rules, fault_rows
 from gradwitness.run.failing import first_lines
 from gradwitness.run.intended import as_intended
 from gradwitness.run.peers import Peers
 from gradwitness.run.preparing import prepare
+from gradwitness.run.progress import Progress
 from gradwitness.run.purity import impure
 from gradwitness.run.reductions import as_reduced
-from gradwitness.run.trial import Trial, attempt, judged_row, trial
+from gradwitness.run.trial import Failure, Trial, attempt, trial
 from gradwitness.run.witness import OfGraph, OwnLoss, Witness
 from gradwitness.settings import Settings
-from gradwitness.verdict import Judgement, LossJudgement, Verdict, judge_loss
+from gradwitness.verdict import Judgement, Verdict
+from gradwitness.verdict.losses import judge_alone, judge_loss
 
 __all__ = ["cell", "graph_referee"]
 
-Primals = Mapping[str, Array]
-Progress = Callable[[str], None]
 ITSELF = "itself in float64"
 SAME = 4.0  # units of roundoff that two answers to the same question may differ by unlooked into
 
@@ -52,7 +51,7 @@ def graph_referee(problem: Problem, dtype: str, settings: Settings) -> FromGraph
 
 
 def cell(
-    blanks: Mapping[str, Row],
+    addresses: Mapping[str, Address],
     candidates: Mapping[str, Candidate],
     problem: Problem,
     dtype: str,
@@ -61,7 +60,7 @@ def cell(
     referee: FromGraph | None,
     progress: Progress,
 ) -> list[Row]:
-    """A row for each gradient of each candidate, on the device that its blank row names.
+    """A row for each gradient of each candidate, on the device that its address names.
 
     referee: what is known of the graph that all share; None where each brings a loss of its own.
     """
@@ -69,15 +68,15 @@ def cell(
     rows: dict[str, list[Row]] = {}
     for label, candidate in candidates.items():
         progress(f"{problem.name} {dtype}: {label}")
-        found = attempt(blanks[label], partial(run.witness, blanks[label], candidate))
-        if isinstance(found, Row):
-            rows[label] = [found]
+        found = attempt(partial(run.witness, addresses[label], candidate))
+        if isinstance(found, Failure):
+            rows[label] = [Row.of(addresses[label], found)]
     run.compare_losses()
     for witness in list(run.witnesses):
         progress(f"{problem.name} {dtype}: {witness.label}, judged")
-        judged = attempt(witness.blank, partial(run.check, witness))
-        if isinstance(judged, Row):
-            rows[witness.label] = [judged]
+        judged = attempt(partial(run.check, witness))
+        if isinstance(judged, Failure):
+            rows[witness.label] = [_failed(witness, judged)]
             run.witnesses.remove(witness)
     run.conclude()
     rows |= {witness.label: run.rows(witness) for witness in run.witnesses}
@@ -98,17 +97,17 @@ class _Run:
 
     # Trial
 
-    def witness(self, blank: Row, candidate: Candidate) -> None:
+    def witness(self, address: Address, candidate: Candidate) -> None:
         """Run a candidate."""
         with registry.installed(candidate.backend).precision(self.settings.precision):
-            prepared = prepare(candidate, self.problem, self.dtype, blank.device, self.settings)
+            prepared = prepare(candidate, self.problem, self.dtype, address.device, self.settings)
             neighbours = self._neighbours(prepared)
             tried, notes = trial(prepared, self.problem.primals, neighbours, self.dtype), list[str]()
             if not any(tried.unsteady.values()):
                 tried, notes = self._asked_again(candidate, tried, next(iter(neighbours), None))
-            blank, others = custom_rules(blank, candidate, prepared, self.problem.primals)
-            witness = self._known(blank, candidate, tried)
-            witness.others, witness.notes = others, witness.notes + notes
+            rules = custom_rules(candidate, prepared, self.problem.primals)
+            witness = self._known(address, candidate, tried)
+            witness.rules, witness.notes = rules, witness.notes + notes
             witness.loss = self._own_loss(witness)
         self.witnesses.append(witness)
 
@@ -131,35 +130,27 @@ class _Run:
                 self.neighbours = draw_neighbours(self.problem.primals, usable, self.dtype, seed=seed)
         return self.neighbours
 
-    def _known(self, blank: Row, candidate: Candidate, tried: Trial) -> Witness:
+    def _known(self, address: Address, candidate: Candidate, tried: Trial) -> Witness:
         capabilities = registry.backend(candidate.backend).capabilities
-        arithmetic = capabilities.arithmetic(self.dtype)
+        arithmetic, witness = capabilities.arithmetic(self.dtype), (address, candidate, self.problem, tried)
         if self.referee is not None:
             lowered = candidate.loss is None and not candidate.is_written_by_hand
             speaks = capabilities.interpreter and self.dtype == "float64" and lowered and not self.referee.extended
-            return OfGraph(
-                blank,
-                candidate,
-                self.problem,
-                tried,
-                known=self.referee,
-                arithmetic=arithmetic,
-                is_referee=speaks,
-            )
+            return OfGraph(*witness, known=self.referee, arithmetic=arithmetic, is_referee=speaks)
         answer = tried.losses[0], tried.gradients
-        wide, finest, note = self._in_float64(blank, candidate, tried.prepared, answer)
+        wide, finest, note = self._in_float64(address, candidate, tried.prepared, answer)
         known = FromValues(tried.prepared, wide, finest, self.problem, self.dtype, arithmetic, self.settings.seed)
-        return OwnLoss(blank, candidate, self.problem, tried, [note] if note else [], known=known)
+        return OwnLoss(*witness, [note] if note else [], known=known)
 
     def _in_float64(
-        self, blank: Row, candidate: Candidate, narrow: Prepared, answer: Answer
+        self, address: Address, candidate: Candidate, narrow: Prepared, answer: Answer
     ) -> tuple[Prepared | None, Answer, str]:
         """(the candidate in float64, what it gives there, a note): None where it does not run there, with the reason,
         and then what it gave in the dtype on trial."""
         if self.dtype == "float64":
             return narrow, answer, ""
         try:
-            wide = prepare(candidate, self.problem, "float64", blank.device, self.settings)
+            wide = prepare(candidate, self.problem, "float64", address.device, self.settings)
             return wide, wide.value_and_gradient(self.problem.primals), ""
         except Exception as error:  # noqa: BLE001  # a kernel of one dtype may raise anything in another
             why = first_lines(error)
@@ -167,43 +158,41 @@ class _Run:
 
     # Loss
 
-    def _own_loss(self, witness: Witness) -> LossJudgement:
+    def _own_loss(self, witness: Witness) -> Judgement | None:
         """Whether the loss that comes with a gradient is the one that was given beside it."""
         candidate, tried = witness.candidate, witness.tried
         if candidate.value_and_gradient is None or candidate.loss is None or not isinstance(witness, OwnLoss):
-            return LossJudgement()
+            return None
         alone, beside = tried.prepared.value(self.problem.primals), tried.losses[0]
         floor = witness.known.loss_floor({}, alone)
         found = judge_loss([beside], [alone], [floor], reach=_jitter_reach)
-        if found.verdict is None:
-            return found
         message = f"value_and_gradient gives a loss of {beside:.9g} where loss gives {alone:.9g}"
-        return LossJudgement(found.verdict, message)
+        return found and found.instead(found.verdict, message)
 
     def compare_losses(self) -> None:
         """Hold each loss against the graph's, or against the first that is finite and steady."""
         first = next((w for w in self.witnesses if w.is_steady and all(map(math.isfinite, w.tried.losses))), None)
         for witness in self.witnesses:
-            if not witness.loss.verdict:
-                found = attempt(witness.blank, partial(self._compared, witness, first or witness))
-                if isinstance(found, Row):
+            if not witness.loss:
+                found = attempt(partial(self._compared, witness, first or witness))
+                if isinstance(found, Failure):
                     witness.notes.append(f"its loss could not be compared ({found.message})")
                 else:
                     witness.loss = found
 
-    def _compared(self, witness: Witness, first: Witness) -> LossJudgement:
+    def _compared(self, witness: Witness, first: Witness) -> Judgement | None:
         losses = witness.tried.losses
         if isinstance(witness, OfGraph):
             known = witness.known
             if self._are_near(losses, known.losses):
-                return LossJudgement()
+                return None
             return judge_loss(losses, known.losses, known.loss_floors_of(witness.arithmetic))
         if witness is first:
-            return LossJudgement() if math.isfinite(losses[0]) else LossJudgement.undefined(losses[0])
+            return judge_alone(losses[0])
         assert isinstance(witness, OwnLoss)
         assert isinstance(first, OwnLoss)
         if self._are_near(losses, first.tried.losses):
-            return LossJudgement()
+            return None
         spreads = [self._joint_loss_floor(first, witness, number) for number in range(len(losses))]
         by_node = first.known.floors.by_node and witness.known.floors.by_node
         reach = node_reach if by_node else _jitter_reach
@@ -227,15 +216,9 @@ class _Run:
         """Judge each gradient of a candidate by what is known of it."""
         with registry.backend(witness.candidate.backend).precision(self.settings.precision):
             for path in self.problem.differentiated:
-                witness.judgements[path] = self._judged(witness, path)
-
-    def _judged(self, witness: Witness, path: str) -> Judgement:
-        if unsteady := witness.tried.unsteady.get(path):
-            return Judgement(Verdict.NONDETERMINISTIC, unsteady)
-        if witness.loss.verdict and isinstance(witness, OwnLoss):
-            return Judgement(witness.loss.verdict, witness.loss.message)
-        judgement = witness.judged(path)
-        return judgement.instead(witness.loss.verdict, witness.loss.message) if witness.loss.verdict else judgement
+                unsteady = witness.tried.unsteady.get(path)
+                found = Judgement(Verdict.NONDETERMINISTIC, unsteady) if unsteady else witness.judged(path)
+                witness.judgements[path] = found
 
     # What they say of each other
 
@@ -247,39 +230,44 @@ class _Run:
             as_reduced(witness, self.settings)
 
     def rows(self, witness: Witness) -> list[Row]:
-        found = attempt(witness.blank, partial(self._rows, witness))
-        return [found] if isinstance(found, Row) else found
+        found = attempt(partial(self._rows, witness))
+        return [_failed(witness, found)] if isinstance(found, Failure) else found
 
     def _rows(self, witness: Witness) -> list[Row]:
-        textbook = None
-        if witness.is_steady and not (isinstance(witness, OwnLoss) and witness.loss.verdict):
-            textbook = witness.textbook()
-        about: dict[str, Any] = {"setup_seconds": witness.tried.prepared.setup_seconds, "textbook": textbook}
-        rows = [self._row(witness, path, about) for path in self.problem.differentiated]
-        return rows + witness.others
+        textbook = witness.textbook() if witness.is_judged else None
+        rows = [self._row(witness, path, textbook) for path in self.problem.differentiated]
+        return rows + fault_rows(witness.address, witness.rules or ())
 
-    def _row(self, witness: Witness, path: str, about: dict[str, Any]) -> Row:
-        judgement = witness.judgements[path]
+    def _row(self, witness: Witness, path: str, textbook: float | None) -> Row:
+        return Row.of(
+            replace(witness.address, parameter=path),
+            witness.noted(path),
+            shape=self.problem.primals[path].shape,
+            textbook=textbook,
+            setup_seconds=witness.tried.prepared.setup_seconds,
+            custom=witness.custom,
+            **self._held_against(witness, path),
+        )
+
+    def _held_against(self, witness: Witness, path: str) -> dict[str, Any]:
+        """What a row says of the gradient that this one is held against."""
         if isinstance(witness, OfGraph):
             known = witness.known
-            about = about | {"refused": known.refused.get(path), "referee": witness.is_referee}
-            return judged_row(witness.blank, path, known.gradients[path].high, judgement, **about)
+            reference = norm(known.gradients[path].high)
+            return {"reference": reference, "refused": known.refused.get(path), "referee": witness.is_referee}
         assert isinstance(witness, OwnLoss)
+        gradient = self.peers.reference(path, witness)
         against = ITSELF if witness.known.is_narrowed else self.peers.against(witness, path)
-        known_gradient = self.peers.reference(path, witness)
-        row = judged_row(
-            witness.blank,
-            path,
-            np.zeros(self.problem.primals[path].shape) if known_gradient is None else known_gradient,
-            judgement,
-            against=None if judgement.error is None else against,
-            fd_dtype=witness.known.fd_dtype,
-            **about,
-        )
-        if not witness.notes:
-            return row
-        note = "; ".join(dict.fromkeys(witness.notes))
-        return replace(row, message=f"{row.message} ({note})" if row.message else note)
+        return {
+            "reference": 0.0 if gradient is None else norm(gradient),
+            "against": None if witness.judgements[path].error is None else against,
+            "fd_dtype": witness.known.fd_dtype,
+        }
+
+
+def _failed(witness: Witness, failure: Failure) -> Row:
+    """The one row of a candidate that ran, and could not be judged."""
+    return Row.of(witness.address, failure, custom=witness.custom)
 
 
 def _jitter_reach(floor: TensorFloor) -> Reach:

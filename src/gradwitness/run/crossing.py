@@ -1,4 +1,4 @@
-"""What crosses between a process and the subprocess that holds a candidate, beside arrays: handles and failures."""
+"""What crosses between a process and the subprocess that holds a candidate, beside arrays: handles, and exceptions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from gradwitness import errors
 from gradwitness.run.failing import RAISED_AT, raised_at
 
-__all__ = ["Failure", "Held"]
+__all__ = ["Held", "Raised"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +21,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Failure:
+class Raised:
     """What was raised in the subprocess, by its name and its message: its type may not exist on the other side.
 
     kind: the class of `gradwitness.errors` that it is, else Exception; state: the attributes of such a class. place:
@@ -36,7 +36,7 @@ class Failure:
     place: str
 
     @classmethod
-    def of(cls, error: Exception) -> Failure:
+    def of(cls, error: Exception) -> Raised:
         ours = (kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
         kind = next(ours, Exception)
         state = dict(vars(error)) if type(error) is kind else {}

@@ -9,8 +9,8 @@ from typing import Any
 from gradwitness.errors import BypassedError
 from gradwitness.problem import Candidate
 from gradwitness.protocol import CustomRule, Prepared, Primals, RuleTelling
-from gradwitness.report import Row
-from gradwitness.verdict import Verdict
+from gradwitness.report import Address, Row
+from gradwitness.verdict import Judgement, Verdict
 
 __all__ = ["custom_rules", "expect_ran", "fault_rows", "observed"]
 
@@ -20,16 +20,15 @@ def observed(prepared: Prepared, primals: Primals) -> tuple[CustomRule, ...] | N
     return prepared.custom_rules(primals) if isinstance(prepared, RuleTelling) else None
 
 
-def custom_rules(blank: Row, candidate: Candidate, prepared: Prepared, primals: Primals) -> tuple[Row, list[Row]]:
-    """(the blank row with the custom rules that were found, rows for what their framework says against them).
+def custom_rules(candidate: Candidate, prepared: Prepared, primals: Primals) -> tuple[CustomRule, ...] | None:
+    """The custom rules that were found; None where it cannot be told.
 
     Raises BypassedError where one that the candidate names did not run.
     """
     rules = observed(prepared, primals)
-    if rules is None:
-        return blank, []
-    expect_ran(candidate, rules)
-    return replace(blank, custom={rule.name: rule.ran for rule in rules}), fault_rows(blank, rules)
+    if rules is not None:
+        expect_ran(candidate, rules)
+    return rules
 
 
 def expect_ran(candidate: Candidate, rules: Iterable[CustomRule]) -> None:
@@ -50,14 +49,13 @@ def _name(rule: Any) -> str:
     return str(getattr(rule, "__name__", None) or getattr(rule, "_qualname", None) or type(rule).__name__)
 
 
-def fault_rows(blank: Row, rules: Iterable[CustomRule]) -> list[Row]:
+def fault_rows(address: Address, rules: Iterable[CustomRule]) -> list[Row]:
     """Rows that stand for a rule: an `error` for what is wrong with it; where paths are tried, an `unsupported` for
     what it lacks for some of them."""
     found = []
     for rule in rules:
-        its = replace(blank, candidate=f"{blank.label} {rule.name}")
-        found += [replace(its, message=f"fails {test}: {why}") for test, why in rule.faults.items()]
-        unable = replace(its, verdict=Verdict.UNSUPPORTED)
-        lacking = rule.lacking if blank.path else {}
-        found += [replace(unable, message=f"fails {test}: {why}") for test, why in lacking.items()]
+        its = replace(address, candidate=f"{address.label} {rule.name}")
+        lacking = rule.lacking if address.path else {}
+        for verdict, failures in ((Verdict.ERROR, rule.faults), (Verdict.UNSUPPORTED, lacking)):
+            found += [Row.of(its, Judgement(verdict, f"fails {test}: {why}")) for test, why in failures.items()]
     return found

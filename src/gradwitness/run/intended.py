@@ -20,12 +20,12 @@ from gradwitness.dtypes import Array
 from gradwitness.evidence.from_values import SAMPLED
 from gradwitness.evidence.norms import norm
 from gradwitness.problem import Intention, Problem
-from gradwitness.report import Row
 from gradwitness.run.peers import joint_floor
-from gradwitness.run.trial import attempt
+from gradwitness.run.trial import Failure, attempt
 from gradwitness.run.witness import OwnLoss, Witness
 from gradwitness.settings import Settings
-from gradwitness.verdict import Judgement, Verdict, compare
+from gradwitness.verdict import Judgement, Verdict
+from gradwitness.verdict.checks import compare
 
 __all__ = ["as_intended"]
 
@@ -36,15 +36,11 @@ MEANT = frozenset({Verdict.DISAGREE, Verdict.INCONCLUSIVE, Verdict.MISSING})  # 
 def as_intended(witnesses: Sequence[Witness], problem: Problem, settings: Settings) -> None:
     """Change the judgements of gradients that were declared."""
     for path, intention in problem.intentions.items():
-        able = [
-            w
-            for w in witnesses
-            if isinstance(w, OwnLoss) and w.is_steady and not w.loss.verdict and _given(w, path) is not None
-        ]
+        able = [w for w in witnesses if isinstance(w, OwnLoss) and w.is_judged and _given(w, path) is not None]
         apart = _apart(path, intention, able)
         for witness in able:
-            found = attempt(witness.blank, partial(_judged, path, intention, witness, apart, settings))
-            if isinstance(found, Row):
+            found = attempt(partial(_judged, path, intention, witness, apart, settings))
+            if isinstance(found, Failure):
                 witness.notes.append(f"what is intended could not be judged ({found.message})")
             else:
                 witness.judgements[path] = found
@@ -84,7 +80,7 @@ def _judged(path: str, intention: Intention, witness: OwnLoss, apart: dict[str, 
         return judgement
     if intention.distance is None:
         return judgement.instead(Verdict.INTENDED, intention.reason)
-    with registry.backend(witness.blank.backend).precision(settings.precision):
+    with registry.backend(witness.address.backend).precision(settings.precision):
         return _within(path, intention.reason, intention.distance, witness, judgement)
 
 

@@ -31,7 +31,7 @@ from gradwitness.graph import Graph
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import CustomRule, Prepared, Primals
 from gradwitness.run.answering import TELL_WHERE
-from gradwitness.run.crossing import Failure, Held
+from gradwitness.run.crossing import Held, Raised
 from gradwitness.run.failing import LIBRARIES, first_lines
 from gradwitness.settings import Settings
 
@@ -167,7 +167,7 @@ class Answering:
         finally:
             if self._lost:
                 self.end()
-        if isinstance(answer, Failure):
+        if isinstance(answer, Raised):
             raise answer.error()
         if isinstance(answer, Held):
             weakref.finalize(answer, self._released.append, answer.number).atexit = False

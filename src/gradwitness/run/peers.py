@@ -23,11 +23,11 @@ from gradwitness.evidence.norms import norm
 from gradwitness.evidence.reach import JITTER_REACH, Reach, over
 from gradwitness.evidence.sight import Refutation
 from gradwitness.problem import Problem
-from gradwitness.report import Row
-from gradwitness.run.trial import attempt
+from gradwitness.run.trial import Failure, attempt
 from gradwitness.run.witness import OfGraph, OwnLoss, Witness
 from gradwitness.settings import Settings
-from gradwitness.verdict import Verdict, compare, refutation
+from gradwitness.verdict import Verdict
+from gradwitness.verdict.checks import compare, refutation
 
 __all__ = ["Peers", "joint_floor"]
 
@@ -74,7 +74,7 @@ class Peers:
 
 
 def _is_comparable(witness: OwnLoss, path: str) -> bool:
-    return witness.is_steady and not witness.loss.verdict and witness.finest(path) is not None
+    return witness.is_judged and witness.finest(path) is not None
 
 
 def _doubt(path: str, witnesses: Sequence[OfGraph]) -> None:
@@ -128,8 +128,8 @@ def _look_closer(path: str, one: OwnLoss, other: OwnLoss, settings: Settings) ->
         return
     places = _places(path, one, other)
     for witness in (one, other):
-        found = attempt(witness.blank, partial(_refute, path, witness, places, settings))
-        if isinstance(found, Row):
+        found = attempt(partial(_refute, path, witness, places, settings))
+        if isinstance(found, Failure):
             witness.notes.append(f"differences at further places failed ({found.message})")
 
 
@@ -137,7 +137,7 @@ def _refute(path: str, witness: OwnLoss, places: Sequence[int], settings: Settin
     g = witness.finest(path)
     assert g is not None
     floor = witness.known.peer_floors.tensors[path].elements.reshape(-1)
-    with registry.backend(witness.blank.backend).precision(settings.precision):
+    with registry.backend(witness.address.backend).precision(settings.precision):
         for probe in witness.known.closer(path, places):
             assert probe.index is not None
             claim = float(g.flat[probe.index])

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from gradwitness.paths import along_paths
 from gradwitness.problem import Candidate, Problem
-from gradwitness.report import Row
-from gradwitness.run.progress import Counted
-from gradwitness.run.trial import error_row
+from gradwitness.report import Address, Row
+from gradwitness.run.failing import located
+from gradwitness.run.progress import Counted, Progress
+from gradwitness.run.trial import Failure
 from gradwitness.settings import Settings
 from gradwitness.verdict import Verdict
 
 __all__ = ["verify_problem"]
 
-Progress = Callable[[str], None]
 STEPS = 2  # of each candidate: it runs, and is judged
 
 
@@ -42,16 +42,17 @@ def _in_one_dtype(
     """What is known of a graph serves every device."""
     from gradwitness.run.cell import cell, graph_referee  # here, so that importing gradwitness is quick
 
-    cells = [_blanks(problem, candidates, dtype, device) for device in settings.devices]
+    cells = [_addresses(problem, candidates, dtype, device) for device in settings.devices]
     referee = None
     if problem.loss is not None:
         try:
             referee = graph_referee(problem, dtype, settings)
             referee.neighbours  # noqa: B018  # whatever keeps the graph from running shows here
         except Exception as error:  # noqa: BLE001  # one problem's failure never costs the others' results
-            return [error_row(blank, error, "no reference: ") for blanks in cells for blank in blanks.values()]
+            failure = Failure(Verdict.ERROR, f"no reference: {located(error)}")
+            return [Row.of(address, failure) for addresses in cells for address in addresses.values()]
     tell = partial(cell, problem=problem, dtype=dtype, settings=settings, referee=referee, progress=progress)
-    return [row for blanks in cells for row in tell(blanks, candidates)]
+    return [row for addresses in cells for row in tell(addresses, candidates)]
 
 
 def _subprocesses(settings: Settings) -> AbstractContextManager[None]:
@@ -63,9 +64,9 @@ def _subprocesses(settings: Settings) -> AbstractContextManager[None]:
     return ending()
 
 
-def _blanks(problem: Problem, candidates: Mapping[str, Candidate], dtype: str, device: str) -> dict[str, Row]:
-    """What is known of each candidate's rows before it has run."""
+def _addresses(problem: Problem, candidates: Mapping[str, Candidate], dtype: str, device: str) -> dict[str, Address]:
+    """Those of the candidates, by label."""
     return {
-        label: Row(problem.name, label, candidate.backend, device, dtype, Verdict.ERROR, path=candidate.path)
+        label: Address(problem.name, label, candidate.backend, device, dtype, path=candidate.path)
         for label, candidate in candidates.items()
     }

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-__all__ = ["Counted"]
+__all__ = ["Counted", "Progress"]
+
+Progress = Callable[[str], None]  # told, in words, of each step that begins
 
 
 class Counted:
     """Tells of each step as "text (k of n)", and from the second on how many seconds are left, if all take as long."""
 
-    def __init__(self, tell: Callable[[str], None], steps: int) -> None:
+    def __init__(self, tell: Progress, steps: int) -> None:
         self._tell, self._steps, self._begun, self._started = tell, steps, 0, time.monotonic()
 
     def __call__(self, text: str) -> None:

@@ -7,14 +7,13 @@ from collections.abc import Callable, Mapping
 from gradwitness.dtypes import Array
 from gradwitness.errors import NoAnswerError
 from gradwitness.problem import Problem
-from gradwitness.protocol import Prepared
+from gradwitness.protocol import Prepared, Primals
 from gradwitness.run.failing import first_lines
 from gradwitness.run.trial import Trial
-from gradwitness.verdict import unsteady
+from gradwitness.verdict.steadiness import unsteady
 
 __all__ = ["impure"]
 
-Primals = Mapping[str, Array]
 Gradients = Mapping[str, Array | None]
 Answer = tuple[float, Gradients]
 

@@ -17,7 +17,7 @@ from gradwitness.evidence.noise_floor import contractions, multiplies_results
 from gradwitness.evidence.reference import Exact
 from gradwitness.run.witness import OfGraph, Witness
 from gradwitness.settings import Settings
-from gradwitness.verdict import Moved, recognised
+from gradwitness.verdict.by_arithmetic import Moved, recognised
 
 __all__ = ["as_reduced"]
 

@@ -1,22 +1,20 @@
-"""One candidate at one point: what it gave, or the one row that says why it gave nothing."""
+"""One candidate at one point: what it gave, or why it gave nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 from gradwitness.dtypes import Array
 from gradwitness.errors import UnsupportedError
-from gradwitness.evidence.norms import norm
-from gradwitness.protocol import Prepared
-from gradwitness.report import Row
+from gradwitness.protocol import Prepared, Primals
 from gradwitness.run.failing import located
-from gradwitness.verdict import Judgement, Verdict, accumulated, unsteady
+from gradwitness.verdict import Judgement, Verdict
+from gradwitness.verdict.steadiness import accumulated, unsteady
 
-__all__ = ["Trial", "attempt", "error_row", "judged_row", "trial"]
+__all__ = ["Failure", "Trial", "attempt", "trial"]
 
-Primals = Mapping[str, Array]
 T = TypeVar("T")
 
 
@@ -61,40 +59,16 @@ def _read_only(primals: Primals) -> dict[str, Array]:
     return {path: x.view() for path, x in primals.items()}
 
 
-def attempt(blank: Row, work: Callable[[], T]) -> T | Row:
-    """What `work` gives, or the row that says why it gives nothing: one failure never costs the others' results."""
+@dataclass(frozen=True)
+class Failure(Judgement):
+    """In the place of what somebody should have given: why there is nothing."""
+
+
+def attempt(work: Callable[[], T]) -> T | Failure:
+    """What `work` gives, or why it gives nothing: one failure never costs the others' results."""
     try:
         return work()
     except UnsupportedError as error:
-        return replace(blank, verdict=Verdict.UNSUPPORTED, message=str(error))
+        return Failure(Verdict.UNSUPPORTED, str(error))
     except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever a candidate raises is its own
-        return error_row(blank, error)
-
-
-def error_row(blank: Row, error: BaseException, what: str = "") -> Row:
-    return replace(blank, verdict=Verdict.ERROR, message=what + located(error))
-
-
-def judged_row(blank: Row, path: str, reference: Array, judgement: Judgement, **more: Any) -> Row:
-    """The row of one gradient; `reference` is the one that it was held against."""
-    return replace(
-        blank,
-        verdict=judgement.verdict,
-        message=judgement.message,
-        parameter=path,
-        shape=reference.shape,
-        reference=norm(reference),
-        error=judgement.error,
-        worst=judgement.worst,
-        ulps=judgement.ulps,
-        seen=judgement.seen,
-        floor=judgement.floor,
-        ratio=judgement.ratio,
-        fd_error=judgement.fd_error,
-        fd_bound=judgement.fd_bound,
-        limit=judgement.limit,
-        limit_element=judgement.limit_element,
-        left=judgement.left,
-        right=judgement.right,
-        **more,
-    )
+        return Failure(Verdict.ERROR, located(error))

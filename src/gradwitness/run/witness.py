@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,10 +18,14 @@ from gradwitness.evidence.norms import norm, typical
 from gradwitness.evidence.own_floors import as_gradient
 from gradwitness.evidence.reach import node_reach
 from gradwitness.problem import Candidate, Problem
-from gradwitness.report import Row
+from gradwitness.protocol import CustomRule
+from gradwitness.report import Address
 from gradwitness.run.trial import Trial
-from gradwitness.verdict import Judgement, LeafEvidence, LossJudgement, Standing, judge, judge_loss
+from gradwitness.verdict import Judgement
 from gradwitness.verdict.at_kink import AtKink
+from gradwitness.verdict.checks import judge
+from gradwitness.verdict.leaf import LeafEvidence, Standing
+from gradwitness.verdict.losses import judge_loss
 
 __all__ = ["OfGraph", "OwnLoss", "Witness"]
 
@@ -33,27 +37,37 @@ LARGE = 1e-2  # of the gradient's norm: what rounding may reach before that is l
 class Witness:
     """A candidate, and what it gave.
 
-    notes: what there is to say of how it ran. others: rows beside those of its gradients. loss: what is wrong with its
-    loss. judgements: of its gradients, by path.
+    notes: what there is to say of how it ran. rules: the custom rules that it refers to; None where
+    that cannot be told. loss: what is wrong with its loss, if anything. judgements: of its gradients, by path.
     """
 
-    blank: Row
+    address: Address
     candidate: Candidate
     problem: Problem
     tried: Trial
     notes: list[str] = field(default_factory=list)
-    others: list[Row] = field(default_factory=list)
-    loss: LossJudgement = field(default_factory=LossJudgement)
+    rules: tuple[CustomRule, ...] | None = None
+    loss: Judgement | None = None
     judgements: dict[str, Judgement] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
-        return self.blank.candidate
+        return self.address.candidate
+
+    @property
+    def custom(self) -> dict[str, bool] | None:
+        """Whether its gradient is made of these rules, by name."""
+        return None if self.rules is None else {rule.name: rule.ran for rule in self.rules}
 
     @property
     def is_steady(self) -> bool:
         """Whether the same call gives the same answer."""
         return not any(self.tried.unsteady.values())
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether its gradients are, as a whole."""
+        return self.is_steady
 
     @property
     def by_hand(self) -> bool:
@@ -63,8 +77,16 @@ class Witness:
         return self.tried.gradients.get(path)
 
     def judged(self, path: str) -> Judgement:
-        """By the checks of the verdict."""
-        return judge(self.given(path), self.evidence_on(path))
+        """By the checks of the verdict; what is wrong with its loss goes before, on the same figures."""
+        found = judge(self.given(path), self.evidence_on(path))
+        return found.instead(self.loss.verdict, self.loss.message) if self.loss else found
+
+    def noted(self, path: str) -> Judgement:
+        """What was judged, with what there is to say of how it ran."""
+        judgement, note = self.judgements[path], "; ".join(dict.fromkeys(self.notes))
+        if not note:
+            return judgement
+        return replace(judgement, message=f"{judgement.message} ({note})" if judgement.message else note)
 
     def evidence_on(self, path: str) -> LeafEvidence:
         raise NotImplementedError
@@ -136,6 +158,14 @@ class OwnLoss(Witness):
 
     known: FromValues = field(kw_only=True)
 
+    @property
+    def is_judged(self) -> bool:
+        """Of a loss that is not that of the others nothing more is said."""
+        return self.is_steady and not self.loss
+
+    def judged(self, path: str) -> Judgement:
+        return self.loss or super().judged(path)
+
     def probes(self) -> Mapping[str, Sequence[Probe]]:
         return {path: sight.probes for path, sight in self.known.sights.items()}
 
@@ -177,7 +207,7 @@ class OwnLoss(Witness):
             return True
         floors = self.known.floors
         loss = self.known.finest_answer[0]
-        return judge_loss(self.tried.losses[:1], [loss], [floors.loss], reach=floors.reach).verdict is None
+        return judge_loss(self.tried.losses[:1], [loss], [floors.loss], reach=floors.reach) is None
 
     def _remark(self, path: str) -> str:
         """That rounding inside explains far more than rounding of the inputs, where it does."""

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from gradwitness.evidence.noise_floor import TensorFloor
 from gradwitness.evidence.reach import Reach, floors, node_reach, over
-from gradwitness.verdict.verdicts import Verdict
+from gradwitness.verdict.verdicts import Judgement, Verdict
 
-__all__ = ["LossJudgement", "judge_loss"]
+__all__ = ["judge_alone", "judge_loss"]
 
 
-@dataclass(frozen=True)
-class LossJudgement:
-    """What is wrong with a loss: the verdict, None where nothing is, and why."""
-
-    verdict: Verdict | None = None
-    message: str = ""
-
-    @classmethod
-    def undefined(cls, loss: float) -> LossJudgement:
-        """Of a loss that is NaN or infinite, where no other says what it should be."""
-        return cls(Verdict.NONFINITE, f"the loss is {loss} at the given point: there is nothing to differentiate")
+def judge_alone(loss: float) -> Judgement | None:
+    """What is wrong with a loss where no other says what it should be."""
+    if np.isfinite(loss):
+        return None
+    message = f"the loss is {loss} at the given point: there is nothing to differentiate"
+    return Judgement(Verdict.NONFINITE, message)
 
 
 def judge_loss(
@@ -34,20 +28,20 @@ def judge_loss(
     *,
     reach: Callable[[TensorFloor], Reach] = node_reach,
     whose: str = "the reference",
-) -> LossJudgement:
-    """Whether a candidate computes the same loss as the reference, or as another candidate, at every point.
+) -> Judgement | None:
+    """What is wrong with a loss: whether it is that of the reference, or of another candidate, at every point.
 
     The first point is the problem's own, the others its neighbours. spreads: the floors of the loss;
     reach: how many of one of them rounding may reach.
     """
-    doubt = LossJudgement()
+    doubt = None
     for place, (loss, reference, floor) in enumerate(zip(losses, references, spreads, strict=True)):
         if not (np.isfinite(reference) and np.isfinite(floor.norm)):
             continue
         where = "at the given point" if place == 0 else f"at seeded neighbour {place} (not at the given point)"
         if not np.isfinite(loss):
             message = f"the loss is {loss} {where}; that of {whose} is {reference:.9g}"
-            return LossJudgement(Verdict.DIFFERENT_LOSS, message)
+            return Judgement(Verdict.DIFFERENT_LOSS, message)
         ratio = float(over(abs(loss - reference), floor.norm))
         limits = reach(floor)
         if ratio <= limits.norm:
@@ -55,6 +49,6 @@ def judge_loss(
         size = f"{floors(ratio)} of the loss"
         message = f"the losses differ {where}: {loss:.17g} against {reference:.17g} of {whose}, {size}"
         if not ratio <= limits.beyond_doubt.norm:
-            return LossJudgement(Verdict.DIFFERENT_LOSS, message)
-        doubt = LossJudgement(Verdict.INCONCLUSIVE, f"{message}: not sure to be more than rounding")
+            return Judgement(Verdict.DIFFERENT_LOSS, message)
+        doubt = Judgement(Verdict.INCONCLUSIVE, f"{message}: not sure to be more than rounding")
     return doubt

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
 
 from gradwitness.dtypes import Array
+from gradwitness.errors import UnknownName
 
-__all__ = ["ACCEPTED", "Judgement", "Verdict", "defect", "place_of"]
+__all__ = ["ACCEPTED", "Judgement", "Verdict", "defect", "expect_verdicts", "place_of"]
 
 
 class Verdict(StrEnum):
@@ -30,6 +32,13 @@ class Verdict(StrEnum):
 
 
 ACCEPTED = frozenset({Verdict.AGREE, Verdict.CONVENTION, Verdict.INTENDED, Verdict.UNSUPPORTED})
+
+
+def expect_verdicts(names: Iterable[str]) -> None:
+    """Raise UnknownName for one that is not there."""
+    for name in names:
+        if name not in list(Verdict):
+            raise UnknownName("verdict", name, Verdict)
 
 
 @dataclass(frozen=True)
