@@ -17,15 +17,15 @@ from gradwitness.settings import Settings
 def test_steps_are_counted_and_from_the_second_on_the_rest_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
     now, told = [100.0], list[str]()
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    counted = Counted(told.append, 4)
+    counted = Counted(told.append, [1, 2, 1, 3])
     for step in "abcd":
         counted(step)
         now[0] += 10.0
     assert told == [
         "a (1 of 4)",
-        "b (2 of 4, about 30 s left)",
-        "c (3 of 4, about 20 s left)",
-        "d (4 of 4, about 10 s left)",
+        "b (2 of 4, about 60 s left)",
+        "c (3 of 4, about 27 s left)",
+        "d (4 of 4, about 22 s left)",
     ]
 
 

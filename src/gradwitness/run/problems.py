@@ -17,7 +17,7 @@ from gradwitness.verdict import Verdict
 
 __all__ = ["verify_problem"]
 
-STEPS = 2  # of each candidate: it runs, and is judged
+TRIAL, JUDGEMENT = 1.0, 20.0  # how long they take beside each other: some training steps, and a few hundred
 
 
 def verify_problem(
@@ -29,7 +29,8 @@ def verify_problem(
 ) -> list[Row]:
     """Every candidate in every dtype and on every device: a row per gradient."""
     candidates = along_paths(candidates, settings.paths)
-    counted = Counted(progress, len(settings.dtypes) * len(settings.devices) * len(candidates) * STEPS)
+    weights = [weight for weight in (TRIAL, JUDGEMENT) for _ in candidates]
+    counted = Counted(progress, weights * len(settings.dtypes) * len(settings.devices))
     with _subprocesses(settings):
         return [
             row for dtype in settings.dtypes for row in _in_one_dtype(problem, candidates, dtype, settings, counted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 __all__ = ["Counted", "Progress"]
 
@@ -11,16 +11,18 @@ Progress = Callable[[str], None]  # told, in words, of each step that begins
 
 
 class Counted:
-    """Tells of each step as "text (k of n)", and from the second on how many seconds are left, if all take as long."""
+    """Tells of each step as "text (k of n)", and from the second on about how many seconds are left.
 
-    def __init__(self, tell: Progress, steps: int) -> None:
-        self._tell, self._steps, self._begun, self._started = tell, steps, 0, time.monotonic()
+    weights: how long each step takes, beside the others.
+    """
+
+    def __init__(self, tell: Callable[[str], None], weights: Sequence[float]) -> None:
+        self._tell, self._weights, self._begun, self._started = tell, weights, 0, time.monotonic()
 
     def __call__(self, text: str) -> None:
-        self._begun += 1
-        done = self._begun - 1
-        left = ""
+        done, left = self._begun, ""
         if done:
-            seconds = (time.monotonic() - self._started) / done * (self._steps - done)
-            left = f", about {seconds:.0f} s left"
-        self._tell(f"{text} ({self._begun} of {self._steps}{left})")
+            part = sum(self._weights[done:]) / sum(self._weights[:done])
+            left = f", about {(time.monotonic() - self._started) * part:.0f} s left"
+        self._begun += 1
+        self._tell(f"{text} ({self._begun} of {len(self._weights)}{left})")
