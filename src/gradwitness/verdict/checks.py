@@ -306,7 +306,7 @@ def _drowned(case: _Case) -> Judgement | None:
     """Where rounding in the dtype is as large as the gradient."""
     e = case.evidence
     size = norm(e.truth.high)
-    if e.is_zero or size > e.reach.norm * e.floor.norm or e.is_referee:
+    if size > e.reach.norm * e.floor.norm or e.is_referee or e.is_zero:  # the last may take runs
         return None
     if e.standing is Standing.OWN and not e.narrowed:
         return None  # differences have seen it, in the dtype on trial
