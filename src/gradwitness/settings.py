@@ -26,7 +26,7 @@ class Settings:
     precision: str = "highest"
     seed: int = 0
     reference: str = "extended"
-    seconds: float = 30.0
+    seconds: float = 10.0
     timeout: float | None = None
     paths: tuple[str, ...] = ()
 
