@@ -294,7 +294,9 @@ def _check(problem: Problem) -> None:
             )
     for path, array in leaves.items():
         if array.size == 0:
-            mend = "leave it out, as there is nothing to differentiate" if path in params else "give at least one example"
+            mend = (
+                "leave it out, as there is nothing to differentiate" if path in params else "give at least one example"
+            )
             raise ProblemError(f"{path}: no elements (shape {array.shape}); {mend}")
     _check_intended(problem)
     if not problem.differentiated:
