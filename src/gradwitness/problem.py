@@ -274,9 +274,9 @@ def _on_host(leaf: Any) -> Any:
 
 
 def _check(problem: Problem) -> None:
-    leaves = problem.leaves
+    leaves, params = problem.leaves, tree.flatten(problem.params, "params")
     if problem.wrt is None:
-        for path in tree.flatten(problem.params, "params"):
+        for path in params:
             if leaves[path].dtype.kind != "f":
                 raise ProblemError(
                     f"{path}: a parameter must be floating to be differentiated, got {leaves[path].dtype}. "
@@ -294,9 +294,7 @@ def _check(problem: Problem) -> None:
             )
     for path, array in leaves.items():
         if array.size == 0:
-            mend = (
-                "leave it out, as there is nothing to differentiate" if path in params else "give at least one example"
-            )
+            mend = "leave it out: it has no gradient" if path in params else "give at least one example"
             raise ProblemError(f"{path}: no elements (shape {array.shape}); {mend}")
     _check_intended(problem)
     if not problem.differentiated:

@@ -53,7 +53,7 @@ def test_ambiguous_paths_are_refused(tree: Any, says: str) -> None:
         ({"params": {"w": None}}, "w: expected an array.*NoneType"),
         ({"params": {"x": np.ones(2)}}, "params and batch both have a leaf 'x'"),
         ({"batch": {"x": np.ones((0, 3))}}, r"x: no elements \(shape \(0, 3\)\); give at least one example"),
-        ({"params": {"w": np.ones((0, 3))}}, r"w: no elements \(shape \(0, 3\)\); leave it out, as there is nothing"),
+        ({"params": {"w": np.ones((0, 3))}}, r"w: no elements \(shape \(0, 3\)\); leave it out: it has no gradient"),
         ({"wrt": ("z",)}, "wrt names 'z'.*w, x, y"),
         ({"batch": {"y": np.zeros((4, 2), int)}, "wrt": ("y",)}, "y: wrt must name floating leaves"),
     ],
