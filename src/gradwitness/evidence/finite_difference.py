@@ -155,13 +155,19 @@ class Line:
                 yield min(one, other, key=lambda s: s.bound)
 
     def second(self, first: Slope, claim: float) -> Slope:
-        """The first, with a doubt unless another step refutes the claim too, and gives the same derivative."""
+        """The first, with a doubt unless another step refutes the claim too, and no other scale sides with it."""
         if self._stands_still(first) and abs(claim) * SHORT[-1] <= math.ulp(self.loss):
             return replace(first, doubt=TREADS)
         if first.still and self._is_on_a_tread(first, claim):
             return replace(first, doubt=FINER)
+        if doubt := self._not_repeated(first, claim):
+            return replace(first, doubt=doubt)
         if self._is_another_below(first, claim) or self._is_another_above(first, claim):
             return replace(first, doubt=FINER)
+        return first
+
+    def _not_repeated(self, first: Slope, claim: float) -> str:
+        """Why no other step refutes the claim by the same derivative; empty if one does."""
         for place in (first.step + 1, first.step - 1, first.step + 2):
             if not 0 <= place < len(LADDER):
                 continue
@@ -170,9 +176,9 @@ class Line:
                 continue
             allowed = found.bound + first.bound + COHERENT * max(abs(found.value), abs(first.value))
             if abs(found.value - first.value) <= allowed and found.refutes(claim):
-                return first
-            return replace(first, doubt="differences at two steps do not agree")
-        return replace(first, doubt="differences at one step alone refute it")
+                return ""
+            return "differences at two steps do not agree"
+        return "differences at one step alone refute it"
 
     def _is_another_below(self, first: Slope, claim: float) -> bool:
         """Whether shorter steps are nearer to the claim, two of them that are neighbours: it skips a wave.
