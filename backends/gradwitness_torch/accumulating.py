@@ -10,7 +10,7 @@ import torch
 
 from gradwitness_torch.closed_over import others_in
 
-__all__ = ["accumulated", "differentiated", "is_refused", "warning_of_frozen_checkpoints"]
+__all__ = ["accumulated", "differentiated", "frozen_checkpoints", "is_refused"]
 
 Leaves = Mapping[str, torch.Tensor]
 Gradients = dict[str, torch.Tensor | None]
@@ -50,20 +50,17 @@ def is_refused(error: Exception) -> bool:
 
 
 @contextmanager
-def warning_of_frozen_checkpoints() -> Iterator[None]:
-    """Say what torch's warning means, if it gives it: None for each parameter inside."""
+def frozen_checkpoints() -> Iterator[list[str]]:
+    """Takes down torch's warning of such a checkpoint, and lets others pass: what it says, once the block has ended."""
+    found: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        yield
+        yield found
     for warning in caught:
-        if FROZEN not in str(warning.message):
+        if FROZEN in str(warning.message):
+            found.append(FROZEN)
+        else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    if any(FROZEN in str(warning.message) for warning in caught):
-        warnings.warn(
-            "the loss has a reentrant checkpoint whose inputs require no gradient, so the parameters inside it get "
-            "none. Give it use_reentrant=False, or an input that requires a gradient.",
-            stacklevel=2,
-        )
 
 
 def _clear(*tensors: torch.Tensor) -> None:

@@ -15,7 +15,7 @@ from gradwitness.dtypes import Array
 from gradwitness.errors import GradwitnessError, UnsupportedError
 from gradwitness.lowering import Implementation
 from gradwitness.protocol import CustomRule, Primals
-from gradwitness_torch.accumulating import accumulated, differentiated, is_refused, warning_of_frozen_checkpoints
+from gradwitness_torch.accumulating import accumulated, differentiated, frozen_checkpoints, is_refused
 from gradwitness_torch.closed_over import others_in, warn_of_closed_over
 from gradwitness_torch.custom import faults_of, watching
 from gradwitness_torch.paths import one_number
@@ -26,6 +26,10 @@ __all__ = ["Tape", "TorchPrepared"]
 
 Tensors = dict[str, torch.Tensor]
 Gradients = dict[str, torch.Tensor | None]
+INSIDE_FROZEN = (
+    "the loss has a reentrant checkpoint whose inputs require no gradient, so the parameters inside it get none; "
+    "give it use_reentrant=False, or an input that requires a gradient"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class TorchPrepared:
 
     setup_seconds = 0.0
     written: Any = None
+    _frozen = False  # whether it has a reentrant checkpoint of what requires no gradient
 
     def __init__(
         self,
@@ -115,6 +120,9 @@ class TorchPrepared:
             *(CustomRule(name, False, *found) for name, found in others.items()),
         )
 
+    def why_missing(self) -> str:
+        return INSIDE_FROZEN if self._frozen else ""
+
     def _evaluated(self, placed: Tensors) -> tuple[float, Gradients]:
         """The loss, and the gradients on the device."""
         with self._expect_unmodified(placed):
@@ -129,8 +137,9 @@ class TorchPrepared:
         """The forward pass that shows what the loss depends on beside its leaves: what it closes over, which is there
         in another forward pass too, and what it makes, behind which a rule may fill `.grad` and autograd look no
         further."""
-        with warning_of_frozen_checkpoints():
+        with frozen_checkpoints() as frozen:
             tape = self.forward(placed)
+        self._frozen = bool(frozen)
         if others := others_in(tape.loss, tape.leaves.values()):
             again = {id(x) for x in others_in(self.forward(placed).loss, tape.leaves.values())}
             closed_over = [x for x in others if id(x) in again]

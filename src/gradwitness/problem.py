@@ -274,9 +274,9 @@ def _on_host(leaf: Any) -> Any:
 
 
 def _check(problem: Problem) -> None:
-    leaves = problem.leaves
+    leaves, params = problem.leaves, tree.flatten(problem.params, "params")
     if problem.wrt is None:
-        for path in tree.flatten(problem.params, "params"):
+        for path in params:
             if leaves[path].dtype.kind != "f":
                 raise ProblemError(
                     f"{path}: a parameter must be floating to be differentiated, got {leaves[path].dtype}. "
@@ -294,7 +294,8 @@ def _check(problem: Problem) -> None:
             )
     for path, array in leaves.items():
         if array.size == 0:
-            raise ProblemError(f"{path}: no elements (shape {array.shape}); give at least one example")
+            mend = "leave it out: it has no gradient" if path in params else "give at least one example"
+            raise ProblemError(f"{path}: no elements (shape {array.shape}); {mend}")
     _check_intended(problem)
     if not problem.differentiated:
         raise ProblemError("params has no leaves: there is nothing to differentiate")
@@ -335,12 +336,13 @@ def _check_intended(problem: Problem) -> None:
     for key, given in problem.intended.items():
         pattern, intention = _intention(key, given)
         for path in (p for p in problem.differentiated if fnmatchcase(p, pattern) and intention.elements is not None):
+            shape = problem.leaves[path].shape
             try:
-                problem.leaves[path][intention.elements]
+                named = problem.leaves[path][intention.elements]
             except (IndexError, ValueError) as error:  # out of bounds, a step of zero
-                raise ProblemError(
-                    f"intended names {key!r}, but {error}; {path} has shape {problem.leaves[path].shape}"
-                ) from None
+                raise ProblemError(f"intended names {key!r}, but {error}; {path} has shape {shape}") from None
+            if named.size == 0:  # a slice beyond the end is no error in Python
+                raise ProblemError(f"intended names {key!r}, but no element is there; {path} has shape {shape}")
         if not any(fnmatchcase(path, pattern) for path in problem.differentiated):
             raise ProblemError(
                 f"intended names {key!r}, which no differentiated leaf matches: {', '.join(problem.differentiated)}"

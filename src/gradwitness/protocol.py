@@ -147,6 +147,13 @@ class RuleTelling(Protocol):
 
 
 @runtime_checkable
+class Explaining(Protocol):
+    """A Prepared that may know why a gradient that it gave as None is missing; empty where it does not."""
+
+    def why_missing(self) -> str: ...
+
+
+@runtime_checkable
 class Backend(Protocol):
     """One framework, in one way of running it."""
 

@@ -228,10 +228,26 @@ def test_a_reentrant_checkpoint_of_what_requires_no_gradient_is_told() -> None:
     module = Layered("reentrant")
     module.first.requires_grad_(False)
     loss, params = from_module(module, lambda m, d: m(d["x"]).square().mean() + m.second.bias.sum())
-    with pytest.warns(UserWarning, match="a reentrant checkpoint whose inputs require no gradient"):
-        report = gw.verify({"torch": loss}, params, BATCH)
-    found = {row.parameter: str(row.verdict) for row in report.rows}
-    assert found["second.weight"] == "missing"
+    found = {row.parameter: row for row in gw.verify({"torch": loss}, params, BATCH).rows}
+    assert str(found["second.weight"].verdict) == "missing"
+    assert REENTRANT in found["second.weight"].message
+
+
+REENTRANT = "a reentrant checkpoint whose inputs require no gradient"
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
+@pytest.mark.parametrize("timeout", [None, 120.0])
+def test_the_reason_crosses_from_a_subprocess(timeout: float | None) -> None:
+    def loss(p: Any, d: Any) -> Any:
+        return checkpoint(lambda x: (x @ p["w"]).tanh(), d["x"], use_reentrant=True).mean() + p["b"].sum()
+
+    candidate = gw.Candidate("torch", loss)
+    report = gw.verify(candidate, {"w": np.ones((3, 2)), "b": np.ones(2)}, {"x": np.eye(3)}, timeout=timeout)
+    found = {row.parameter: row for row in report.rows}
+    assert str(found["w"].verdict) == "missing"
+    assert REENTRANT in found["w"].message
+    assert "reentrant" not in found["b"].message, "which gets one"
 
 
 def penalized(p: Any, d: Any) -> Any:

@@ -308,6 +308,8 @@ def test_a_declaration_is_a_reason_or_a_reason_and_a_distance(given: Any) -> Non
     ("key", "says"),
     [
         ("w[9]", "index 9 is out of bounds for axis 0 with size 5; w has shape (5,)"),
+        ("w[7:9]", "intended names 'w[7:9]', but no element is there; w has shape (5,)"),
+        ("w[3:1]", "no element is there"),
         ("w[0, 0]", "too many indices"),
         ("w[1:2:0]", "slice step cannot be zero; w has shape (5,)"),
         ("w[0,]", "'w[0,]' names no elements: give an index for each axis, such as [0], [1:3] or [0, :]"),

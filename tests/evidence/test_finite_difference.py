@@ -213,6 +213,24 @@ def test_one_step_alone_refutes_nothing() -> None:
     assert "one step alone" in nowhere.second(first, 1.5).doubt
 
 
+@pytest.mark.parametrize("rate", [1e5, 1e8, 1e11])
+def test_a_wave_that_long_steps_skip_is_no_reason_to_refute_its_slope(rate: float) -> None:
+    """A claim that no shorter step is near is refuted all the same."""
+    rippled = line(lambda t: 1 + t + float(np.sin(rate * t)) / rate)
+    skipping = Slope(1.0, 1e-6, step=3)
+    assert rippled.second(skipping, 2.0).doubt
+    assert not line(lambda t: 1 + t).second(skipping, 2.0).doubt
+
+
+def test_a_tooth_refutes_nothing_that_longer_steps_tell() -> None:
+    """A saw that climbs 1 by teeth of slope 2."""
+    saw = line(lambda t: 1 + t + ((t * 1e4 + 0.5) % 1.0 - 0.5) / 1e4)
+    tooth = saw._at(5)
+    assert tooth.value == pytest.approx(2.0)
+    assert saw.second(tooth, 1.0).doubt
+    assert not saw.second(tooth, 3.0).doubt, "which no step tells"
+
+
 @pytest.mark.parametrize("bend", [0.0, 1.0, -3.0])
 def test_one_sided_derivatives_are_those_of_either_side(bend: float) -> None:
     x = np.array([0.0, 1.0])

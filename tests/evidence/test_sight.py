@@ -375,6 +375,16 @@ def test_a_leaf_of_which_all_is_left_out_says_nothing() -> None:
     assert found["leaf 3"].seen == 1_000
 
 
+def test_a_leaf_that_rounding_drowns_at_any_step_stays_faint() -> None:
+    x, c = weighted((1_000, 33))
+    c["leaf 1"] *= 1e-15
+    gradients = {path: c[path] * np.cos(v) for path, v in x.items()}
+    drowned = looked(lambda p: float(sum((c[path] * np.sin(v)).sum() for path, v in p.items())), x, gradients)
+    found = drowned.at()["leaf 1"]
+    assert (found.faint, found.unseen, found.refuted) == (True, 0, None)
+    assert drowned.asked[0] <= VALUES
+
+
 @pytest.mark.parametrize("size", [1, 2, 33])
 def test_beside_a_large_leaf_a_faint_one_is_looked_at_alone(size: int) -> None:
     """Its share is a hundred-millionth of the other's, and a gradient twice as large is refuted all the same."""
@@ -384,6 +394,8 @@ def test_beside_a_large_leaf_a_faint_one_is_looked_at_alone(size: int) -> None:
     problem = looked(lambda p: float(sum((c[path] * np.sin(v)).sum() for path, v in p.items())), x, gradients)
     found = problem.at()["leaf 1"]
     assert (found.refuted, found.unseen) == (None, 0)
-    wrong = problem.at({"leaf 1": 2 * gradients["leaf 1"]})["leaf 1"]
-    assert wrong.refuted is not None or wrong.faint
+    assert not found.faint
+    assert found.limit < 1e-2 * norm(gradients["leaf 1"])
+    for factor in (2.0, -1.0, 1.02):
+        assert problem.at({"leaf 1": factor * gradients["leaf 1"]})["leaf 1"].refuted is not None
     assert problem.at({"leaf 1": 1e4 * gradients["leaf 1"]})["leaf 1"].refuted is not None

@@ -234,6 +234,18 @@ def test_different_losses_are_found_at_the_point_and_around_it(losses: list[floa
     assert found is None or (found.verdict is Verdict.DIFFERENT_LOSS and str(says) in found.message)
 
 
+@pytest.mark.parametrize(
+    ("loss", "floor", "says"),
+    [(1 + 1e-7, 1e-16, "32 bits"), (1 + 1e-4, 1e-16, "16 bits"), (1 + 1e-4, 1e-7, "16 bits"), (1.1, 1e-16, "")],
+)
+def test_losses_that_differ_by_little_are_asked_for_a_cast(loss: float, floor: float, says: str) -> None:
+    found = judge_loss([loss], [1.0], [tensor_floor(np.array([floor] * RUNS))])
+    assert found is not None
+    assert found.verdict is Verdict.DIFFERENT_LOSS
+    assert ("does one of them cast" in found.message) == bool(says)
+    assert says in found.message
+
+
 def test_thresholds_follow_student_and_grow_slowly_with_size() -> None:
     assert 10 < threshold(16) < 16
     assert threshold(16) < threshold(16, 100) < threshold(16, 10_000) < 40
@@ -368,9 +380,9 @@ def narrowed(gradient: Array = G, reach: Reach | None = None, **known: Any) -> L
             "most at [2, 3]: more than rounding is known",
         ),
         (2 * G, narrowed(reach=JITTER_REACH), Verdict.DISAGREE, "more than rounding explains"),
-        (2 * G, narrowed(same_loss=False), Verdict.INCONCLUSIVE, "so does the loss"),
+        (2 * G, narrowed(another_loss="a cast"), Verdict.INCONCLUSIVE, "so does the loss (a cast)"),
         (G + ROUNDING, narrowed(2 * G), Verdict.DISAGREE, "in float64 finite differences refute it"),
-        (G + ROUNDING, narrowed(2 * G, same_loss=False), Verdict.INCONCLUSIVE, "its loss is another in float64"),
+        (G, narrowed(2 * G, another_loss="a cast"), Verdict.INCONCLUSIVE, "is another in float64 (a cast), and"),
         (0 * G, narrowed(floor=TensorFloor(9.0, np.ones(G.shape))), Verdict.INCONCLUSIVE, "a zero would pass"),
         (None, narrowed(2 * G), Verdict.MISSING, "None, though a path leads"),
     ],

@@ -167,9 +167,9 @@ class Entmax(torch.autograd.Function):
         return d - s * (d.sum(-1, keepdim=True) / s.sum(-1, keepdim=True)), None
 
 
-def entmax(halvings: int, seed: int, dtype: str, gap: str = "") -> Case:
+def entmax(halvings: int, seed: int, dtype: str) -> Case:
     rule: Any = Entmax
-    return elementwise("torch", lambda x: rule.apply(x, halvings), normal(seed, 4, 6), dtype, verdicts=QUIET, gap=gap)
+    return elementwise("torch", lambda x: rule.apply(x, halvings), normal(seed, 4, 6), dtype, verdicts=QUIET)
 
 
 def jax_center(x: Any) -> Any:
@@ -193,11 +193,10 @@ def rounded_root(x: Any) -> Any:
     return low
 
 
-def iteration(backend: str, f: Callable[[Any], Any], seed: int, dtype: str = "float64", gap: str = "") -> Case:
-    return elementwise(backend, f, normal(seed, 6), dtype, verdicts=["inconclusive"], says=STAIRCASE, gap=gap)
+def iteration(backend: str, f: Callable[[Any], Any], seed: int, dtype: str = "float64") -> Case:
+    return elementwise(backend, f, normal(seed, 6), dtype, verdicts=["inconclusive"], says=STAIRCASE)
 
 
-COARSE_TEETH = "at some points a tooth of an iteration stopped so early looks like the loss itself"
 CENTER: Any = Center
 ITERATIONS = {
     **{
@@ -208,7 +207,7 @@ ITERATIONS = {
     "bisection of jax": iteration("jax", JAX_CENTER, 1),
     **{f"entmax by {n} halvings, {dtype}": entmax(n, 0, dtype) for n, dtype in ((40, "float64"), (30, "float32"))},
     **{f"entmax by 25 halvings, {dtype}": entmax(25, 0, dtype) for dtype in ("float64", "float32")},
-    "entmax by 15 halvings, float64": entmax(15, 0, "float64", COARSE_TEETH),
+    "entmax by 15 halvings, float64": entmax(15, 0, "float64"),
     "sqrt by bisection, by hand": Case(
         numpy_gradient(lambda p, b: rounded_root(p["x"]).sum(), lambda p, b: {"x": 0.5 / np.sqrt(p["x"])}),
         {"x": np.array([0.3, 1.7, 2.9])},
@@ -335,6 +334,27 @@ FINE = {
 }
 
 
+# Waves that long steps skip, or that rounding hides from short ones
+
+
+def in_float32(rate: float) -> Callable[[Any, Any], Any]:
+    return lambda p, b: torch.sin(rate * p["w"].float()).sum().to(p["w"].dtype)
+
+
+def rippled(rate: float) -> Callable[[Any, Any], Any]:
+    return lambda p, b: (p["w"] ** 2 + torch.sin(rate * p["w"]) / rate).sum()
+
+
+WAVES = {
+    f"{name}, {size} elements, {seed}": Case({"torch": loss}, {"w": normal(seed, size)}, verdicts=QUIET)
+    for name, loss, size, seed in [
+        *((f"sin({10**e:.0f} w) in float32", in_float32(10**e), 6, n) for e in (3, 4.5, 5, 5.5, 6) for n in (1, 2)),
+        *((f"w^2 + sin({rate:g} w) / {rate:g}", rippled(rate), 1, 0) for rate in (1e8, 1e9, 1e10, 1e11)),
+        *((f"w^2 + sin({rate:g} w) / {rate:g}", rippled(rate), 6, 2) for rate in (1e9, 1e10, 1e11)),
+    ]
+}
+
+
 # A loss that underflows
 
 
@@ -430,6 +450,7 @@ KINDS = {
     "a compiler's rewrite": REWRITTEN,
     "a long sum": SUMS,
     "fine structure": FINE,
+    "waves": WAVES,
     "underflow": UNDERFLOW,
     "a loss that does not move": CONSTANT,
     "parameters that are not used": UNUSED,

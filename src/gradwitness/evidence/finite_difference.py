@@ -10,7 +10,7 @@ is smooth.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -122,7 +122,7 @@ class Line:
             if best.contradicts(found) and place < best.step:
                 break  # the longer step is too long
             if best.contradicts(found) or (found.still and not all(s.still for s in tried.values())):
-                if (longer := self._coherent(tried, place - 1)) is not None:
+                if (longer := next(self._coherent(tried, place - 1), None)) is not None:
                     return replace(longer, suspect=True)
                 best = found
             previous = tried.get(place - 1, found)
@@ -143,8 +143,8 @@ class Line:
         longest = tried.get(0) or tried.setdefault(0, self._at(0))
         return previous.bound >= 2 * longest.bound and not previous.contradicts(longest)
 
-    def _coherent(self, tried: dict[int, Slope], shortest: int) -> Slope | None:
-        """The better of two neighbouring steps, none shorter than this, that tell the same slope; None if none do.
+    def _coherent(self, tried: dict[int, Slope], shortest: int) -> Iterator[Slope]:
+        """The better of each two neighbouring steps, none shorter than this, that tell the same slope; shortest first.
 
         Beside a kink no slope exceeds its bound, and where more and more kinks are crossed it grows with the step.
         """
@@ -152,17 +152,22 @@ class Line:
             one, other = (tried.get(p) or tried.setdefault(p, self._at(p)) for p in (place, place - 1))
             told = all(abs(s.value) > s.bound for s in (one, other))
             if told and abs(one.value - other.value) <= ALMOST * abs(other.value):
-                return min(one, other, key=lambda s: s.bound)
-        return None
+                yield min(one, other, key=lambda s: s.bound)
 
     def second(self, first: Slope, claim: float) -> Slope:
-        """The first, with a doubt unless another step refutes the claim too, and gives the same derivative."""
+        """The first, with a doubt unless another step refutes the claim too, and no other scale sides with it."""
         if self._stands_still(first) and abs(claim) * SHORT[-1] <= math.ulp(self.loss):
             return replace(first, doubt=TREADS)
         if first.still and self._is_on_a_tread(first, claim):
             return replace(first, doubt=FINER)
-        if first.step > START and (longer := self._coherent({}, first.step - 1)) and longer.contradicts(first):
-            return replace(first, doubt=FINER)  # or climbs a tooth
+        if doubt := self._not_repeated(first, claim):
+            return replace(first, doubt=doubt)
+        if self._is_another_below(first, claim) or self._is_another_above(first, claim):
+            return replace(first, doubt=FINER)
+        return first
+
+    def _not_repeated(self, first: Slope, claim: float) -> str:
+        """Why no other step refutes the claim by the same derivative; empty if one does."""
         for place in (first.step + 1, first.step - 1, first.step + 2):
             if not 0 <= place < len(LADDER):
                 continue
@@ -171,9 +176,33 @@ class Line:
                 continue
             allowed = found.bound + first.bound + COHERENT * max(abs(found.value), abs(first.value))
             if abs(found.value - first.value) <= allowed and found.refutes(claim):
-                return first
-            return replace(first, doubt="differences at two steps do not agree")
-        return replace(first, doubt="differences at one step alone refute it")
+                return ""
+            return "differences at two steps do not agree"
+        return "differences at one step alone refute it"
+
+    def _is_another_below(self, first: Slope, claim: float) -> bool:
+        """Whether shorter steps are nearer to the claim, two of them that are neighbours: it skips a wave.
+
+        Noise grows as a step shrinks. The longest is that at which a bound of noise is twice what is between the two (a
+        plain difference is a sixth as noisy as an extrapolated one), the shortest that of rounding in float64, as what
+        was measured as noise may be the wave. A loss that stands still tells nothing.
+        """
+        apart, step = abs(claim - first.value), LADDER[first.step]
+        h = step * max(first.bound, self._rounding(step, first.value)) / (2 * apart)
+        rounded = replace(self, noise=UNIT_ROUNDOFF * abs(self.loss))
+        shortest = max(rounded._rounding(1.0, first.value) / (6 * apart), UNIT_ROUNDOFF)
+        while h >= shortest:
+            if all(x != 0 and abs(x - claim) < apart / 2 for x in (self.plain(h), self.plain(3 * h))):
+                return True
+            h /= 10
+        return False
+
+    def _is_another_above(self, first: Slope, claim: float) -> bool:
+        """Whether longer steps, of one accord, contradict it and are nearer to the claim: it climbs a tooth."""
+        return any(
+            longer.contradicts(first) and abs(longer.value - claim) < abs(longer.value - first.value)
+            for longer in self._coherent({}, first.step - 1)
+        )
 
     def _is_on_a_tread(self, first: Slope, claim: float) -> bool:
         """Whether the loss stands still at this step alone.

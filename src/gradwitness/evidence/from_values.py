@@ -38,6 +38,11 @@ from gradwitness.protocol import Perturbing, Prepared
 __all__ = ["SAMPLED", "FromValues", "with_largest_rounded"]
 
 Leaves = Mapping[str, Array]
+MATRIX_DIRECTIONS = 3
+SYMMETRIC = (
+    "; along symmetric directions it is right, as where an op takes a matrix for symmetric and reads one triangle of "
+    "it: let the loss use ({path} + its transpose) / 2, and both agree"
+)
 SAMPLED = 64  # directions along which a distance from the derivative is measured
 
 
@@ -158,6 +163,27 @@ class FromValues:
             total, most = math.hypot(total, reach.norm * part), math.hypot(most, reach.beyond_doubt.norm * part)
         return total, most
 
+    def hint(self, path: str) -> str:
+        """What a gradient that differences refute may be in its place, by how it lies in a square matrix."""
+        x = self.problem.primals[path]
+        if x.ndim < 2 or x.shape[-1] != x.shape[-2] or x.shape[-1] == 1 or path not in self.gradients:
+            return ""
+        g = self.gradients[path]
+        rng = np.random.default_rng([self.seed, 12])
+        directions = typical(x) * rng.standard_normal((MATRIX_DIRECTIONS, *x.shape))
+        if all(self._is_along(path, _transposed(g), v) for v in directions):
+            return "; it is right but for being transposed"
+        if all(self._is_along(path, g, v + _transposed(v)) for v in directions):
+            return SYMMETRIC.format(path=path)
+        return ""
+
+    def _is_along(self, path: str, gradient: Array, v: Array) -> bool:
+        """Whether a gradient has the derivative along a direction, as far as differences tell a hundredth of it."""
+        line = self.differencing.line(path, v, slope_by=gradient)
+        slope, claim = line.slope(), float(np.vdot(gradient, v))
+        slack, _ = self._slack({path: (np.arange(v.size), v.reshape(-1))})
+        return slope.bound + slack <= 1e-2 * line.size and abs(slope.value - claim) <= slope.bound + slack
+
     # Floors
 
     @cached_property
@@ -246,6 +272,10 @@ class FromValues:
         wide = [(self.wide, Jitter(dtype, False, paths, seed))] if self.wide is not None else []
         narrow = [(self.narrow, Jitter(dtype, True, paths, seed))] if dtype == self.dtype != "float64" else []
         return [*narrow, *wide]
+
+
+def _transposed(x: Array) -> Array:
+    return np.swapaxes(x, -1, -2)
 
 
 def with_largest_rounded(floor: TensorFloor, gradient: Array, dtype: str) -> TensorFloor:

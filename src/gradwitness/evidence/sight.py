@@ -39,6 +39,7 @@ NOTHING = 1e-10  # of the last place of the loss: a derivative that moves it by 
 FEW = 3  # elements that are differenced one by one, rather than along directions
 APART = 32  # elements that are taken apart to the last
 TOGETHER = "differences refute it together with other leaves, and none of them alone"
+BEST = 24.6 / LADDER[0]  # roundings of the loss, the least that any step leaves of them
 SPARE = 3000  # values of the loss that may be spent on taking groups apart
 
 
@@ -97,10 +98,12 @@ def look(
 
 @dataclass(frozen=True)
 class _Group:
-    """Elements that are moved together: flat indices by path. key: from which their directions are drawn."""
+    """Elements that are moved together: flat indices by path. key: from which their directions are drawn. alone: they
+    are to be seen however small they are beside the others."""
 
     parts: Mapping[str, Array]
     key: tuple[int, ...]
+    alone: bool = False
 
     @property
     def count(self) -> int:
@@ -154,7 +157,7 @@ class _Seen:
     """What was seen of a group, by leaf: its slopes, those of single elements or along directions.
 
     own: whether elements were moved by their own sizes, or by what is typical of their leaf. refuted: the slope and the
-    claim that it refutes. doubt: why nothing can be said.
+    claim that it refutes. doubt: why nothing can be said. alone: as of the group.
     """
 
     parts: Mapping[str, _Part]
@@ -162,6 +165,7 @@ class _Seen:
     slopes: tuple[Slope, ...] = ()
     refuted: tuple[Slope, float] | None = None
     doubt: str = ""
+    alone: bool = False
 
     @property
     def one_by_one(self) -> bool:
@@ -196,7 +200,7 @@ class _Seen:
         bound = self.bound * max(part.stretch for part in parts)
         own, largest = math.hypot(*(part.own_norm for part in parts)), max(part.own_largest for part in parts)
         by_norm = bound <= PROMISED * (1.0 if self.one_by_one else BY_NORM) * own
-        return by_norm or (largest <= NEGLIGIBLE * scale and bound <= NEGLIGIBLE * scale)
+        return by_norm or (not self.alone and max(largest, bound) <= NEGLIGIBLE * scale)
 
     def visible(self, shares: Array) -> int:
         """How many elements of these shares would show alone."""
@@ -248,7 +252,7 @@ class _Look:
     def _examine(self, group: _Group) -> None:
         """See it, and take it apart where that tells more."""
         seen = self._best(group)
-        if seen.refuted is None and seen.sees(self.scale):
+        if self._is_good(seen):
             self._keep(seen)
             return
         if seen.refuted is not None and len(group.parts) == 1:
@@ -272,7 +276,7 @@ class _Look:
         parts = self._by_size(group).taken_apart()
         if len(group.parts) == 1 and group.count > APART:
             found = [self._best(part) for part in parts]
-            good = [s.refuted is None and s.sees(self.scale) for s in found]
+            good = [self._is_good(seen) for seen in found]
             if not any(good) and all(s.refuted is None for s in found):
                 return False
             for part, seen, is_good in zip(parts, found, good, strict=True):
@@ -293,7 +297,7 @@ class _Look:
     def _best(self, group: _Group) -> _Seen:
         """By the leaves' scale; where that tells too little, by the elements' own."""
         by_leaf = self._seen(group, own=False)
-        if by_leaf.refuted is None and by_leaf.sees(self.scale):
+        if self._is_good(by_leaf):
             return by_leaf
         smallest = self._smallest(group)
         if not smallest < OWN or (by_leaf.refuted is not None and smallest >= BEYOND_CHECKS):
@@ -314,7 +318,9 @@ class _Look:
 
     def _seen(self, group: _Group, *, own: bool) -> _Seen:
         """What differences of a group show, direction by direction, until one refutes it or cannot tell."""
-        seen = _Seen({path: self._part(path, index, own) for path, index in group.parts.items()}, own)
+        seen = _Seen(
+            {path: self._part(path, index, own) for path, index in group.parts.items()}, own, alone=group.alone
+        )
         for number, v in enumerate(self._directions(group, own)):
             line, claim = self._line(group, v)
             slope = self._slope(line, seen, number == 0)
@@ -407,7 +413,7 @@ class _Look:
 
         Where all of it is negligible: the bound that shows that.
         """
-        if seen.largest <= NEGLIGIBLE * self.scale:
+        if seen.largest <= NEGLIGIBLE * self.scale and not seen.alone:
             return NEGLIGIBLE * self.scale / 2
         lowest = min(part.lowest for part in seen.parts.values())
         return min((1.0 if seen.one_by_one else BY_ELEMENT) * lowest / 2, 1e-6 * seen.norm)
@@ -468,39 +474,40 @@ class _Look:
         mine = [seen for seen in self.found if path in seen.parts]
         if not mine:  # all of it is NaN
             return Sight(self.gradients[path].size)
-        unseen = [s for s in mine if s.refuted is not None or not s.sees(self.scale)]
-        if path not in self.refuted and (alone := self._alone(path, mine, unseen)) is not None:
-            mine, unseen = [*mine, alone], [*unseen, alone]
-        own, bound = self._own(path, mine)
+        unseen = [s for s in mine if not self._is_good(s)]
+        own, bound = math.hypot(*(seen.parts[path].norm for seen in mine)), max(seen.bound for seen in mine)
+        faint, ways = not unseen and bound > PROMISED * BY_NORM * own, [mine]  # in which all of it was looked at
+        if faint and path not in self.refuted and (alone := self._alone(path, own, bound)) is not None:
+            faint, is_good = False, self._is_good(alone)
+            ways, unseen = ([mine, [alone]], []) if is_good else ([[*mine, alone]], [alone])
         counted = min(sum(seen.parts[path].size for seen in unseen), self.gradients[path].size)
         return Sight(
             self.gradients[path].size,
             refuted=self.refuted.get(path),
-            seen=sum(seen.parts[path].visible for seen in mine if seen.refuted is None),
+            seen=max(sum(seen.parts[path].visible for seen in way if seen.refuted is None) for way in ways),
             unseen=counted,
             doubt=next((self._why(seen) for seen in unseen), ""),
-            limit=max(seen.limit(path, BY_NORM) for seen in mine),
-            limit_element=max(seen.limit(path, BY_ELEMENT) for seen in mine),
-            faint=not unseen and bound > PROMISED * BY_NORM * own,
+            limit=min(max(seen.limit(path, BY_NORM) for seen in way) for way in ways),
+            limit_element=min(max(seen.limit(path, BY_ELEMENT) for seen in way) for way in ways),
+            faint=faint,
         )
 
-    def _own(self, path: str, mine: Sequence[_Seen]) -> tuple[float, float]:
-        """(the norm of a leaf's shares, the widest bound of its groups)."""
-        return math.hypot(*(seen.parts[path].norm for seen in mine)), max(seen.bound for seen in mine)
+    def _is_good(self, seen: _Seen) -> bool:
+        return seen.refuted is None and seen.sees(self.scale)
 
-    def _alone(self, path: str, mine: Sequence[_Seen], unseen: Sequence[_Seen]) -> _Seen | None:
-        """The leaf by itself, where its groups are seen, but it is too small a part of them; None if it is seen."""
-        own, bound = self._own(path, mine)
-        largest = max(seen.parts[path].largest for seen in mine)
-        if unseen or bound <= PROMISED * BY_NORM * own:
-            return None
-        if max(largest, bound) <= NEGLIGIBLE * self.scale:
-            return None
-        group = _Group({path: np.flatnonzero(~np.isnan(self.gradients[path]))}, (DECADES + 1,))
-        seen = self._best(group)
+    def _alone(self, path: str, own: float, bound: float) -> _Seen | None:
+        """A leaf by itself that is too small a part of its groups, which were seen. None if that tells no more.
+
+        own: the norm of its shares; bound: the widest of its groups.
+        """
+        if BEST * self.differencing.noise > PROMISED * BY_NORM * own:
+            return None  # rounding of the loss drowns it at any step
+        elements = np.flatnonzero(~np.isnan(self.gradients[path]))
+        seen = self._best(group := _Group({path: elements}, (DECADES + 1,), alone=True))
         if seen.refuted is not None:
             self._locate(group, seen)
-        return None if seen.refuted is None and seen.sees(self.scale) else seen
+        is_negligible = max(own, bound) <= NEGLIGIBLE * self.scale
+        return None if is_negligible and seen.refuted is None and not seen.sees(self.scale) else seen
 
     def _why(self, seen: _Seen) -> str:
         if seen.doubt:

@@ -16,7 +16,7 @@ from typing import Any
 
 from gradwitness import registry
 from gradwitness.errors import GradwitnessError
-from gradwitness.protocol import CustomRule, Perturbing, Prepared, Primals
+from gradwitness.protocol import CustomRule, Explaining, Perturbing, Prepared, Primals
 from gradwitness.run.crossing import Held, Raised
 from gradwitness.run.custom import observed
 from gradwitness.run.failing import first_lines
@@ -94,6 +94,7 @@ class Answers:
             "prepare": self.prepare,
             "perturbed_run": self._next,
             "custom_rules": self._custom,
+            "why_missing": self._why_missing,
         }
         if name in own:
             return own[name](*found, **kwargs)
@@ -125,6 +126,9 @@ class Answers:
     def _custom(self, primals: Primals) -> tuple[CustomRule, ...] | None:
         assert self._prepared is not None
         return observed(self._prepared, primals)
+
+    def _why_missing(self) -> str:
+        return self._prepared.why_missing() if isinstance(self._prepared, Explaining) else ""
 
     def _hold(self, result: Any) -> Held:
         handle = Held(next(self._numbers))

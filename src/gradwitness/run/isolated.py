@@ -115,6 +115,10 @@ class Isolated:
         found: tuple[CustomRule, ...] | None = self._ask("custom_rules", dict(params))
         return found
 
+    def why_missing(self) -> str:
+        found: str = self._ask("why_missing")
+        return found
+
     def fetch(self, gradient: Any) -> dict[str, Array | None]:
         found: dict[str, Array | None] = self._ask("fetch", gradient)
         return found

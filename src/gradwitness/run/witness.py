@@ -18,10 +18,10 @@ from gradwitness.evidence.norms import norm, typical
 from gradwitness.evidence.own_floors import as_gradient
 from gradwitness.evidence.reach import node_reach
 from gradwitness.problem import Candidate, Problem
-from gradwitness.protocol import CustomRule
+from gradwitness.protocol import CustomRule, Explaining
 from gradwitness.report import Address
 from gradwitness.run.trial import Trial
-from gradwitness.verdict import Judgement
+from gradwitness.verdict import Judgement, Verdict
 from gradwitness.verdict.at_kink import AtKink
 from gradwitness.verdict.checks import judge
 from gradwitness.verdict.leaf import LeafEvidence, Standing
@@ -30,6 +30,8 @@ from gradwitness.verdict.losses import judge_loss
 __all__ = ["OfGraph", "OwnLoss", "Witness"]
 
 FAR = 1e3  # a floor by node that is so many times the one by inputs is said
+CAST = "a step of it computes in a dtype of its own choice: a cast, or autocast"
+BY_DTYPE = "does it depend on the dtype, by a cast, autocast, an eps, a branch, or random numbers drawn in it?"
 LARGE = 1e-2  # of the gradient's norm: what rounding may reach before that is looked into
 
 
@@ -78,8 +80,12 @@ class Witness:
 
     def judged(self, path: str) -> Judgement:
         """By the checks of the verdict; what is wrong with its loss goes before, on the same figures."""
-        found = judge(self.given(path), self.evidence_on(path))
-        return found.instead(self.loss.verdict, self.loss.message) if self.loss else found
+        found, prepared = judge(self.given(path), self.evidence_on(path)), self.tried.prepared
+        if self.loss:
+            return found.instead(self.loss.verdict, self.loss.message)
+        if found.verdict is Verdict.MISSING and isinstance(prepared, Explaining) and (why := prepared.why_missing()):
+            return found.instead(found.verdict, f"{found.message}: {why}")
+        return found
 
     def noted(self, path: str) -> Judgement:
         """What was judged, with what there is to say of how it ran."""
@@ -194,20 +200,24 @@ class OwnLoss(Witness):
             scale=known.scale,
             reached=None,
             narrowed=known.is_narrowed,
-            same_loss=self.is_same_in_float64,
+            another_loss=self.another_in_float64,
             by_hand=self.by_hand,
             own_noise=lambda: known.own_noise(path),
             remark=self._remark(path),
+            hint=lambda: known.hint(path),
         )
 
     @cached_property
-    def is_same_in_float64(self) -> bool:
-        """Whether its loss is the same function in float64 as in the dtype on trial, as far as the point shows."""
-        if not self.known.is_narrowed:
-            return True
-        floors = self.known.floors
-        loss = self.known.finest_answer[0]
-        return judge_loss(self.tried.losses[:1], [loss], [floors.loss], reach=floors.reach) is None
+    def another_in_float64(self) -> str:
+        """Why its loss may be another function in float64 than in the dtype on trial; empty where the point shows that
+        it is the same."""
+        known = self.known
+        if not known.is_narrowed:
+            return ""
+        loss, floors = known.finest_answer[0], known.floors
+        if judge_loss(self.tried.losses[:1], [loss], [floors.loss], reach=floors.reach) is None:
+            return ""
+        return CAST if known.computes_in_less else BY_DTYPE
 
     def _remark(self, path: str) -> str:
         """That rounding inside explains far more than rounding of the inputs, where it does."""

@@ -174,12 +174,13 @@ def _refuted(case: _Case) -> Judgement | None:
     e = case.evidence
     if e.sight is None or e.sight.refuted is None or e.standing is Standing.CONFIRMED:
         return None
-    if e.narrowed and not e.same_loss:
-        message = f"its loss is another in float64, and there {refutation(e.sight.refuted, e.truth.high.shape)}"
+    if e.narrowed and e.another_loss:
+        found = refutation(e.sight.refuted, e.truth.high.shape)
+        message = f"its loss is another in float64 ({e.another_loss}), and there {found}"
         return case.says(Verdict.INCONCLUSIVE, message)
     shown = _as_given(case, e.sight.refuted) if e.narrowed else e.sight.refuted
     prefix = "" if shown is not None else "in float64 "
-    message = prefix + refutation(shown or e.sight.refuted, e.truth.high.shape)
+    message = prefix + refutation(shown or e.sight.refuted, e.truth.high.shape) + e.hint()
     return case.says(Verdict.DISAGREE, message, **_seen_at(e.sight.refuted))
 
 
@@ -226,8 +227,8 @@ def _rounded_away(case: _Case) -> Judgement:
     alone = float(over(abs(case.error.flat[index]), e.floor.elements.flat[index]))
     far = floors(by_norm) if by_norm > e.reach.norm else f"{floors(alone)} at {place}"
     message = f"right in float64, but {far} from there in {e.dtype}"
-    if not e.same_loss:
-        also = "so does the loss, as with random numbers that depend on the dtype: it cannot be held against it"
+    if e.another_loss:
+        also = f"so does the loss ({e.another_loss}): it cannot be held against it"
         return case.says(Verdict.INCONCLUSIVE, f"{message}; {also}")
     is_far = not by_norm <= e.reach.beyond_doubt.norm and case.distance.error > COARSE * size
     if e.reach.certain == 0.0 or is_far:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -50,8 +50,9 @@ class LeafEvidence:
 
     Where the standing is OWN: own_noise: what its own arithmetic rounds in the truth, by norm, asked for where that is
     small; narrowed: whether the truth is another gradient than the one on trial, that in float64;
-    same_loss: whether the loss in the dtype on trial is that in float64, up to rounding; by_hand: whether no framework
-    vouches that nothing leads to the loss. remark: what to say beside a gradient that agrees.
+    another_loss: why the loss in the dtype on trial may be another one than in float64, empty where it is the same up
+    to rounding; by_hand: whether no framework vouches that nothing leads to the loss. remark: what to say beside a
+    gradient that agrees; hint: beside one that differences refute.
     """
 
     dtype: str
@@ -62,17 +63,18 @@ class LeafEvidence:
     sight: Sight | None = None
     sight_of: Callable[[Array], Sight] | None = None
     size: float = 1.0
-    scale: float = np.inf
+    scale: float = field(kw_only=True)
     reached: bool | None = True
     kink: AtKink | None = None
     closer: Callable[[int], tuple[Probe, ...]] = lambda index: ()
     probes: tuple[Probe, ...] = ()
     is_referee: bool = False
     narrowed: bool = False
-    same_loss: bool = True
+    another_loss: str = ""
     by_hand: bool = False
     own_noise: Callable[[], float] | None = None
     remark: str = ""
+    hint: Callable[[], str] = lambda: ""
 
     @property
     def is_true(self) -> bool:

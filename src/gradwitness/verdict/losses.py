@@ -12,6 +12,8 @@ from gradwitness.verdict.verdicts import Judgement, Verdict
 
 __all__ = ["judge_alone", "judge_loss"]
 
+NARROWER = {32: 4 * 2.0**-24, 16: 2.0**-8}  # by the bits of a dtype, the part of a loss that rounding inside may leave
+
 
 def judge_alone(loss: float) -> Judgement | None:
     """What is wrong with a loss where no other says what it should be."""
@@ -49,6 +51,17 @@ def judge_loss(
         size = f"{floors(ratio)} of the loss"
         message = f"the losses differ {where}: {loss:.17g} against {reference:.17g} of {whose}, {size}"
         if not ratio <= limits.beyond_doubt.norm:
-            return Judgement(Verdict.DIFFERENT_LOSS, message)
-        doubt = Judgement(Verdict.INCONCLUSIVE, f"{message}: not sure to be more than rounding")
+            return Judgement(Verdict.DIFFERENT_LOSS, message + _likely_cause(loss, reference, floor.norm))
+        doubt = Judgement(
+            Verdict.INCONCLUSIVE, f"{message}: not sure to be more than rounding (does it cancel large numbers?)"
+        )
     return doubt
+
+
+def _likely_cause(loss: float, reference: float, floor: float) -> str:
+    """What the size of the difference suggests: narrower numbers inside, if rounding to them leaves as much."""
+    for bits, part in NARROWER.items():
+        left = part * abs(reference)
+        if floor < abs(loss - reference) <= left:
+            return f"; rounding to {bits} bits leaves as much: does one of them cast, or run under autocast?"
+    return ""
