@@ -31,6 +31,10 @@ class Copies:
         parts = {*map(id, self._modules), *self._names}
         self._linked = [[k for k, x in _attributes(m) if _refers(x, parts)] for m in self._modules]
 
+    def __reduce__(self) -> tuple[type[Copies], tuple[nn.Module]]:
+        """Made anew in another process, where objects have other ids."""
+        return Copies, (self._modules[0],)
+
     @contextmanager
     def one(self, tensors: Tensors) -> Iterator[Any]:
         """A copy whose parameters and buffers are these, by their first names, for as long as it forwards."""

@@ -494,3 +494,20 @@ def test_a_module_of_torch_jit_is_taken_as_well() -> None:
     report = verify(nn.Sequential(nn.Linear(3, 3), torch.jit.script(nn.Linear(3, 2))))
     assert report, repr(report)
     assert len(report.rows) == 4
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_module_in_a_subprocess_has_the_parameters_that_it_is_given(dtype: str) -> None:
+    """Objects have other ids there."""
+
+    def first_alone(module: Any, batch: Any) -> torch.Tensor:
+        return module[0](batch["x"]).square().mean() + module[2].bias.sum()
+
+    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    loss, params = from_module(module, first_alone)
+    here, there = (gw.verify({"torch": loss}, params, ROWS, dtypes=dtype, timeout=t) for t in (None, 300))
+    assert [str(row.verdict) for row in here.rows] == ["agree"] * 4
+    assert [(row.parameter, row.verdict, row.message) for row in there.rows] == [
+        (row.parameter, row.verdict, row.message) for row in here.rows
+    ]
+    assert [row.reference for row in there.rows] == [row.reference for row in here.rows]
