@@ -28,7 +28,7 @@ def measure(*, quick: bool, progress: Callable[[str], None]) -> Results:
     first_of = {family(name): name for name in reversed(LAYERS)}
     measured = [Cell(first_of[name]) for name in FAMILIES]
     if quick:
-        faults, cells, measured = faults[:: len(faults) // 6], cells[:: len(cells) // 6], measured[:1]
+        faults, cells, measured = faults[:: len(faults) // 3], cells[:: len(cells) // 3], measured[:1]
     networks = NETWORKS[:1] if quick else NETWORKS
     narrow = [cell for cell in cells if cell.seed == 0]
     return {

@@ -84,10 +84,11 @@ def test_what_belongs_to_the_caller_is_as_it_was_while_runs_are_drawn() -> None:
 
 # Against the floor of the same network traced
 
-ZOO = ("mlp", "layernorm_mlp", "convnet", "gru", "transformer")
+ZOO = ("mlp", "layernorm_mlp", "convnet")
+LARGE = ("gru", "transformer")
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", [*ZOO, *(pytest.param(name, marks=pytest.mark.nightly) for name in LARGE)])
 def test_it_is_the_floor_of_the_same_network_traced(interpreter: Interpreter, name: str) -> None:
     backend = registry.backend("jax")
     wide = backend.prepare(gw.Candidate("jax"), network(name), dtype="float64", device="cpu")

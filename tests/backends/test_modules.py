@@ -500,7 +500,7 @@ def test_a_module_of_torch_jit_is_taken_as_well() -> None:
 def test_a_module_in_a_subprocess_has_the_parameters_that_it_is_given(dtype: str) -> None:
     """Objects have other ids there."""
 
-    def first_alone(module: Any, batch: Any) -> torch.Tensor:
+    def first_alone(module: Any, batch: Any) -> Any:
         return module[0](batch["x"]).square().mean() + module[2].bias.sum()
 
     module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))

@@ -9,14 +9,14 @@ import pytest
 
 import gradwitness as gw
 
-SIZE = (1000, 1000)
+SIZE = (400, 400)
 RNG = np.random.default_rng(0)
 PARAMS = {"w": 0.5 * RNG.standard_normal(SIZE)}
 BATCH = {"x": RNG.standard_normal(SIZE)}
 
 
 class Counted:
-    """A loss of a million parameters, with a gradient by hand of which one element is off by 1%."""
+    """A loss of 160,000 parameters, with a gradient by hand of which one element is off by 1%."""
 
     def __init__(self, place: tuple[int, int] | None, factor: float = 1.01) -> None:
         self.place, self.factor, self.values = place, factor, 0
@@ -39,8 +39,8 @@ def verify(counted: Counted, **options: Any) -> gw.Report:
     return gw.verify(candidate, PARAMS, BATCH, **options)
 
 
-@pytest.mark.parametrize("place", [(0, 0), (123, 457), (999, 999)])
-def test_one_element_of_a_million_is_named(place: tuple[int, int]) -> None:
+@pytest.mark.parametrize("place", [(0, 0), (123, 357), (399, 399)])
+def test_one_element_of_many_is_named(place: tuple[int, int]) -> None:
     right, wrong = Counted(None), Counted(place)
     assert verify(right)
     report = verify(wrong)
