@@ -217,7 +217,7 @@ def test_importing_the_adapter_imports_no_framework(module: str) -> None:
     assert subprocess.run([sys.executable, "-W", "error", "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # each family is held against its truth in tests/conformance
 def test_compiled_bundle_agrees_with_eager() -> None:
     names = [n for f, members in FAMILIES.items() if f not in ("elementwise", "arrays") for n in members]
     compiled, eager = (run(name, *names, samples=1) for name in ("torch.compile", "torch"))
