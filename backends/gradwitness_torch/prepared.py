@@ -207,6 +207,7 @@ class TorchPrepared:
         return {path: self._array(g) for path, g in gradient.items()}
 
     def _fetched(self, answer: tuple[float, Gradients]) -> tuple[float, dict[str, Array | None]]:
+        """On the host; no name keeps the gradients on the device while the next run begins."""
         return answer[0], self.fetch(answer[1])
 
     def _tensor(self, array: Array) -> torch.Tensor:

@@ -7,7 +7,6 @@ machine. GPT-2's 124 million parameters are `--width 768 --layers 12 --heads 12 
 from __future__ import annotations
 
 import resource
-import statistics
 import sys
 import time
 from collections import Counter
@@ -19,9 +18,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import gradwitness as gw
+from benchmarks.cost.measure import step_seconds
 from gradwitness_torch import from_module
-
-STEPS = 5  # that are timed, after one that is not
 
 
 class Block(nn.Module):
@@ -65,15 +63,10 @@ def cross_entropy(module: Any, batch: Any) -> torch.Tensor:
     return F.cross_entropy(module(batch["x"]).flatten(0, 1), batch["y"].flatten())
 
 
-def step_seconds(loss: Any, params: Any, batch: Any, dtype: torch.dtype) -> float:
-    """A training step, forward and backward: the median of a few."""
+def training(loss: Any, params: Any, batch: Any, dtype: torch.dtype) -> float:
+    """Seconds of a training step."""
     leaves = {name: p.to(dtype).requires_grad_() for name, p in params.items()}
-    taken = []
-    for _ in range(STEPS + 1):
-        started = time.perf_counter()
-        torch.autograd.grad(loss(leaves, batch), list(leaves.values()))
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken[1:])
+    return step_seconds(lambda: loss(leaves, batch), list(leaves.values()))
 
 
 @click.command()
@@ -99,7 +92,7 @@ def main(examples: int, dtype: str, threads: int, **sizes: int) -> None:
         calls["loss"] += 1
         return loss(p, b)
 
-    step = step_seconds(loss, params, batch, getattr(torch, dtype))
+    step = training(loss, params, batch, getattr(torch, dtype))
     started = time.perf_counter()
     report = gw.verify(
         {"torch": counted}, params, batch, dtypes=dtype, progress=lambda text: click.echo(text, err=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,9 +33,11 @@ __all__ = [
     "parameters",
     "passes",
     "reference_time",
+    "step_seconds",
     "tanh_mlp",
 ]
 
+STEPS = 5  # of training, that are timed
 WIDTHS = (72, 250, 802)  # of tanh mlps of about 10,000, 100,000 and 1,000,000 parameters
 
 
@@ -74,7 +76,7 @@ def _gradwitness(problem: Problem, reference: str) -> None:
         raise AssertionError(repr(report))
 
 
-def in_turn(works: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+def in_turn(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """The median seconds of each, taken by turns so that a busy moment hits all; the first round warms up."""
     taken: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds + 1):
@@ -83,6 +85,11 @@ def in_turn(works: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, f
             work()
             taken[name].append(time.perf_counter() - started)
     return {name: float(np.median(seconds[1:])) for name, seconds in taken.items()}
+
+
+def step_seconds(loss: Callable[[], torch.Tensor], trained: Sequence[torch.Tensor]) -> float:
+    """A training step, forward and backward: the median of a few, after one that warms up."""
+    return in_turn({"step": lambda: torch.autograd.grad(loss(), trained)}, STEPS)["step"]
 
 
 @dataclass

@@ -11,26 +11,21 @@ import click
 import torch
 
 import gradwitness as gw
+from benchmarks.cost.measure import step_seconds
 from gradwitness import registry
 from gradwitness.networks import network
 from gradwitness.problem import Problem
 
 SIZES = {"width": 128, "depth": 32, "hidden": 512, "heads": 4, "blocks": 4, "batch": 8, "time": 32}
-STEPS = 5  # that are timed, after one that is not
 
 
-def step_seconds(problem: Problem, dtype: str) -> float:
-    """A training step, forward and backward: the median of a few."""
+def training(problem: Problem, dtype: str) -> float:
+    """Seconds of a training step."""
     loss = registry.backend("torch").lower(problem.graph)
     as_given = {path: torch.tensor(x) for path, x in problem.leaves.items()}
     leaves = {path: x.to(getattr(torch, dtype)) if x.is_floating_point() else x for path, x in as_given.items()}
     trained = [leaves[path].requires_grad_() for path in problem.differentiated]
-    taken = []
-    for _ in range(STEPS + 1):
-        started = time.perf_counter()
-        torch.autograd.grad(loss(leaves), trained)
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken[1:])
+    return step_seconds(lambda: loss(leaves), trained)
 
 
 @click.command()
@@ -41,11 +36,11 @@ def main(dtype: str, reference: str) -> None:
     torch.set_num_threads(1)
     problem = network("transformer", **SIZES)
     gw.verify(network("article"), backends="torch", dtypes=dtype)  # what is imported once is no cost of a size
-    before = step_seconds(problem, dtype)
+    before = training(problem, dtype)
     started = time.perf_counter()
     report = gw.verify(problem, backends="torch", dtypes=dtype, reference=reference)
     taken = time.perf_counter() - started
-    step = statistics.mean([before, step_seconds(problem, dtype)])
+    step = statistics.mean([before, training(problem, dtype)])
     count = sum(x.size for x in problem.primals.values())
     verdicts = Counter(str(row.verdict) for row in report.rows)
     click.echo(

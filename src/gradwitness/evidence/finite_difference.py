@@ -19,7 +19,18 @@ from gradwitness.dtypes import Array, find_dtype, round_to
 from gradwitness.evidence.computational_noise import noise_along
 from gradwitness.evidence.norms import norm, typical
 
-__all__ = ["LADDER", "START", "UNIT_ROUNDOFF", "Differencing", "Line", "Probe", "Slope", "textbook_difference"]
+__all__ = [
+    "EXTRAPOLATED",
+    "LADDER",
+    "SIGMAS",
+    "START",
+    "UNIT_ROUNDOFF",
+    "Differencing",
+    "Line",
+    "Probe",
+    "Slope",
+    "textbook_difference",
+]
 
 Along = Callable[[float], float]
 Seed = Sequence[int]
@@ -32,6 +43,7 @@ TRIES = 6  # steps that one search may take
 SHORT = (1e-7, 1e-10)  # plain differences at these steps unmask longer ones that skipped structure between them
 TINIEST = (1e-11, 1e-12)
 TEXTBOOK_STEP = 1e-5
+EXTRAPOLATED = 4.1  # by how much the twice extrapolated difference is noisier than one value over its step
 SIGMAS = 6.0  # rounding errors of the loss are taken to stay within this many standard deviations
 UNIT_ROUNDOFF = 2.0**-53
 NOISY = 1e-12  # noise of this part of the loss: longer steps are tried as well
@@ -288,7 +300,7 @@ class Line:
     def _rounding(self, step: float, value: float) -> float:
         """What rounding may do to the difference (64 D(h/4) - 20 D(h/2) + D(h)) / 45: of the loss, of the points."""
         point = max(self.point, UNIT_ROUNDOFF * abs(value))
-        return SIGMAS * 4.1 * (max(self.noise, SMALLEST) + point) / step
+        return SIGMAS * EXTRAPOLATED * (max(self.noise, SMALLEST) + point) / step
 
     def plain(self, h: float) -> float:
         """The plain central difference at a step."""

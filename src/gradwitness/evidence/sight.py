@@ -20,7 +20,17 @@ from functools import cached_property
 import numpy as np
 
 from gradwitness.dtypes import Array
-from gradwitness.evidence.finite_difference import LADDER, START, UNIT_ROUNDOFF, Differencing, Line, Probe, Slope
+from gradwitness.evidence.finite_difference import (
+    EXTRAPOLATED,
+    LADDER,
+    SIGMAS,
+    START,
+    UNIT_ROUNDOFF,
+    Differencing,
+    Line,
+    Probe,
+    Slope,
+)
 from gradwitness.evidence.norms import norm, typical
 
 __all__ = ["NEGLIGIBLE", "PROMISED", "Refutation", "Sight", "Slack", "look"]
@@ -39,7 +49,7 @@ NOTHING = 1e-10  # of the last place of the loss: a derivative that moves it by 
 FEW = 3  # elements that are differenced one by one, rather than along directions
 APART = 32  # elements that are taken apart to the last
 TOGETHER = "differences refute it together with other leaves, and none of them alone"
-BEST = 24.6 / LADDER[0]  # roundings of the loss, the least that any step leaves of them
+BEST = SIGMAS * EXTRAPOLATED / LADDER[0]  # roundings of the loss, the least that any step leaves of them
 SPARE = 3000  # values of the loss that may be spent on taking groups apart
 
 
