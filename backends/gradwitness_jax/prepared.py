@@ -17,6 +17,7 @@ from gradwitness.errors import GradwitnessError
 from gradwitness.lowering import Implementation
 from gradwitness.protocol import CustomRule, Primals
 from gradwitness_jax.custom import custom_rules
+from gradwitness_jax.memory import is_forgetful
 from gradwitness_jax.paths import Both, one_number
 from gradwitness_jax.quiet import quiet
 from gradwitness_jax.rounding import Perturbed
@@ -116,6 +117,18 @@ class JaxPrepared:
             except Exception:  # noqa: BLE001  # a user's function may raise anything on tracers
                 return None
         return tuple(CustomRule(name, ran) for name, ran in found.items())
+
+    def is_forgetful(self, params: Primals) -> bool:
+        """Whether loss and gradient are one compiled program that calls nothing outside, and is traced alike twice."""
+        if self._by_hand is not None or not self._has_tape or not hasattr(self._value_and_grad, "trace"):
+            return False
+        with quiet(), self._x64():
+            arguments = self._split(params)
+            traced = (program.trace(*arguments).jaxpr for program in (self._value_and_grad, self._traced_anew()))
+            return is_forgetful(*traced)
+
+    def _traced_anew(self) -> Any:
+        return jax.jit(jax.value_and_grad(lambda placed, inputs: self._plain(placed, inputs)))
 
     def _both(self, placed: Arrays, inputs: Arrays) -> tuple[jax.Array, Any]:
         if self._by_hand is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["others_in", "warn_of_closed_over"]
+__all__ = ["named", "others_in", "warn_of_closed_over"]
 
 Tensors = Sequence[torch.Tensor]
 
@@ -21,19 +21,22 @@ def others_in(loss: torch.Tensor, leaves: Collection[torch.Tensor]) -> list[torc
     return [x for x in _accumulating(loss) if id(x) not in given]
 
 
-def warn_of_closed_over(others: Tensors, function: Any) -> None:
-    """Warn of what a loss depends on by autograd and that is none of the leaves it was given.
+def named(others: Tensors, function: Any) -> str:
+    """The first three of these tensors as the user's loss calls them, or by shape, on one line.
 
-    function: the user's loss, in whose closure and globals their names are looked for.
+    function: the loss, in whose closure and globals their names are looked for.
     """
-    if not others:
-        return
     names = _names(function) if callable(function) else {}
     described = [names.get(id(x), f"a tensor of shape {tuple(x.shape)}") for x in others]
     more = f" and {len(described) - 3} more" if len(described) > 3 else ""
+    return f"{', '.join(described[:3])}{more}"
+
+
+def warn_of_closed_over(names: str) -> None:
+    """Warn of what a loss depends on by autograd and that is none of the leaves it was given."""
     warnings.warn(
-        f"the loss reads {', '.join(described[:3])}{more}: it requires a gradient and is not in params, so its "
-        "gradient is not verified. Put it into params, or detach it.",
+        f"the loss reads {names}: it requires a gradient and is not in params, so its gradient is not verified. Put it "
+        "into params, or detach it.",
         stacklevel=2,
     )
 

@@ -16,7 +16,7 @@ from gradwitness.errors import GradwitnessError, UnsupportedError
 from gradwitness.lowering import Implementation
 from gradwitness.protocol import CustomRule, Primals
 from gradwitness_torch.accumulating import accumulated, differentiated, frozen_checkpoints, is_refused
-from gradwitness_torch.closed_over import others_in, warn_of_closed_over
+from gradwitness_torch.closed_over import named, others_in, warn_of_closed_over
 from gradwitness_torch.custom import faults_of, watching
 from gradwitness_torch.paths import one_number
 from gradwitness_torch.quiet import quiet
@@ -50,6 +50,7 @@ class TorchPrepared:
     setup_seconds = 0.0
     written: Any = None
     _frozen = False  # whether it has a reentrant checkpoint of what requires no gradient
+    _closed_over = ""  # the names of what it reads beside its leaves and that requires a gradient
 
     def __init__(
         self,
@@ -121,7 +122,9 @@ class TorchPrepared:
         )
 
     def why_missing(self) -> str:
-        return INSIDE_FROZEN if self._frozen else ""
+        if self._frozen:
+            return INSIDE_FROZEN
+        return f"the loss reads {self._closed_over}, which is not in params" if self._closed_over else ""
 
     def _evaluated(self, placed: Tensors) -> tuple[float, Gradients]:
         """The loss, and the gradients on the device."""
@@ -143,7 +146,9 @@ class TorchPrepared:
         if others := others_in(tape.loss, tape.leaves.values()):
             again = {id(x) for x in others_in(self.forward(placed).loss, tape.leaves.values())}
             closed_over = [x for x in others if id(x) in again]
-            warn_of_closed_over(closed_over, self.written)
+            if closed_over:
+                self._closed_over = named(closed_over, self.written)
+                warn_of_closed_over(self._closed_over)
             self._accumulates |= len(closed_over) < len(others)
         self.written = None
         return tape

@@ -24,8 +24,10 @@ __all__ = [
     "Capabilities",
     "CustomRule",
     "Deviation",
+    "Explaining",
     "ExtendedInterpreter",
     "Extensible",
+    "Forgetful",
     "Interpreter",
     "Observed",
     "Observing",
@@ -144,6 +146,14 @@ class RuleTelling(Protocol):
     """
 
     def custom_rules(self, params: Primals) -> tuple[CustomRule, ...] | None: ...
+
+
+@runtime_checkable
+class Forgetful(Protocol):
+    """A Prepared that may know that its answers depend on its arguments alone, as of a compiled program: then no other
+    order of calls need be tried. False where it does not know."""
+
+    def is_forgetful(self, params: Primals) -> bool: ...
 
 
 @runtime_checkable

@@ -245,7 +245,7 @@ def test_a_sample_is_not_published() -> None:
     assert "give --results and --page" in found.output
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_sample_from_end_to_end(tmp_path: Path) -> None:
     page, record = tmp_path / "page.md", tmp_path / "record.json"
     page.write_text(PAGE.read_text(encoding="utf-8"), encoding="utf-8")

@@ -208,3 +208,20 @@ def test_what_a_loss_closes_over_is_warned_of_if_it_requires_a_gradient(
 
 def test_what_a_loss_closes_over_is_not_warned_of_if_it_requires_none() -> None:
     assert not warnings_of({"torch": lambda p, d: FIXED * SCALE.detach() * loss(p, d)})
+
+
+def test_a_loss_may_read_another_tensor_in_the_place_of_its_parameter() -> None:
+    """Autograd finds no path from w, and the loss stands still: true, and not what its user wanted to know."""
+    with pytest.warns(UserWarning, match="the loss reads HEAD.weight"):
+        report = gw.verify({"torch": lambda p, d: HEAD(d["x"][:, :3]).sum()}, PARAMS, BATCH)
+    assert {str(row.verdict) for row in report.rows} == {"inconclusive"}
+    assert all(row.message.endswith("the loss reads HEAD.weight, which is not in params") for row in report.rows)
+
+
+def test_what_it_reads_is_said_beside_a_gradient_of_none_that_is_right() -> None:
+    """Differences see that w does not matter, as they see what b does."""
+    with pytest.warns(UserWarning, match="the loss reads HEAD.weight"):
+        report = gw.verify({"torch": lambda p, d: HEAD(d["x"][:, :3] + p["b"]).sum()}, PARAMS, BATCH)
+    messages = {row.parameter: row.message for row in report.rows}
+    assert report
+    assert messages == {"w": "the loss reads HEAD.weight, which is not in params", "b": ""}

@@ -242,6 +242,15 @@ def test_after_a_crash_every_call_fails_at_once_with_the_same_message() -> None:
     assert str(second.value) == str(first.value)
 
 
+@pytest.fixture
+def heeding_interrupts() -> Iterator[None]:
+    """What a shell runs in the background ignores interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeding_interrupts")
 def test_an_interrupt_ends_the_subprocess(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else its late answer would be taken for that to the next call."""
     started = _recorded(monkeypatch)

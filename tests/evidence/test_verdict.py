@@ -14,11 +14,12 @@ import gradwitness as gw
 from gradwitness import ops
 from gradwitness.arithmetic import Arithmetic
 from gradwitness.evidence.finite_difference import Probe
+from gradwitness.evidence.groups import NEGLIGIBLE, PROMISED
 from gradwitness.evidence.noise_floor import RUNS, TensorFloor, tensor_floor
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.reach import JITTER_REACH, Reach, node_reach, threshold
 from gradwitness.evidence.reference import Exact, exactly
-from gradwitness.evidence.sight import NEGLIGIBLE, PROMISED, Refutation, Sight
+from gradwitness.evidence.sight import Refutation, Sight
 from gradwitness.problem import Candidate, Problem
 from gradwitness.report import Address
 from gradwitness.run.cell import graph_referee
@@ -402,22 +403,22 @@ def test_what_becomes_zero_below_the_smallest_normal_number_is_no_fault_of_the_f
 
 
 @pytest.mark.parametrize(
-    ("seen", "by_hand", "verdict", "says"),
+    ("seen", "is_vouched", "verdict", "says"),
     [
         (
             Sight(20, seen=0, unseen=3, doubt="a staircase"),
-            False,
+            True,
             Verdict.INCONCLUSIVE,
             "3 of 20 elements could not be seen: a",
         ),
-        (Sight(20, unseen=20, still=True), False, Verdict.AGREE, "nothing leads to the loss"),
-        (Sight(20, unseen=20, still=True), True, Verdict.INCONCLUSIVE, "a wrong one could pass"),
-        (Sight(20, seen=0, faint=True), False, Verdict.INCONCLUSIVE, "too coarse for so small a gradient"),
-        (Sight(20, seen=20), False, Verdict.AGREE, ""),
+        (Sight(20, unseen=20, still=True), True, Verdict.AGREE, "nothing leads to the loss"),
+        (Sight(20, unseen=20, still=True), False, Verdict.INCONCLUSIVE, "a wrong one could pass"),
+        (Sight(20, seen=0, faint=True), True, Verdict.INCONCLUSIVE, "too coarse for so small a gradient"),
+        (Sight(20, seen=20), True, Verdict.AGREE, ""),
     ],
 )
-def test_what_differences_could_not_see_is_said(seen: Sight, by_hand: bool, verdict: Verdict, says: str) -> None:
-    judgement = judge(G, replace(own(G), sight=seen, by_hand=by_hand))
+def test_what_differences_could_not_see_is_said(seen: Sight, is_vouched: bool, verdict: Verdict, says: str) -> None:
+    judgement = judge(G, replace(own(G), sight=seen, is_vouched=is_vouched))
     assert (judgement.verdict, says in judgement.message) == (verdict, True), judgement.message
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import linecache
+import runpy
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,26 +20,45 @@ CASES = {
 }
 
 
-def run(source: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    path = folder / "example.py"
-    path.write_text(source, encoding="utf-8")
-    return subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False)
+@dataclass(frozen=True)
+class Ran:
+    """What a program printed, and how it ended."""
+
+    status: object
+    printed: str
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[str], Ran]:
+    """Runs a program in this process, which has the frameworks already."""
+
+    def ran(source: str) -> Ran:
+        path = tmp_path / "example.py"
+        path.write_text(source, encoding="utf-8")
+        linecache.checkcache(str(path))
+        try:
+            runpy.run_path(str(path), run_name="__main__")
+        except SystemExit as ended:
+            return Ran(ended.code, capsys.readouterr().out)
+        return Ran(0, capsys.readouterr().out)
+
+    return ran
 
 
 @pytest.mark.parametrize("example", CASES)
-def test_it_agrees_and_is_short(example: str, tmp_path: Path) -> None:
+def test_it_agrees_and_is_short(example: str, run: Callable[[str], Ran]) -> None:
     source = (EXAMPLES / f"{example}.py").read_text(encoding="utf-8")
-    done = run(source, tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1] == CASES[example][0]
+    done = run(source)
+    assert done.status == 0, done.printed
+    assert done.printed.splitlines()[-1] == CASES[example][0]
     assert len(source.splitlines()) < 60
 
 
 @pytest.mark.parametrize("example", CASES)
-def test_a_fault_in_it_is_named(example: str, tmp_path: Path) -> None:
+def test_a_fault_in_it_is_named(example: str, run: Callable[[str], Ran]) -> None:
     source = (EXAMPLES / f"{example}.py").read_text(encoding="utf-8")
     _, (right, wrong), gradient = CASES[example]
     assert source.count(right) == 1
-    done = run(source.replace(right, wrong), tmp_path)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert f"float64 {gradient}: disagree" in done.stdout
+    done = run(source.replace(right, wrong))
+    assert done.status == 1, done.printed
+    assert f"float64 {gradient}: disagree" in done.printed

@@ -1,10 +1,9 @@
 """What numerical derivatives see of a gradient: every element, along few directions.
 
-An element's *share* is its gradient times the typical value of its leaf: what it adds to the derivative of the loss
-along a direction that moves its leaf as a whole. Elements of all leaves are grouped by the decade of their share, as
-the gradient on trial has it, and each group is differenced along Gaussian directions of its own. So large elements, of
-their own leaf or of another, do not drown small ones. What is claimed to be zero is a group too, whose derivative must
-vanish, and an element that is claimed in the wrong decade stands out in the one where it is.
+Elements of all leaves are grouped by the decade of their share (`groups`), as the gradient on trial has it, and each
+group is differenced along Gaussian directions of its own. So large elements, of their own leaf or of another, do not
+drown small ones. What is claimed to be zero is a group too, whose derivative must vanish, and an element that is
+claimed in the wrong decade stands out in the one where it is.
 
 A group that is refuted, or seen too coarsely, is taken apart: by leaf, then by halves (Dorfman, "The detection of
 defective members of large populations", Ann. Math. Statist. 14 (1943)).
@@ -31,22 +30,29 @@ from gradwitness.evidence.finite_difference import (
     Probe,
     Slope,
 )
+from gradwitness.evidence.groups import (
+    BY_ELEMENT,
+    BY_NORM,
+    DECADES,
+    FEW,
+    NEGLIGIBLE,
+    PROMISED,
+    Group,
+    Part,
+    Seen,
+    by_decade,
+    largest_of,
+)
 from gradwitness.evidence.norms import norm, typical
 
-__all__ = ["NEGLIGIBLE", "PROMISED", "Refutation", "Sight", "Slack", "look"]
+__all__ = ["Refutation", "Sight", "Slack", "look"]
 
 Slack = Callable[[Mapping[str, tuple[Array, Array]]], tuple[float, float]]
 
 DIRECTIONS = 3  # of each group
-DECADES = 9  # below the largest share: the last takes all that is smaller
-PROMISED = 1e-2  # of a group's norm: what must be seen of it
-NEGLIGIBLE = 1e-6  # of the largest share: what lies below must vanish within a bound as small
-BY_NORM = 0.1  # three Gaussians are all below this once in 2,000 times: what a direction surely sees of a group's error
-BY_ELEMENT = 0.02  # and below this four times in a million
 OWN = 0.1  # an element that is so much smaller than its leaf is also moved by its own scale
 BEYOND_CHECKS = 1e-8  # and one that is so small has structure that no check at the leaf's scale could see
 NOTHING = 1e-10  # of the last place of the loss: a derivative that moves it by less is none
-FEW = 3  # elements that are differenced one by one, rather than along directions
 APART = 32  # elements that are taken apart to the last
 TOGETHER = "differences refute it together with other leaves, and none of them alone"
 BEST = SIGMAS * EXTRAPOLATED / LADDER[0]  # roundings of the loss, the least that any step leaves of them
@@ -106,122 +112,6 @@ def look(
     return _Look(differencing, gradients, slack, tuple(seed), spare).sights()
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Elements that are moved together: flat indices by path. key: from which their directions are drawn. alone: they
-    are to be seen however small they are beside the others."""
-
-    parts: Mapping[str, Array]
-    key: tuple[int, ...]
-    alone: bool = False
-
-    @property
-    def count(self) -> int:
-        return sum(x.size for x in self.parts.values())
-
-    def taken_apart(self) -> list[_Group]:
-        """By leaf, or in halves if there is but one."""
-        if len(self.parts) > 1:
-            return [_Group({path: x}, (*self.key, 0, i)) for i, (path, x) in enumerate(self.parts.items())]
-        ((path, x),) = self.parts.items()
-        return [_Group({path: half}, (*self.key, 1, i)) for i, half in enumerate(np.array_split(x, 2))]
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What a group has of one leaf, moved by some scales: no array is kept of it.
-
-    norm, largest, lowest: of the shares by these scales; lowest: of those that are not 0. own_norm, own_largest: by the
-    leaf's scale, whatever moved the elements. scale: the smallest; stretch: by how much the leaf's exceeds it at most.
-    visible: how many elements would show alone.
-    """
-
-    size: int
-    norm: float
-    largest: float
-    lowest: float
-    own_norm: float
-    own_largest: float
-    scale: float
-    stretch: float
-    visible: int = 0
-
-    @classmethod
-    def of(cls, shares: Array, scales: Array, typical: float) -> _Part:
-        stretch = np.maximum(typical / scales, 1.0)
-        by_leaf = shares * stretch
-        return cls(
-            shares.size,
-            norm(shares),
-            _largest(shares),
-            float(np.min(shares, where=shares > 0, initial=math.inf)),
-            norm(by_leaf),
-            _largest(by_leaf),
-            float(np.min(scales)),
-            float(np.max(stretch)),
-        )
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What was seen of a group, by leaf: its slopes, those of single elements or along directions.
-
-    own: whether elements were moved by their own sizes, or by what is typical of their leaf. refuted: the slope and the
-    claim that it refutes. doubt: why nothing can be said. alone: as of the group.
-    """
-
-    parts: Mapping[str, _Part]
-    own: bool
-    slopes: tuple[Slope, ...] = ()
-    refuted: tuple[Slope, float] | None = None
-    doubt: str = ""
-    alone: bool = False
-
-    @property
-    def one_by_one(self) -> bool:
-        return sum(part.size for part in self.parts.values()) <= FEW
-
-    @property
-    def bound(self) -> float:
-        return max((s.bound for s in self.slopes), default=math.inf) if not self.doubt else math.inf
-
-    @property
-    def norm(self) -> float:
-        return math.hypot(*(part.norm for part in self.parts.values()))
-
-    @property
-    def largest(self) -> float:
-        return max(part.largest for part in self.parts.values())
-
-    @property
-    def still(self) -> bool:
-        return bool(self.slopes) and all(slope.still for slope in self.slopes)
-
-    @property
-    def moves(self) -> float:
-        return max((slope.moves for slope in self.slopes if math.isfinite(slope.moves)), default=0.0)
-
-    def sees(self, scale: float) -> bool:
-        """Whether as much is seen of it as is promised. scale: the largest share of the problem.
-
-        Shares are those by leaf, whatever moved the elements: one that is much smaller than its leaf counts as any.
-        """
-        parts = self.parts.values()
-        bound = self.bound * max(part.stretch for part in parts)
-        own, largest = math.hypot(*(part.own_norm for part in parts)), max(part.own_largest for part in parts)
-        by_norm = bound <= PROMISED * (1.0 if self.one_by_one else BY_NORM) * own
-        return by_norm or (not self.alone and max(largest, bound) <= NEGLIGIBLE * scale)
-
-    def visible(self, shares: Array) -> int:
-        """How many elements of these shares would show alone."""
-        part = 1.0 if self.one_by_one else BY_ELEMENT
-        return int(np.count_nonzero(self.bound <= part * shares)) if self.bound < math.inf else 0
-
-    def limit(self, path: str, part: float) -> float:
-        """The smallest error in a leaf's gradient that shows, if a direction sees so much of it."""
-        return self.bound / ((1.0 if self.one_by_one else part) * self.parts[path].scale)
-
-
 @dataclass
 class _Look:
     """One look at all gradients: groups are examined one after another, and what was seen of them is kept."""
@@ -231,7 +121,7 @@ class _Look:
     slack: Slack
     seed: tuple[int, ...]
     spare: int
-    found: list[_Seen] = field(default_factory=list)
+    found: list[Seen] = field(default_factory=list)
     scale: float = 0.0  # the largest share, as far as it is known
     start: int = START  # the step at which the last group was seen best
     refuted: dict[str, Refutation] = field(default_factory=dict)
@@ -248,18 +138,18 @@ class _Look:
     def typical(self) -> dict[str, float]:
         return {path: typical(x) for path, x in self.differencing.primals.items()}
 
-    def _groups(self) -> Iterator[_Group]:
+    def _groups(self) -> Iterator[Group]:
         """Elements by the decade of their share, the largest first; last those that are claimed to be zero."""
-        largest = {path: _largest(g) * self.typical[path] for path, g in self.gradients.items()}
+        largest = {path: largest_of(g) * self.typical[path] for path, g in self.gradients.items()}
         top = max(largest.values()) or 1.0
-        decades = {path: _decades(g.reshape(-1), self.typical[path], top) for path, g in self.gradients.items()}
+        decades = {path: by_decade(g.reshape(-1), self.typical[path], top) for path, g in self.gradients.items()}
         for decade in range(DECADES + 1):
             parts = {path: np.flatnonzero(d == decade) for path, d in decades.items()}
             parts = {path: x for path, x in parts.items() if x.size}
             if parts:
-                yield _Group(parts, (decade,))
+                yield Group(parts, (decade,))
 
-    def _examine(self, group: _Group) -> None:
+    def _examine(self, group: Group) -> None:
         """See it, and take it apart where that tells more."""
         seen = self._best(group)
         if self._is_good(seen):
@@ -273,7 +163,7 @@ class _Look:
             return
         self._keep(seen)
 
-    def _by_size(self, group: _Group) -> _Group:
+    def _by_size(self, group: Group) -> Group:
         """The same with the elements of its only leaf in order of their size, so that halves are of one size."""
         if len(group.parts) > 1 or not self._smallest(group) < OWN:
             return group
@@ -281,7 +171,7 @@ class _Look:
         size = np.abs(self.differencing.primals[path].reshape(-1)[index])
         return replace(group, parts={path: index[np.argsort(size, kind="stable")]})
 
-    def _take_apart(self, group: _Group) -> bool:
+    def _take_apart(self, group: Group) -> bool:
         """Whether the parts tell more than the whole; of a large group, whether a half of it is seen, or refuted."""
         parts = self._by_size(group).taken_apart()
         if len(group.parts) == 1 and group.count > APART:
@@ -299,12 +189,12 @@ class _Look:
             self._examine(part)
         return True
 
-    def _keep(self, seen: _Seen) -> None:
+    def _keep(self, seen: Seen) -> None:
         self.found.append(seen)
         if seen.refuted is None and seen.bound <= PROMISED * seen.norm:
             self.scale = max(self.scale, seen.norm)
 
-    def _best(self, group: _Group) -> _Seen:
+    def _best(self, group: Group) -> Seen:
         """By the leaves' scale; where that tells too little, by the elements' own."""
         by_leaf = self._seen(group, own=False)
         if self._is_good(by_leaf):
@@ -318,7 +208,7 @@ class _Look:
         doubt = "at the scale of its leaf differences refute it, at its own they cannot tell"
         return by_leaf if by_leaf.refuted is None else replace(by_leaf, refuted=None, doubt=doubt)
 
-    def _smallest(self, group: _Group) -> float:
+    def _smallest(self, group: Group) -> float:
         """The smallest element that is not 0, as part of what is typical of its leaf."""
         found = 1.0
         for path, index in group.parts.items():
@@ -326,11 +216,9 @@ class _Look:
             found = min(found, float(np.min(x[x > 0], initial=math.inf)) / self.typical[path])
         return found
 
-    def _seen(self, group: _Group, *, own: bool) -> _Seen:
+    def _seen(self, group: Group, *, own: bool) -> Seen:
         """What differences of a group show, direction by direction, until one refutes it or cannot tell."""
-        seen = _Seen(
-            {path: self._part(path, index, own) for path, index in group.parts.items()}, own, alone=group.alone
-        )
+        seen = Seen({path: self._part(path, index, own) for path, index in group.parts.items()}, own, alone=group.alone)
         for number, v in enumerate(self._directions(group, own)):
             line, claim = self._line(group, v)
             slope = self._slope(line, seen, number == 0)
@@ -344,10 +232,10 @@ class _Look:
         self.start = seen.slopes[0].step
         return replace(seen, parts={path: self._counted(path, group.parts[path], seen) for path in seen.parts})
 
-    def _part(self, path: str, index: Array, own: bool) -> _Part:
-        return _Part.of(self._shares(path, index, own), self._scales(path, index, own), self.typical[path])
+    def _part(self, path: str, index: Array, own: bool) -> Part:
+        return Part.of(self._shares(path, index, own), self._scales(path, index, own), self.typical[path])
 
-    def _counted(self, path: str, index: Array, seen: _Seen) -> _Part:
+    def _counted(self, path: str, index: Array, seen: Seen) -> Part:
         return replace(seen.parts[path], visible=seen.visible(self._shares(path, index, seen.own)))
 
     def _claims(self, path: str, index: Array) -> Array:
@@ -365,7 +253,7 @@ class _Look:
         x = np.abs(self.differencing.primals[path].reshape(-1)[index])
         return np.where(x > 0, x, self.typical[path])
 
-    def _directions(self, group: _Group, own: bool) -> Iterator[dict[str, Array]]:
+    def _directions(self, group: Group, own: bool) -> Iterator[dict[str, Array]]:
         """Gaussian directions; of few elements, one by each. As flat as the leaves that they move."""
         if group.count <= FEW:
             for path, index in group.parts.items():
@@ -383,7 +271,7 @@ class _Look:
         v[index] = rng.standard_normal(index.size) * self._scales(path, index, own)
         return v
 
-    def _line(self, group: _Group, v: Mapping[str, Array]) -> tuple[Line, float]:
+    def _line(self, group: Group, v: Mapping[str, Array]) -> tuple[Line, float]:
         """(the loss along this direction, its derivative by the gradient)."""
         primals = self.differencing.primals
         claim, sizes, points = 0.0, list[float](), list[float]()
@@ -407,7 +295,7 @@ class _Look:
         )
         return line, claim
 
-    def _slope(self, line: Line, seen: _Seen, checked: bool) -> Slope:
+    def _slope(self, line: Line, seen: Seen, checked: bool) -> Slope:
         enough = self._enough(seen)
         slope = line.slope(self.start, enough)
         checked = (checked or slope.suspect) and math.isfinite(slope.bound)
@@ -418,7 +306,7 @@ class _Look:
         """By how much the loss moves at the first of all steps, as far as is known."""
         return self.scale * LADDER[START]
 
-    def _enough(self, seen: _Seen) -> float:
+    def _enough(self, seen: Seen) -> float:
         """The bound at which each element is seen, and an error of a millionth of the group.
 
         Where all of it is negligible: the bound that shows that.
@@ -429,7 +317,7 @@ class _Look:
         return min((1.0 if seen.one_by_one else BY_ELEMENT) * lowest / 2, 1e-6 * seen.norm)
 
     def _confirmed(
-        self, line: Line, slope: Slope, claim: float, group: _Group, v: Mapping[str, Array], *, checked: bool
+        self, line: Line, slope: Slope, claim: float, group: Group, v: Mapping[str, Array], *, checked: bool
     ) -> Slope:
         """The slope, if it refutes the claim beyond what rounding in the gradient does, and at another step too.
 
@@ -450,7 +338,7 @@ class _Look:
             return replace(slope, doubt="more than rounding is known to explain, too little to be sure")
         return slope
 
-    def _locate(self, group: _Group, seen: _Seen) -> None:
+    def _locate(self, group: Group, seen: Seen) -> None:
         """Name an element of a leaf's refuted group that is wrong.
 
         The suspects move, each up or down at random; the half of them that refutes the gradient is halved again.
@@ -467,7 +355,7 @@ class _Look:
             half, other = np.split(suspects, [suspects.size // 2])
             v = np.zeros(self.gradients[path].size)
             v[half] = self._scales(path, half, seen.own) * rng.choice([-1.0, 1.0], half.size)
-            line, said = self._line(_Group({path: half}, ()), {path: v})
+            line, said = self._line(Group({path: half}, ()), {path: v})
             is_wrong = line.slope(slope.step, enough).refutes(said, 8 * UNIT_ROUNDOFF * line.size)
             suspects = half if is_wrong else other
         self.refuted[path] = self._at_element(path, int(suspects[0])) or Refutation(
@@ -502,10 +390,10 @@ class _Look:
             faint=faint,
         )
 
-    def _is_good(self, seen: _Seen) -> bool:
+    def _is_good(self, seen: Seen) -> bool:
         return seen.refuted is None and seen.sees(self.scale)
 
-    def _alone(self, path: str, own: float, bound: float) -> _Seen | None:
+    def _alone(self, path: str, own: float, bound: float) -> Seen | None:
         """A leaf by itself that is too small a part of its groups, which were seen. None if that tells no more.
 
         own: the norm of its shares; bound: the widest of its groups.
@@ -513,13 +401,13 @@ class _Look:
         if BEST * self.differencing.noise > PROMISED * BY_NORM * own:
             return None  # rounding of the loss drowns it at any step
         elements = np.flatnonzero(~np.isnan(self.gradients[path]))
-        seen = self._best(group := _Group({path: elements}, (DECADES + 1,), alone=True))
+        seen = self._best(group := Group({path: elements}, (DECADES + 1,), alone=True))
         if seen.refuted is not None:
             self._locate(group, seen)
         is_negligible = max(own, bound) <= NEGLIGIBLE * self.scale
         return None if is_negligible and seen.refuted is None and not seen.sees(self.scale) else seen
 
-    def _why(self, seen: _Seen) -> str:
+    def _why(self, seen: Seen) -> str:
         if seen.doubt:
             return seen.doubt
         return f"finite differences are too coarse: +- {seen.bound:.1g} of a derivative of {seen.norm:.1g}"
@@ -529,15 +417,3 @@ def _moved(x: Array, t: float, v: Array) -> Array:
     moved = v * t
     moved += x.reshape(-1)
     return moved.reshape(x.shape)
-
-
-def _decades(gradient: Array, typical: float, top: float) -> Array:
-    """By how many decades each element's share is below the largest: DECADES for zeros, -1 for NaN."""
-    with np.errstate(divide="ignore", under="ignore"):
-        below = -np.log10(np.abs(gradient) * typical / top)
-    decades = np.where(np.isinf(below), DECADES, np.clip(below, 0, DECADES - 1))
-    return np.where(np.isnan(below), -1, decades).astype(np.int8)
-
-
-def _largest(gradient: Array) -> float:
-    return float(np.max(np.nan_to_num(np.abs(gradient)), initial=0.0))

@@ -16,7 +16,7 @@ from typing import Any
 
 from gradwitness import registry
 from gradwitness.errors import GradwitnessError
-from gradwitness.protocol import CustomRule, Explaining, Perturbing, Prepared, Primals
+from gradwitness.protocol import CustomRule, Explaining, Forgetful, Perturbing, Prepared, Primals
 from gradwitness.run.crossing import Held, Raised
 from gradwitness.run.custom import observed
 from gradwitness.run.failing import first_lines
@@ -95,6 +95,7 @@ class Answers:
             "perturbed_run": self._next,
             "custom_rules": self._custom,
             "why_missing": self._why_missing,
+            "is_forgetful": self._is_forgetful,
         }
         if name in own:
             return own[name](*found, **kwargs)
@@ -129,6 +130,9 @@ class Answers:
 
     def _why_missing(self) -> str:
         return self._prepared.why_missing() if isinstance(self._prepared, Explaining) else ""
+
+    def _is_forgetful(self, primals: Primals) -> bool:
+        return isinstance(self._prepared, Forgetful) and self._prepared.is_forgetful(primals)
 
     def _hold(self, result: Any) -> Held:
         handle = Held(next(self._numbers))

@@ -20,7 +20,7 @@ from gradwitness.evidence.norms import norm
 from gradwitness.evidence.own_floors import Answer
 from gradwitness.evidence.reach import JITTER_REACH, Reach, node_reach
 from gradwitness.problem import Candidate, Problem
-from gradwitness.protocol import Prepared, Primals
+from gradwitness.protocol import Forgetful, Prepared, Primals
 from gradwitness.report import Address, Row
 from gradwitness.run.custom import custom_rules, fault_rows
 from gradwitness.run.failing import first_lines
@@ -28,7 +28,7 @@ from gradwitness.run.intended import as_intended
 from gradwitness.run.peers import Peers
 from gradwitness.run.preparing import prepare
 from gradwitness.run.progress import Progress
-from gradwitness.run.purity import impure
+from gradwitness.run.purity import compiled_anew, impure
 from gradwitness.run.reductions import as_reduced
 from gradwitness.run.trial import Failure, Trial, attempt, trial
 from gradwitness.run.witness import OfGraph, OwnLoss, Witness
@@ -104,15 +104,24 @@ class _Run:
             neighbours = self._neighbours(prepared)
             tried, notes = trial(prepared, self.problem.primals, neighbours, self.dtype), list[str]()
             if not any(tried.unsteady.values()):
-                tried, notes = self._asked_again(candidate, tried, next(iter(neighbours), None))
+                tried, notes = self._asked_again(candidate, address.device, tried, next(iter(neighbours), None))
             rules = custom_rules(candidate, prepared, self.problem.primals)
             witness = self._known(address, candidate, tried)
             witness.rules, witness.notes = rules, witness.notes + notes
             witness.loss = self._own_loss(witness)
         self.witnesses.append(witness)
 
-    def _asked_again(self, candidate: Candidate, tried: Trial, elsewhere: Primals | None) -> tuple[Trial, list[str]]:
+    def _asked_again(
+        self, candidate: Candidate, device: str, tried: Trial, elsewhere: Primals | None
+    ) -> tuple[Trial, list[str]]:
         """(the trial with what other calls change in its answer, notes)."""
+        if isinstance(tried.prepared, Forgetful):
+            if tried.prepared.is_forgetful(self.problem.primals):
+                return tried, []
+            anew = partial(prepare, candidate, self.problem, self.dtype, device, self.settings)
+            found = compiled_anew(anew, self.problem.primals, tried, self.dtype)
+            if any(found.values()):
+                return replace(tried, unsteady=found), []
         own = candidate.loss is not None or candidate.is_written_by_hand
         compiles = registry.installed(candidate.backend).capabilities.compiles_along(candidate.path)
         resizes = own and not compiles  # what compiles does so anew for each size

@@ -119,6 +119,10 @@ class Isolated:
         found: str = self._ask("why_missing")
         return found
 
+    def is_forgetful(self, params: Primals) -> bool:
+        found: bool = self._ask("is_forgetful", dict(params))
+        return found
+
     def fetch(self, gradient: Any) -> dict[str, Array | None]:
         found: dict[str, Array | None] = self._ask("fetch", gradient)
         return found

@@ -12,7 +12,7 @@ from gradwitness.run.failing import first_lines
 from gradwitness.run.trial import Trial
 from gradwitness.verdict.steadiness import unsteady
 
-__all__ = ["impure"]
+__all__ = ["compiled_anew", "impure"]
 
 Gradients = Mapping[str, Array | None]
 Answer = tuple[float, Gradients]
@@ -44,6 +44,17 @@ def impure(
         dtype,
         how="the same call before and after a batch of another size",
         advice="keep no state between calls",
+    )
+
+
+def compiled_anew(anew: Callable[[], Prepared], primals: Primals, tried: Trial, dtype: str) -> dict[str, str]:
+    """By path, how the answer of a function that is compiled changes with its compilation; empty where it does not."""
+    return _compared(
+        (tried.losses[0], tried.gradients),
+        lambda: anew().value_and_gradient(primals),
+        dtype,
+        how="compiled anew, the same call",
+        advice="what draws numbers, or counts, in Python does so once, as it is compiled: draw from a key in batch",
     )
 
 

@@ -21,7 +21,7 @@ from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import CustomRule, Explaining
 from gradwitness.report import Address
 from gradwitness.run.trial import Trial
-from gradwitness.verdict import Judgement, Verdict
+from gradwitness.verdict import Judgement
 from gradwitness.verdict.at_kink import AtKink
 from gradwitness.verdict.checks import judge
 from gradwitness.verdict.leaf import LeafEvidence, Standing
@@ -71,21 +71,27 @@ class Witness:
         """Whether its gradients are, as a whole."""
         return self.is_steady
 
-    @property
-    def by_hand(self) -> bool:
-        return self.candidate.is_written_by_hand
+    def is_vouched(self, path: str) -> bool:
+        """Whether a framework vouches that nothing leads from a leaf to the loss. It does not where the rule is the
+        user's own, or where the loss may read something else in that leaf's place."""
+        return not self.candidate.is_written_by_hand and not self.why_missing(path)
 
     def given(self, path: str) -> Array | None:
         return self.tried.gradients.get(path)
 
     def judged(self, path: str) -> Judgement:
         """By the checks of the verdict; what is wrong with its loss goes before, on the same figures."""
-        found, prepared = judge(self.given(path), self.evidence_on(path)), self.tried.prepared
+        found = judge(self.given(path), self.evidence_on(path))
         if self.loss:
             return found.instead(self.loss.verdict, self.loss.message)
-        if found.verdict is Verdict.MISSING and isinstance(prepared, Explaining) and (why := prepared.why_missing()):
-            return found.instead(found.verdict, f"{found.message}: {why}")
+        if why := self.why_missing(path):
+            return found.instead(found.verdict, ": ".join(filter(None, [found.message, why])))
         return found
+
+    def why_missing(self, path: str) -> str:
+        """Why the gradient may be missing, if it is; empty where its framework knows no reason."""
+        prepared = self.tried.prepared
+        return prepared.why_missing() if self.given(path) is None and isinstance(prepared, Explaining) else ""
 
     def noted(self, path: str) -> Judgement:
         """What was judged, with what there is to say of how it ran."""
@@ -201,7 +207,7 @@ class OwnLoss(Witness):
             reached=None,
             narrowed=known.is_narrowed,
             another_loss=self.another_in_float64,
-            by_hand=self.by_hand,
+            is_vouched=self.is_vouched(path),
             own_noise=lambda: known.own_noise(path),
             remark=self._remark(path),
             hint=lambda: known.hint(path),

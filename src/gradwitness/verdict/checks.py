@@ -16,11 +16,12 @@ import numpy as np
 
 from gradwitness.dtypes import Array, spacing
 from gradwitness.evidence.finite_difference import Probe
+from gradwitness.evidence.groups import NEGLIGIBLE
 from gradwitness.evidence.noise_floor import TensorFloor
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.reach import Reach, floors, over
 from gradwitness.evidence.reference import exactly
-from gradwitness.evidence.sight import NEGLIGIBLE, Refutation, Sight
+from gradwitness.evidence.sight import Refutation, Sight
 from gradwitness.verdict.leaf import LeafEvidence, Standing
 from gradwitness.verdict.verdicts import ACCEPTED, Judgement, Verdict, defect, place_of
 
@@ -291,7 +292,7 @@ def _unseen(case: _Case) -> Judgement | None:
             message = f"an error of {e.sight.limit:.2g} by norm could pass, as some elements are far below their leaf"
             return case.says(Verdict.INCONCLUSIVE, message)
         return None
-    if e.sight.still and not e.by_hand:
+    if e.sight.still and e.is_vouched:
         message = "nothing leads to the loss: it stays the same wherever the parameters are moved"
         return case.says(Verdict.AGREE, message)
     return case.says(Verdict.INCONCLUSIVE, _what_is_unseen(e.sight))

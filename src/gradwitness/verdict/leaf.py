@@ -51,8 +51,8 @@ class LeafEvidence:
     Where the standing is OWN: own_noise: what its own arithmetic rounds in the truth, by norm, asked for where that is
     small; narrowed: whether the truth is another gradient than the one on trial, that in float64;
     another_loss: why the loss in the dtype on trial may be another one than in float64, empty where it is the same up
-    to rounding; by_hand: whether no framework vouches that nothing leads to the loss. remark: what to say beside a
-    gradient that agrees; hint: beside one that differences refute.
+    to rounding; is_vouched: whether a framework vouches that nothing leads to the loss where it gives None. remark:
+    what to say beside a gradient that agrees; hint: beside one that differences refute.
     """
 
     dtype: str
@@ -71,7 +71,7 @@ class LeafEvidence:
     is_referee: bool = False
     narrowed: bool = False
     another_loss: str = ""
-    by_hand: bool = False
+    is_vouched: bool = True
     own_noise: Callable[[], float] | None = None
     remark: str = ""
     hint: Callable[[], str] = lambda: ""
