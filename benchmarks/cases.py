@@ -10,7 +10,7 @@ from gradwitness.networks import network
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Prepared
 from gradwitness.report import Row
-from gradwitness.report.row import describe
+from gradwitness.report.findings import findings
 from gradwitness.settings import Settings
 from gradwitness.verdict import Verdict
 from gradwitness.verification import verify_problems
@@ -90,4 +90,4 @@ def rows_of(case: Case, backends: tuple[str, ...], device: str) -> tuple[Row, ..
 def wrong(rows: tuple[Row, ...], backend: str) -> list[str]:
     """Why the backend is not to be timed, a line each; none if each of its gradients agrees."""
     own = [row for row in rows if row.backend == backend]
-    return [describe(row) for row in own if row.verdict is not Verdict.AGREE] or ([] if own else ["not verified"])
+    return findings(row for row in own if row.verdict is not Verdict.AGREE) or ([] if own else ["not verified"])

@@ -6,6 +6,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -14,7 +15,9 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from gradwitness.errors import GradwitnessError
+from gradwitness.protocol import WRITER
 from gradwitness_torch.copies import Copies
+from gradwitness_torch.written import write_loss
 
 __all__ = ["from_module"]
 
@@ -39,7 +42,7 @@ def from_module(module: nn.Module, loss: LossOfModule, *, seed: int | None = Non
     the loss is compiled. Without it such a module is `nondeterministic`.
 
     Raises GradwitnessError for a module that has no parameter to differentiate or a lazy one, or cannot be copied, and
-    for a loss that uses the module itself in the place of the one that it is given.
+    for a loss that uses the module itself instead of the one that it is given.
     """
     _expect_usable(module, loss)
     held = _Loss(_copy(module), loss)
@@ -61,6 +64,7 @@ def from_module(module: nn.Module, loss: LossOfModule, *, seed: int | None = Non
             with copies.one(given) as module:
                 return module(batch)
 
+    vars(loss_of_params)[WRITER] = partial(write_loss, module=held.module, loss=loss)
     return loss_of_params, {name.removeprefix(PREFIX): p.detach().clone() for name, p in trained.items()}
 
 

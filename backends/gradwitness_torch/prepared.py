@@ -226,7 +226,9 @@ class TorchPrepared:
         """A copy on the host: two leaves may share one gradient tensor."""
         if gradient is None:
             return None
-        return np.array(torch.as_tensor(gradient).detach().cpu().to(_WIDER[self._host]).numpy())
+        found = torch.as_tensor(gradient).detach()
+        dense = found if found.layout is torch.strided else found.to_dense()  # an embedding's may be sparse
+        return np.array(dense.cpu().to(_WIDER[self._host]).numpy())
 
 
 @contextmanager

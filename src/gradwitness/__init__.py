@@ -1,19 +1,24 @@
-"""gradwitness: is this gradient right, and if not, who is wrong, where, and why?"""
+"""gradwitness: is this gradient right, and if not, who is wrong, where, and why?
 
+What is here is imported when it is first asked for, so that the command starts, and ends, at once.
+"""
+
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
-from gradwitness import ops
-from gradwitness.errors import GradwitnessError
-from gradwitness.graph import Graph, trace
-from gradwitness.own_ops import define_op, forget_op, verify_op
-from gradwitness.problem import Candidate, Problem
-from gradwitness.registry import register_backend
-from gradwitness.report import Report, Row
-from gradwitness.verdict import Verdict
-from gradwitness.verification import verify
-
 if TYPE_CHECKING:
+    from gradwitness import ops as ops
+    from gradwitness.errors import GradwitnessError
+    from gradwitness.graph import Graph, trace
+    from gradwitness.own_ops import define_op, forget_op, verify_op
     from gradwitness.port import verify_port
+    from gradwitness.problem import Candidate, Problem
+    from gradwitness.registry import register_backend
+    from gradwitness.report import Report, Row
+    from gradwitness.verdict import Verdict
+    from gradwitness.verification import verify
+
+    __version__: str
 
 __all__ = [
     "Candidate",
@@ -23,6 +28,7 @@ __all__ = [
     "Report",
     "Row",
     "Verdict",
+    "__version__",
     "define_op",
     "forget_op",
     "ops",
@@ -33,11 +39,34 @@ __all__ = [
     "verify_port",
 ]
 
+_PLACES = {  # the module of each name
+    "Candidate": "problem",
+    "GradwitnessError": "errors",
+    "Graph": "graph",
+    "Problem": "problem",
+    "Report": "report",
+    "Row": "report",
+    "Verdict": "verdict",
+    "define_op": "own_ops",
+    "forget_op": "own_ops",
+    "register_backend": "registry",
+    "trace": "graph",
+    "verify": "verification",
+    "verify_op": "own_ops",
+    "verify_port": "port",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """`verify_port`, whose package is imported when it is asked for, so that importing this one is quick."""
-    if name != "verify_port":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from gradwitness.port import verify_port
+    if name == "__version__":
+        return metadata.version(__name__)
+    if name == "ops":
+        return import_module(f"{__name__}.ops")
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    return found
 
-    return verify_port
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 from click.core import ParameterSource
@@ -18,16 +19,21 @@ from gradwitness import registry
 from gradwitness.errors import GradwitnessError
 from gradwitness.settings import OPTIONS, Settings, names
 from gradwitness.targets import is_target, load
+from gradwitness.terminal import INTERRUPTED, show
+from gradwitness.writing import expect_writable, is_standard_output, write_whole
 
 if TYPE_CHECKING:
     from gradwitness.problem import Problem
     from gradwitness.report import Report
+    from gradwitness.work import Case
 
-__all__ = ["main"]
+__all__ = ["cli"]
 
 Command = Callable[..., Any]
 
 FAST_NETWORKS = ("article", "mlp", "transformer")
+NARROWEST = 20  # columns of text
+STEP_SUMMARY = "GITHUB_STEP_SUMMARY"  # names the file that GitHub Actions shows as a page, in Markdown
 
 
 class _Failure(click.ClickException):
@@ -42,6 +48,9 @@ class _Commands(click.Group):
             return super().invoke(context)
         except GradwitnessError as error:
             raise _Failure(str(error)) from None
+        except KeyboardInterrupt:  # click would say that it was aborted, and exit with 1
+            click.echo("interrupted", err=True)
+            raise SystemExit(INTERRUPTED) from None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -62,6 +71,7 @@ def _read_by(reads: Callable[[str], Any]) -> dict[str, Any]:
     return {"type": click.UNPROCESSED, "callback": read}
 
 
+FILE: dict[str, Any] = {"type": click.Path(path_type=Path), "metavar": "FILE"}
 NAMES = {"default": (), "metavar": "A,B", **_read_by(names)}
 
 
@@ -95,14 +105,16 @@ def _renamed(context: click.Context, option: click.Parameter, value: Any) -> Non
 @click.option("--reference-seconds", hidden=True, expose_value=False, callback=_renamed)
 @click.option("--allow", **NAMES | {"metavar": "VERDICT,..."}, help="Verdicts that pass as well.")
 @click.option("--require", **NAMES, help="Backends that must run and agree.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the evidence here.")
+@click.option("--json", "json_file", **FILE, help='Write the evidence here ("-": to standard output).')
+@click.option("--junit", "junit_file", **FILE, help="Write the verdicts here in JUnit's XML, which CI systems show.")
+@click.option("--repro", "script", **FILE, help="Write a script that shows the first wrong gradient by itself.")
 @click.option(
-    "--repro",
-    "script",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write a script that shows the first wrong gradient without gradwitness here.",
+    "--jobs",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Networks at a time, each in a process (default: the cores, at most 4).",
 )
-@click.option("--verbose", is_flag=True, help="A row per gradient.")
+@click.option("--verbose", is_flag=True, help="A row per gradient, and every figure.")
 def verify(
     networks: tuple[str, ...],
     ops: bool,
@@ -111,7 +123,9 @@ def verify(
     allow: tuple[str, ...],
     require: tuple[str, ...],
     json_file: Path | None,
+    junit_file: Path | None,
     script: Path | None,
+    jobs: int | None,
     verbose: bool,
     **how: Any,
 ) -> None:
@@ -127,7 +141,8 @@ def verify(
     from gradwitness.problem import Candidate
     from gradwitness.report import joined
     from gradwitness.verdict import expect_verdicts
-    from gradwitness.verification import expect_devices, verify_problems
+    from gradwitness.verification import expect_devices
+    from gradwitness.work import Work, done, jobs_for
 
     chosen = _backends(backends, fast)
     for name in (*backends, *require):
@@ -138,25 +153,41 @@ def verify(
     settings = Settings(**how)
     expect_devices(settings.devices, chosen)
     expect_taken({name: Candidate(name) for name in chosen}, settings.paths)
-    _expect_writable("--json", json_file)
-    _expect_writable("--repro", script)
+    files = {"--json": json_file, "--junit": junit_file, "--repro": script}
+    for option, file in files.items():
+        if file is not None:
+            expect_writable(option, file)
     problems, runs = _targets(networks)
     known = tuple(name for name in dict.fromkeys(networks) if not is_target(name))
     zoo = known or ops or not networks
     cases = list(_cases(known or (FAST_NETWORKS if fast else None), ops, settings.seed, chosen)) if zoo else []
-    cases += [(problem, chosen) for problem in problems]
-    with _progress() as show:
-        reports = [verify_problems(cases, settings, progress=show)] if cases else []
-        reports += [_reported(name, run(**_given(settings))) for name, run in runs.items()]
-    report = replace(joined(reports), allow=allow, require=require)
-    if json_file:
-        _write("--json", json_file, report.json() + "\n")
-    click.echo(report.table(verbose=verbose, color=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
+    own = [(problem, chosen) for problem in problems]
+    work = Work(cases, own, runs, settings, _given(settings), jobs_for(cases, settings) if jobs is None else jobs)
+    reports, is_whole = done(work)
+    report = joined(reports)
+    report = replace(report, allow=(*allow, *report.allow), require=(*require, *report.require))
+    aside = any(file is not None and is_standard_output(file) for file in files.values())
+    show(_table(report, verbose, sys.stderr if aside else sys.stdout), err=aside)
     for reason in report.shortfalls():
-        click.echo(reason)
-    if script and not report.ok:
-        click.echo(_exported(report, script))
+        show(reason, err=aside)
+    if not is_whole:
+        raise KeyboardInterrupt
+    if json_file is not None:
+        _write("--json", json_file, report.json() + "\n")
+    if junit_file is not None:
+        _write("--junit", junit_file, report.junit())
+    if page := os.environ.get(STEP_SUMMARY):
+        _add(STEP_SUMMARY, Path(page), report.markdown())
+    if script is not None and not report.ok:
+        show(_exported(report, script), err=aside)
     raise SystemExit(0 if report.ok else 1)
+
+
+def _table(report: Report, verbose: bool, stream: TextIO | None) -> str:
+    """As wide as the terminal, and in color, if it goes to one."""
+    is_terminal = stream is not None and stream.isatty()
+    width = shutil.get_terminal_size().columns if is_terminal else None
+    return report.table(verbose=verbose, color=is_terminal and "NO_COLOR" not in os.environ, width=width)
 
 
 def _backends(named: Sequence[str], fast: bool) -> tuple[str, ...]:
@@ -173,10 +204,29 @@ def _targets(names: Sequence[str]) -> tuple[list[Problem], dict[str, Callable[..
     for name in filter(is_target, dict.fromkeys(names)):
         found = load(name)
         if callable(found):
+            _expect_to_run_alone(name, found)
             runs[name] = found
         else:
             problems.append(_problem(name, found))
     return problems, runs
+
+
+def _expect_to_run_alone(name: str, function: Callable[..., Any]) -> None:
+    """Raise GradwitnessError for a function that needs to be given something: most likely it is a loss."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a builtin may not say what it takes
+        return
+    needed = [
+        p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    if needed:
+        own = name.rpartition(":")[2]
+        raise GradwitnessError(
+            f"{name} takes {', '.join(needed)}. If it is a loss, it needs a point: put "
+            f'`problem = gradwitness.Problem("{own}", {own}, params, batch)` below it and name `problem`. Else name a '
+            "function of no arguments that returns what gradwitness.verify returns"
+        )
 
 
 def _problem(name: str, found: Any) -> Problem:
@@ -200,14 +250,6 @@ def _given(settings: Settings) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in said}
 
 
-def _reported(name: str, report: Any) -> Report:
-    from gradwitness.report import Report
-
-    if not isinstance(report, Report):
-        raise GradwitnessError(f"{name} returned {type(report).__name__}; return what gradwitness.verify returns")
-    return report
-
-
 def _exported(report: Report, script: Path) -> str:
     """What became of the script; that there is none is no reason to exit otherwise."""
     try:
@@ -217,9 +259,7 @@ def _exported(report: Report, script: Path) -> str:
     return f"{script} shows the first wrong gradient by itself"
 
 
-def _cases(
-    networks: Sequence[str] | None, ops: bool, seed: int, backends: Sequence[str]
-) -> Iterator[tuple[Problem, tuple[str, ...]]]:
+def _cases(networks: Sequence[str] | None, ops: bool, seed: int, backends: Sequence[str]) -> Iterator[Case]:
     """The problems and, for each, the backends that take part in it."""
     from gradwitness.networks import NETWORKS, network
     from gradwitness.networks.single_ops import op_bundles, op_problems
@@ -238,30 +278,20 @@ def _cases(
             yield from ((problem, compiling) for problem in op_bundles(seed))
 
 
-def _expect_writable(option: str, path: Path | None) -> None:
-    if path is not None and not path.parent.is_dir():
-        raise GradwitnessError(f"{option} {path}: the folder {path.parent} does not exist; create it first")
-
-
 def _write(option: str, path: Path, text: str) -> None:
-    from gradwitness.report.document import write_whole
-
     try:
         write_whole(path, text)
     except OSError as error:
         raise GradwitnessError(f"{option} {path}: cannot be written: {error.strerror}") from None
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """A status line on standard error while it works, on a terminal only."""
-    if not sys.stderr.isatty():
-        yield lambda text: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("starting") as status:
-        yield status.update
+def _add(option: str, path: Path, text: str) -> None:
+    """At the end of what others have written there."""
+    try:
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(text + "\n")
+    except OSError as error:
+        raise GradwitnessError(f"{option} {path}: cannot be written: {error.strerror}") from None
 
 
 def _rate(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
@@ -273,7 +303,7 @@ def _rate(context: click.Context, parameter: click.Parameter, value: float | Non
 @cli.command()
 @click.argument("name", metavar="NETWORK")
 @click.option("--step", "rate", type=float, callback=_rate, metavar="RATE", help="Take a step of gradient descent.")
-@click.option("--svg", "svg_file", type=click.Path(dir_okay=False, path_type=Path), help="Draw the graph into a file.")
+@click.option("--svg", "svg_file", **FILE, help="Draw the graph into a file.")
 @_option("seed")
 def explain(name: str, rate: float | None, svg_file: Path | None, seed: int) -> None:
     """Print the whole pass of NETWORK as on paper: every value, local derivative, cotangent and gradient."""
@@ -281,14 +311,15 @@ def explain(name: str, rate: float | None, svg_file: Path | None, seed: int) -> 
     from gradwitness.networks import NETWORKS, PUBLISHED, network
     from gradwitness.report.explanation import text
 
-    _expect_writable("--svg", svg_file)
+    if svg_file is not None:
+        expect_writable("--svg", svg_file)
     explanation = explained(network(name, seed=seed), rate=rate, published=PUBLISHED.get(name, ()))
     summary = _summary(NETWORKS[name])
-    if svg_file:
+    if svg_file is not None:
         from gradwitness.report.drawing import svg
 
         _write("--svg", svg_file, svg(explanation, summary))
-    click.echo(text(explanation, summary))
+    show(text(explanation, summary))
 
 
 @cli.command("list")
@@ -298,7 +329,10 @@ def list_(what: str) -> None:
     from tabulate import tabulate
 
     headers, rows = {"networks": _networks, "backends": _backend_rows, "ops": _ops}[what]()
-    click.echo(tabulate(rows, headers, tablefmt="simple", disable_numparse=True))
+    taken = sum(max(len(str(cell)) for cell in column) + 2 for column in list(zip(headers, *rows, strict=True))[:-1])
+    room = max(shutil.get_terminal_size().columns - taken, NARROWEST)  # the last column is text, which may be folded
+    widths = [None] * (len(headers) - 1) + [room]
+    show(tabulate(rows, headers, tablefmt="simple", disable_numparse=True, maxcolwidths=widths))
 
 
 def _summary(make: Callable[..., Problem]) -> str:
@@ -339,8 +373,3 @@ def _ops() -> tuple[list[str], list[list[Any]]]:
     }
     rows = [[op.name, "fused" if op.definition else "elementary", *ways[op.name], op.summary] for op in OPS.values()]
     return ["op", "kind", *names, "what"], rows
-
-
-def main() -> None:
-    """The console script."""
-    cli(prog_name="gradwitness")

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gradwitness.errors import UnknownName
+from gradwitness.errors import GradwitnessError, UnknownName
 
-__all__ = ["DTYPES", "Array", "DType", "find_dtype", "frozen", "round_to", "spacing"]
+__all__ = ["DTYPES", "Array", "DType", "dtype_name", "find_dtype", "frozen", "round_to", "spacing"]
 
 Array = np.ndarray[Any, Any]
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
@@ -43,6 +43,19 @@ def find_dtype(name: str) -> DType:
         return DTYPES[name]
     except KeyError:
         raise UnknownName("dtype", name, DTYPES) from None
+
+
+def dtype_name(given: Any) -> str:
+    """The name of a dtype of NumPy, torch or jax. Raises GradwitnessError for what is none."""
+    name = repr(given)
+    if name.startswith("torch.") and name.removeprefix("torch.").isidentifier():
+        return name.removeprefix("torch.")
+    try:
+        if given is not None:
+            return str(np.dtype(given).name)
+    except (TypeError, ValueError):
+        pass
+    raise GradwitnessError(f"expected a dtype, such as {', '.join(map(repr, DTYPES))}, got {given!r}")
 
 
 def spacing(x: float, dtype: str) -> float:

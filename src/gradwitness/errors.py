@@ -4,6 +4,7 @@ Each message says what is wrong, where, what was expected, what came, and how to
 """
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 __all__ = [
     "BypassedError",
@@ -17,6 +18,8 @@ __all__ = [
     "UnknownName",
     "UnsupportedError",
 ]
+
+NEAR = 0.75  # how like a name must be to one that there is, to be taken for it
 
 
 class GradwitnessError(Exception):
@@ -32,7 +35,7 @@ class TraceError(GradwitnessError):
 
 
 class NotOneNumberError(GradwitnessError):
-    """A loss returned an array of this shape in the place of one number."""
+    """A loss returned an array of this shape instead of one number."""
 
     def __init__(self, shape: tuple[int, ...], advice: str = "end it in a mean or a sum") -> None:
         self.shape = shape
@@ -58,8 +61,10 @@ class UnknownName(GradwitnessError):
     """A network, backend, dtype, device or op that does not exist was asked for."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        names = ", ".join(sorted(known))
-        super().__init__(f"unknown {kind} {name!r}; there is: {names}")
+        names = sorted(known)
+        near = get_close_matches(str(name), names, 1, NEAR)
+        meant = f"did you mean {near[0]!r}? There is: " if near else "there is: "
+        super().__init__(f"unknown {kind} {name!r}; {meant}{', '.join(names)}")
 
 
 class UnsupportedError(GradwitnessError):

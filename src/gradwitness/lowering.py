@@ -157,7 +157,7 @@ def _by_path(gradient: Any, problem: Problem, leaves: Leaves, name: str) -> dict
 
 
 def _returned(gradient: Any, given: Mapping[str, Any], problem: Problem) -> str:
-    """What was returned in the place of a gradient for each leaf."""
+    """What was returned instead of a gradient for each leaf."""
     if not isinstance(gradient, Mapping | list | tuple):
         return type(gradient).__name__
     for path in problem.leaves:

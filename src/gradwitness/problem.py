@@ -14,7 +14,7 @@ import numpy as np
 
 from gradwitness import tree
 from gradwitness.dtypes import DTYPES, Array, frozen, round_to
-from gradwitness.errors import ProblemError
+from gradwitness.errors import GradwitnessError, ProblemError
 from gradwitness.graph import Graph, trace
 
 __all__ = ["COTANGENT", "Candidate", "Intention", "Problem"]
@@ -22,6 +22,8 @@ __all__ = ["COTANGENT", "Candidate", "Intention", "Problem"]
 Loss = Callable[[Any, Any], Any]
 Intended = Mapping[str, str | tuple[str, float]]
 NAMED = re.compile(r"(?P<path>.*)\[(?P<where>[-\d\s,:]+)\]")  # a leaf with elements of it: "embedding[0]"
+WIDE = {"f": np.float64, "i": np.int64, "u": np.int64, "b": np.bool_}  # by kind, what leaves are held as
+LARGEST = np.iinfo(np.int64).max
 COTANGENT = "cotangent"  # the path of the weights of an array-valued loss
 
 
@@ -35,7 +37,7 @@ class Candidate:
     returns an array, it takes the cotangent as well: `gradient(params, batch, cotangent)`.
     value_and_gradient: the same together with the loss, in one call; it may stand alone. options:
     what the backend takes (`Capabilities.options`), such as {"jit": False} for jax. path: the way to the gradient
-    (`Capabilities.paths`), such as "vmap", in the place of the backend's plain one. custom: rules of one's own
+    (`Capabilities.paths`), such as "vmap", instead of the backend's plain one. custom: rules of one's own
     (an autograd.Function, a custom_vjp, a custom_op) that must have a part in the gradient, or their names.
     """
 
@@ -47,6 +49,12 @@ class Candidate:
     options: Mapping[str, Any] = field(default_factory=dict)
     path: str | None = None
     custom: Any = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.backend, str):
+            raise GradwitnessError(
+                f'a candidate begins with the name of its backend, as in Candidate("torch", loss), got {self.backend!r}'
+            )
 
     @property
     def is_written_by_hand(self) -> bool:
@@ -102,7 +110,7 @@ class Problem:
             if path in both:
                 raise ProblemError(
                     f"params and batch both have a leaf {path!r}, and leaves are matched by path: "
-                    'rename one, or name what is in a list, {"w": w} in the place of [w]'
+                    'rename one, or name what is in a list, {"w": w} instead of [w]'
                 )
             both[path] = array
         if self.cotangent is not None and not isinstance(self.cotangent, str):
@@ -114,7 +122,7 @@ class Problem:
     @cached_property
     def differentiated(self) -> tuple[str, ...]:
         """Paths of the leaves whose gradient is asked for."""
-        return self.wrt or tuple(tree.flatten(self.params, "params"))
+        return tuple(tree.flatten(self.params, "params")) if self.wrt is None else self.wrt
 
     @cached_property
     def intentions(self) -> dict[str, Intention]:
@@ -251,13 +259,38 @@ def _as_array(leaf: Any, path: str) -> Array:
         array = np.asarray(_on_host(leaf))
     except Exception as error:  # noqa: BLE001  # a leaf's own __array__ may raise anything
         raise ProblemError(f"{path}: cannot be read as an array: {error}") from None
-    wide = {"f": np.float64, "V": np.float64, "i": np.int64, "u": np.int64, "b": np.bool_}
-    if array.dtype.kind in wide:
-        return frozen(array.astype(wide[array.dtype.kind], copy=not _is_frozen(array)))
-    raise ProblemError(
-        f"{path}: expected an array of floats, integers or booleans, got {type(leaf).__name__} of dtype {array.dtype}; "
-        "what is no array but a setting, a loss may close over"
-    )
+    if isinstance(leaf, np.ma.MaskedArray):
+        raise ProblemError(
+            f"{path}: a masked array, whose mask no loss would see: give it filled, x.filled(0), and the mask by itself"
+        )
+    wide = WIDE.get(_kind(array.dtype))
+    if hasattr(leaf, "__next__"):
+        raise ProblemError(
+            f"{path}: got a {type(leaf).__name__}; give dict(module.named_parameters()), or a list of arrays"
+        )
+    if wide is None:
+        raise ProblemError(
+            f"{path}: expected an array of floats, integers or booleans, got {type(leaf).__name__} of dtype "
+            f"{array.dtype}; what is no array but a setting, a loss may close over"
+        )
+    if array.dtype.kind == "u" and array.size and int(array.max()) > LARGEST:
+        raise ProblemError(f"{path}: unsigned integers above 2**63 - 1, which int64 cannot hold")
+    return frozen(array.astype(wide, copy=not _is_frozen(array)))
+
+
+def _kind(dtype: np.dtype[Any]) -> str:
+    """As of NumPy's own dtypes; those of ml_dtypes all say "V", as records do."""
+    if dtype.kind != "V" or dtype.names:
+        return dtype.kind
+    import ml_dtypes
+
+    for kind, told in (("f", ml_dtypes.finfo), ("i", ml_dtypes.iinfo)):
+        try:
+            told(dtype)
+        except (TypeError, ValueError):
+            continue
+        return kind
+    return "V"
 
 
 def _is_frozen(array: Array) -> bool:
@@ -274,6 +307,12 @@ def _on_host(leaf: Any) -> Any:
 
 
 def _check(problem: Problem) -> None:
+    if not (isinstance(problem.name, str) and problem.name.strip()):
+        raise ProblemError(f"name: expected what the report calls the problem, a string, got {problem.name!r}")
+    if problem.wrt is not None and not (
+        isinstance(problem.wrt, tuple) and all(isinstance(x, str) for x in problem.wrt)
+    ):
+        raise ProblemError(f'wrt: expected the paths of leaves, as a tuple such as ("w",), got {problem.wrt!r}')
     leaves, params = problem.leaves, tree.flatten(problem.params, "params")
     if problem.wrt is None:
         for path in params:
@@ -298,7 +337,8 @@ def _check(problem: Problem) -> None:
             raise ProblemError(f"{path}: no elements (shape {array.shape}); {mend}")
     _check_intended(problem)
     if not problem.differentiated:
-        raise ProblemError("params has no leaves: there is nothing to differentiate")
+        what = "params has no leaves" if problem.wrt is None else "wrt names no leaf"
+        raise ProblemError(f"{what}: there is nothing to differentiate")
 
 
 def _intention(key: str, given: Any) -> tuple[str, Intention]:
@@ -333,6 +373,11 @@ def _index(part: str) -> int | slice:
 
 
 def _check_intended(problem: Problem) -> None:
+    if not isinstance(problem.intended, Mapping) or not all(isinstance(key, str) for key in problem.intended):
+        raise ProblemError(
+            'intended: expected the leaves by path, each with the reason, such as {"w": "straight-through"}, got '
+            f"{problem.intended!r}"
+        )
     for key, given in problem.intended.items():
         pattern, intention = _intention(key, given)
         for path in (p for p in problem.differentiated if fnmatchcase(p, pattern) and intention.elements is not None):

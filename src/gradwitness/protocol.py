@@ -19,6 +19,7 @@ from gradwitness.graph import Graph
 from gradwitness.problem import Candidate, Problem
 
 __all__ = [
+    "WRITER",
     "Array",
     "Backend",
     "Capabilities",
@@ -254,7 +255,7 @@ class Extensible:
     own_ops: Mapping[str, Any] = MappingProxyType({})
 
     def extend(self, implementations: Mapping[str, Any]) -> None:
-        """Have these ops, by name, in the place of those that an earlier call gave. Imports no framework.
+        """Have these ops, by name, instead of those that an earlier call gave. Imports no framework.
 
         Raises GradwitnessError for what is no implementation.
         """
@@ -284,6 +285,11 @@ class Script:
     gradient: Callable[..., Any]
     by_hand: Callable[..., Any]
     ops: Mapping[str, Any]
+
+
+WRITER = "__gradwitness_writer__"
+"""The attribute of a function that an adapter made and can write as text: `writer(sources, hint)` gives the
+name under which the script has it from then on (`gradwitness.repro.source.Sources`)."""
 
 
 @runtime_checkable

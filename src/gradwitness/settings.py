@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
-from gradwitness.dtypes import find_dtype
+import numpy as np
+
+from gradwitness.dtypes import dtype_name, find_dtype
 from gradwitness.errors import GradwitnessError, UnknownName
 from gradwitness.paths import expect_paths
 
-__all__ = ["OPTIONS", "Option", "Settings", "names", "seed_from"]
+__all__ = ["OPTIONS", "Option", "Settings", "dtype_names", "names", "seed_from"]
 
 
 @dataclass(frozen=True)
@@ -34,28 +38,41 @@ class Settings:
         for name, option in OPTIONS.items():
             if option.choices and getattr(self, name) not in option.choices:
                 raise UnknownName(name, getattr(self, name), option.choices)
-        if not (isinstance(self.seconds, int | float) and self.seconds > 0):
-            raise GradwitnessError(
-                f"seconds must be a positive number, got {self.seconds!r}; "
-                'reference="differences" does without 256 bits'
-            )
+        checked = {"seconds": _positive("seconds", self.seconds, 'reference="differences" does without 256 bits')}
         if self.timeout is not None:
-            _expect_possible(self.timeout)
-        if self.seed < 0:
-            raise GradwitnessError(f"the seed must not be negative, got {self.seed}")
+            checked["timeout"] = _positive("timeout", self.timeout, "None sets none")
+            _expect_subprocesses()
+        checked["seed"] = _seed(self.seed)
+        vars(self).update(checked)  # as Python's own numbers, which JSON can hold
         expect_paths(self.paths)
         for dtype in self.dtypes:
             find_dtype(dtype)
 
 
-def names(given: str | Iterable[str]) -> tuple[str, ...]:
-    """One name or several, each once; several may be joined by commas."""
+def names(given: str | Iterable[str], option: str = "") -> tuple[str, ...]:
+    """One name or several, each once; several may be joined by commas. option: what they were given as, for messages.
+
+    Raises GradwitnessError for what is no name.
+    """
+    what = f"{option}: " if option else ""
     if not isinstance(given, str):
-        return tuple(dict.fromkeys(given))
+        several = tuple(given) if isinstance(given, Iterable) else (given,)
+        for one in several:
+            if not isinstance(one, str):
+                raise GradwitnessError(f"{what}expected a name, or several, got {one!r} ({type(one).__name__})")
+        return tuple(dict.fromkeys(several))
     found = tuple(dict.fromkeys(part.strip() for part in given.split(",") if part.strip()))
     if not found:
-        raise GradwitnessError(f"expected a name, or several joined by commas, got {given!r}")
+        raise GradwitnessError(f"{what}expected a name, or several joined by commas, got {given!r}")
     return found
+
+
+def dtype_names(given: Any) -> tuple[str, ...]:
+    """The names of one dtype or several: names, or the dtypes of NumPy, torch or jax themselves."""
+    if isinstance(given, str):
+        return names(given, "dtypes")
+    several = given if isinstance(given, list | tuple | set | frozenset) else [given]
+    return names([one if isinstance(one, str) else dtype_name(one) for one in several])
 
 
 def seed_from(text: str) -> int:
@@ -79,7 +96,7 @@ class Option:
 
 
 OPTIONS = {
-    "dtypes": Option("--dtype", metavar="A,B", reads=names),
+    "dtypes": Option("--dtype", metavar="A,B", reads=dtype_names),
     "devices": Option("--device", metavar="A,B", reads=names),
     "precision": Option(
         "--precision",
@@ -113,8 +130,24 @@ OPTIONS = {
 }
 
 
-def _expect_possible(timeout: float) -> None:
-    if not 0 < timeout < math.inf:
-        raise GradwitnessError(f"timeout must be a positive number of seconds, got {timeout}; None sets none")
+def _positive(name: str, given: Any, otherwise: str) -> float:
+    """The number, as Python's own. otherwise: what to give where none is wanted."""
+    is_number = isinstance(given, Real) and not isinstance(given, bool | np.bool_)
+    if not (is_number and 0 < float(given) < math.inf):
+        raise GradwitnessError(f"{name} must be a positive number of seconds, got {given!r}; {otherwise}")
+    return float(given) if not isinstance(given, int) else given
+
+
+def _seed(given: Any) -> int:
+    try:
+        seed = -1 if isinstance(given, bool | np.bool_) else operator.index(given)
+    except TypeError:
+        seed = -1
+    if seed < 0:
+        raise GradwitnessError(f"seed must be a whole number that is not negative, got {given!r}")
+    return seed
+
+
+def _expect_subprocesses() -> None:
     if os.name != "posix":
         raise GradwitnessError("timeout= needs the process groups and signals of POSIX, which this system lacks")

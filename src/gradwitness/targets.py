@@ -18,24 +18,31 @@ __all__ = ["is_target", "load"]
 
 
 def is_target(name: str) -> bool:
-    """Whether it names an object in a file or module."""
-    return ":" in name
+    """Whether it names an object in a file or module, or forgets to."""
+    return ":" in name or name.endswith(".py")
 
 
 def load(target: str) -> Any:
-    """The object. Raises GradwitnessError, saying what there is, if it cannot be found; what the module raises as it
-    is imported, it raises."""
-    place, _, name = target.rpartition(":")
-    if not place or not name:
+    """The object. Raises GradwitnessError, saying what there is, if it cannot be found, or if its module ends Python as
+    it is imported; what else that raises, this raises."""
+    place, colon, name = (target, "", "") if target.endswith(".py") else target.rpartition(":")
+    if not place or (colon and not name):
         raise GradwitnessError(f"{target!r}: expected path/to/file.py:name or package.module:name")
-    module = _from_file(Path(place)) if place.endswith(".py") else _by_name(place)
     try:
-        found: Any = getattr(module, name)
-    except AttributeError:
-        there = [key for key, value in vars(module).items() if isinstance(value, Problem)]
-        known = f"; its problems: {', '.join(there)}" if there else ""
-        raise GradwitnessError(f"{target}: {place} has no {name!r}{known}") from None
-    return found
+        module = _from_file(Path(place)) if place.endswith(".py") else _by_name(place)
+    except SystemExit as error:
+        raise GradwitnessError(
+            f"{place} ended with sys.exit({error.code!r}) as it was imported: put that below "
+            '`if __name__ == "__main__":`'
+        ) from None
+    if name and hasattr(module, name):
+        return getattr(module, name)
+    there = [key for key, value in vars(module).items() if isinstance(value, Problem)]
+    known = f"; its problems: {', '.join(there)}" if there else "; it has no gradwitness.Problem either"
+    if not name:
+        example = there[0] if there else "problem"
+        raise GradwitnessError(f"{target}: name what is to be verified in it, as in {target}:{example}{known}")
+    raise GradwitnessError(f"{target}: {place} has no {name!r}{known}")
 
 
 def _from_file(path: Path) -> ModuleType:

@@ -14,14 +14,17 @@ def flatten(tree: Any, root: str) -> dict[str, Any]:
     """The leaves of `tree` by path. A bare leaf takes the path `root` ("params" or "batch").
 
     A key may hold dots itself, as torch's names of parameters do. Raises ProblemError for an empty key
-    and for two leaves with one path.
+    for two leaves with one path, and for what is nested without end.
     """
     leaves: dict[str, Any] = {}
-    for path, leaf in _walk(tree, (), root):
-        name = ".".join(path) or root
-        if name in leaves:
-            raise ProblemError(f"{root}: two leaves have the path {name!r}; rename one of the keys")
-        leaves[name] = leaf
+    try:
+        for path, leaf in _walk(tree, (), root):
+            name = ".".join(path) or root
+            if name in leaves:
+                raise ProblemError(f"{root}: two leaves have the path {name!r}; rename one of the keys")
+            leaves[name] = leaf
+    except RecursionError:
+        raise ProblemError(f"{root}: nested too deeply, or within itself: give a tree of arrays") from None
     return leaves
 
 

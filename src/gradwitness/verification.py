@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Any, Never
 
 from gradwitness import registry
+from gradwitness.advice import expect_loss
 from gradwitness.errors import GradwitnessError, UnknownName
 from gradwitness.evidence.exercise import Exercise, exercise
 from gradwitness.paths import expect_taken
@@ -16,11 +20,13 @@ from gradwitness.run.cotangent import with_random_cotangent
 from gradwitness.run.environment import environment
 from gradwitness.run.problems import verify_problem
 from gradwitness.run.progress import Progress
-from gradwitness.settings import Settings, names
+from gradwitness.settings import Settings, dtype_names, names
+from gradwitness.verdict import expect_verdicts
 
-__all__ = ["expect_devices", "verify", "verify_problems"]
+__all__ = ["expect_devices", "exporter", "verify", "verify_problems"]
 
 Candidates = dict[str, Candidate]
+TOLERANCES = ("atol", "rtol", "eps", "tol", "tolerance", "delta")  # of gradcheck and others
 
 
 def verify(
@@ -42,8 +48,11 @@ def verify(
     cotangent: Any = None,
     intended: Intended | None = None,
     name: str = "loss",
+    allow: str | Sequence[str] = (),
+    require: str | Sequence[str] = (),
     progress: Progress | None = None,
     reference_seconds: float | None = None,
+    **unknown: Never,
 ) -> Report:
     """Judge each gradient of a loss, in every dtype and on every device asked for.
 
@@ -60,7 +69,7 @@ def verify(
 
     params, batch: nested dicts, lists or tuples of arrays. dtypes: by default those of the leaves to differentiate.
     precision: of matrix products, "highest", or "default" for what people run. wrt: paths of leaves of params or
-    batch, in the place of all params. cotangent: for a loss that returns an array, the weights of its elements:
+    batch, instead of all params. cotangent: for a loss that returns an array, the weights of its elements:
     "random" (standard normal), or an array of that shape; a gradient by hand gets it as its third argument. intended:
     the leaves whose gradient is meant to differ from the derivative, each with the reason, as {"encoder.*":
     "straight-through"}; among candidates it must be the same. With a distance, as {"field": ("continuous adjoint",
@@ -73,16 +82,25 @@ def verify(
     framework differentiates its loss is then one for each of those that it has, "mine [eager]" and "mine [vmap]";
     others stay as they are. A path that does not apply is `unsupported`, with the reason.
 
+    allow: verdicts that pass as well, such as "inconclusive". require: backends, or labels of candidates, that must run
+    and agree.
+
     progress: called with a line of text as each step begins.
 
     Raises GradwitnessError for what cannot be traced, differentiated or found.
     """
     if reference_seconds is not None:
         raise GradwitnessError(f"reference_seconds= is now seconds=: give seconds={reference_seconds!r}")
-    named, own = _candidates(loss, backends), _beside(loss, candidates)
+    expect_verdicts(allowed := names(allow, "allow"))
+    if unknown:
+        raise _unknown(unknown)
+    if params is None and not isinstance(loss, Problem):
+        raise GradwitnessError("no params: call gw.verify(loss, params, batch), params the arrays to differentiate by")
+    named, own = _candidates(loss, backends, params), _beside(loss, candidates)
     problem = _problem(loss, name, params=params, batch=batch, wrt=wrt, cotangent=cotangent, intended=intended)
-    chosen = problem.own_dtypes if dtypes is None else names(dtypes)
-    settings = Settings(chosen, names(devices), precision, seed, reference, seconds, timeout, names(paths))
+    chosen = problem.own_dtypes if dtypes is None else dtype_names(dtypes)
+    ways = names(paths, "paths")
+    settings = Settings(chosen, names(devices, "devices"), precision, seed, reference, seconds, timeout, ways)
     if isinstance(problem.cotangent, str):
         problem = with_random_cotangent(problem, {**(named or {}), **own}.values(), settings)
     if problem.loss is not None:
@@ -93,8 +111,23 @@ def verify(
     on_trial = {**everybody, **own}
     expect_taken(on_trial, settings.paths)
     expect_devices(settings.devices, [candidate.backend for candidate in on_trial.values()])
+    for label in (required := names(require, "require")):
+        if label not in on_trial:
+            registry.backend(label)
     told = {} if progress is None else {"progress": progress}
-    return verify_problems([(problem, on_trial)], settings, **told)
+    return replace(verify_problems([(problem, on_trial)], settings, **told), allow=allowed, require=required)
+
+
+def _unknown(options: Mapping[str, Any]) -> GradwitnessError:
+    """For options that there are not: the nearest, or that a tolerance is measured."""
+    name = next(iter(options))
+    known = [option for option in inspect.signature(verify).parameters if option != "unknown"]
+    if name in TOLERANCES:
+        return GradwitnessError(f"verify has no {name!r}: how far a gradient may be off is measured, not given")
+    near = get_close_matches(name, known, 1)
+    return GradwitnessError(
+        f"verify has no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known)}")
+    )
 
 
 def _problem(loss: Any, name: str, **given: Any) -> Problem:
@@ -108,27 +141,30 @@ def _problem(loss: Any, name: str, **given: Any) -> Problem:
         return loss
     traced = None if isinstance(loss, Mapping | Candidate) else loss
     if "wrt" in known:
-        known["wrt"] = names(known["wrt"])
+        known["wrt"] = names(known["wrt"], "wrt")
     return Problem(name, traced, **({"params": None, "batch": {}} | known))
 
 
-def _candidates(loss: Any, backends: str | Sequence[str] | None) -> Candidates | None:
+def _candidates(loss: Any, backends: str | Sequence[str] | None, params: Any) -> Candidates | None:
     """The candidates by label; None stands for every backend, with the loss that is traced."""
     if isinstance(loss, Candidate):
         loss = {loss.backend: loss}
     if not isinstance(loss, Mapping):
+        if not isinstance(loss, Problem):
+            expect_loss(loss, params)
         if not (callable(loss) or isinstance(loss, Problem)):
             raise GradwitnessError(
-                f"expected a loss(params, batch), a Problem or candidates by label, got {type(loss).__name__}"
+                f"expected a loss(params, batch), a Problem or candidates by label, got {type(loss).__name__}: give"
+                ' them as gw.verify({"torch": loss, "mine": gw.Candidate("numpy", loss, gradient=...)}, params, batch)'
             )
-        return None if backends is None else {label: Candidate(label) for label in names(backends)}
+        return None if backends is None else {label: Candidate(label) for label in names(backends, "backends")}
     if backends is not None:
         raise GradwitnessError(
             "backends= chooses where one loss over gradwitness.ops runs; each candidate names its own"
         )
     if not loss:
         raise GradwitnessError("no candidates: give at least one, by its label")
-    return {label: _candidate(label, given) for label, given in loss.items()}
+    return {label: _candidate(label, given, params) for label, given in loss.items()}
 
 
 def _beside(loss: Any, candidates: Mapping[str, Candidate] | None) -> Candidates:
@@ -143,7 +179,10 @@ def _beside(loss: Any, candidates: Mapping[str, Candidate] | None) -> Candidates
     return dict(candidates or {})
 
 
-def _candidate(label: str, given: Any) -> Candidate:
+def _candidate(label: str, given: Any, params: Any) -> Candidate:
+    if not isinstance(label, str):
+        raise GradwitnessError(f"a candidate's label must be a string, got {label!r}")
+    expect_loss(given.loss if isinstance(given, Candidate) else given, params)
     if isinstance(given, Candidate):
         return given
     if not callable(given):
@@ -183,7 +222,7 @@ def verify_problems(
         rows += verify_problem(problem, candidates, settings, progress=progress)
         exercised |= _exercise(problem)
         tried.append(Case(problem, candidates, settings))
-    return Report(tuple(rows), environment(used, settings), exercise=exercised, cases=tuple(tried), exporter=_exporter)
+    return Report(tuple(rows), environment(used, settings), exercise=exercised, cases=tuple(tried), exporter=exporter)
 
 
 def _exercise(problem: Problem) -> dict[str, tuple[Exercise, ...]]:
@@ -197,7 +236,8 @@ def _exercise(problem: Problem) -> dict[str, tuple[Exercise, ...]]:
     return {problem.name: found} if found else {}
 
 
-def _exporter(*arguments: Any, **options: Any) -> None:
+def exporter(*arguments: Any, **options: Any) -> None:
+    """What writes a script of one of a report's rows: `Report.exporter`."""
     from gradwitness.repro import export  # here, so that importing gradwitness is quick
 
     export(*arguments, **options)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
-from collections import Counter
+import sys
+from collections import Counter, deque
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
@@ -90,12 +91,27 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """The last report of a test carries its counts, also from a worker of pytest-xdist."""
+    """A failed `assert gw.verify(...)` shows the table, in a section of its own. The last report of a test carries its
+    counts, also from a worker of pytest-xdist."""
     report = yield
+    if call.when == "call":
+        refused = _refused()
+        if refused and call.excinfo is not None and call.excinfo.errisinstance(AssertionError):
+            report.sections.append(("gradwitness", refused.pop().table()))
     verifier = item.stash.get(VERIFIER, None)
     if call.when == "teardown" and verifier and (verifier.gradients or verifier.others):
         vars(report).update({GRADIENTS: dict(verifier.gradients), OTHERS: dict(verifier.others)})
     return report
+
+
+def pytest_runtest_setup() -> None:
+    _refused().clear()
+
+
+def _refused() -> Any:
+    """The last report that was falsy where it was asked; none in a suite that imports nothing of gradwitness."""
+    module = sys.modules.get("gradwitness.report.report")
+    return deque() if module is None else module.REFUSED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gradwitness import Candidate, GradwitnessError, Problem, Report, registry, verify
+from gradwitness import Candidate, GradwitnessError, Problem, Report, verify
 from gradwitness.problem import Loss
-from gradwitness.report.document import write_whole
-from gradwitness.settings import names
-from gradwitness.verdict import expect_verdicts
+from gradwitness.writing import write_whole
 
 __all__ = ["VerifyGradients"]
 
@@ -42,36 +42,30 @@ class VerifyGradients:
         params: Any = None,
         batch: Any = None,
         *,
-        allow: str | Sequence[str] = (),
-        require: str | Sequence[str] = (),
         name: str | None = None,
         seed: int | None = None,
         **options: Any,
     ) -> Report:
         """The report, if at least one gradient agreed and every other is accepted; if not, the test fails with it.
 
-        loss, params, batch and options are those of `gradwitness.verify`. allow: verdicts that pass as well. require:
-        backends, or labels of candidates, that must run and agree. name: what the report calls the problem, by default
-        the test's name. seed: by default that of `--gradwitness-seed`. Raises GradwitnessError for what cannot be
-        traced, differentiated or found.
+        loss, params, batch and options are those of `gradwitness.verify`. name: what the report calls the problem, by
+        default the test's name. seed: by default that of `--gradwitness-seed`. Raises GradwitnessError for what cannot
+        be traced, differentiated or found.
         """
         __tracebackhide__ = True
         self.calls += 1
         try:
-            expect_verdicts(allow := names(allow))
-            _expect_known(require := names(require), loss)
             drawn = self.seed if seed is None else seed
             settings = options if drawn is None else options | {"seed": drawn}
             found = verify(loss, params, batch, name=name or self._name(), **settings)
-            environment = {**found.environment, "test": self.nodeid}
-            report = replace(found, allow=allow, require=require, environment=environment)
+            report = replace(found, environment={**found.environment, "test": self.nodeid})
             kept = self._keep(report)
         except GradwitnessError as error:
             raise error.with_traceback(None) from None  # its message says all; the way to it is ours
         self._count(report)
         if not report:
             again = [] if seed is not None or drawn is None else [f"again with --gradwitness-seed={drawn}"]
-            pytest.fail("\n".join([repr(report), *kept, *again]), pytrace=False)
+            pytest.fail("\n".join([repr(report), *kept, *again, _place()]), pytrace=False)
         return report
 
     def _name(self) -> str:
@@ -95,16 +89,15 @@ class VerifyGradients:
             (self.others if row.parameter is None else self.gradients)[str(row.verdict)] += 1
 
 
+def _place() -> str:
+    """Where the test called, as pytest's tracebacks end."""
+    caller = sys._getframe(2)
+    return f"{os.path.relpath(caller.f_code.co_filename)}:{caller.f_lineno}: Failed"
+
+
 def file_name(nodeid: str, call: int) -> str:
     """A name that any file system takes, of no other call: what is not plain becomes a dash, and digits of a hash
     tell apart those that look alike then.
     """
     plain = re.sub(r"[^\w.]+", "-", nodeid, flags=re.ASCII)[-LONGEST:].strip("-.")
     return f"{plain}-{hashlib.sha256(nodeid.encode()).hexdigest()[:8]}-{call}.json"
-
-
-def _expect_known(require: Sequence[str], loss: Any) -> None:
-    """Raise UnknownName for a backend that is no label of a candidate either."""
-    for backend in require:
-        if not (isinstance(loss, Mapping) and backend in loss):
-            registry.backend(backend)

@@ -37,6 +37,7 @@ def test_the_table_is_the_vocabulary() -> None:
     assert list(FUNCTIONS) == list(OPS)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("op", OPS)
 def test_op_agrees_with_its_definition(op: str) -> None:
     family = FAMILIES[FAMILY_OF[op]]

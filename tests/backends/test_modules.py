@@ -123,6 +123,7 @@ def test_loss_and_gradients_are_those_of_the_module_itself(make: Any, loss: Any,
         assert not torch.equal(g, torch.zeros_like(p)), name
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_torch_compile_takes_the_same_loss() -> None:
     of_params, params = from_module(seeded(convolution), squared)

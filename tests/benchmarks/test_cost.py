@@ -46,6 +46,7 @@ def test_every_pass_in_256_bits_is_counted(interpreter: Interpreter) -> None:
     assert with_it.part - counted.part < without.part, "a validated gradient needs fewer differences"
 
 
+@pytest.mark.nightly
 def test_verifying_takes_a_small_part_of_what_gradcheck_takes() -> None:
     """Asked for are a fiftieth and a fourth, which docs/cost.md has from a quiet machine; here noise has room."""
     works = checkers(tanh_mlp())

@@ -108,3 +108,47 @@ def test_what_cannot_be_found_is_one_clear_error(folder: Path, target: str, says
     assert result.exit_code == 2
     assert says in result.output
     assert "Traceback" not in result.output
+
+
+ENDINGS = {
+    "as it is imported": "import sys\nsys.exit({})\n",
+    "when it is called": "import sys\ndef problem(**options): sys.exit({})\n",
+}
+
+
+@pytest.mark.parametrize("status", ["0", "", "3", "'done'"])
+@pytest.mark.parametrize("when", ENDINGS)
+def test_a_file_that_ends_python_is_wrong_usage(folder: Path, when: str, status: str) -> None:
+    (folder / "ending.py").write_text(ENDINGS[when].format(status))
+    result = run("ending.py:problem")
+    assert result.exit_code == 2
+    assert f"ended with sys.exit({status or None})" in result.output
+
+
+def test_a_builtin_that_ends_python_is_wrong_usage(folder: Path) -> None:
+    result = run("sys:exit")
+    assert (result.exit_code, "sys:exit ended with sys.exit(None)" in result.output) == (2, True)
+
+
+def test_a_plain_loss_is_told_what_it_lacks(folder: Path) -> None:
+    result = run("own_targets.py:loss")
+    assert result.exit_code == 2
+    assert "own_targets.py:loss takes p, b. If it is a loss, it needs a point" in result.output
+    assert '`problem = gradwitness.Problem("loss", loss, params, batch)`' in result.output
+
+
+def test_a_file_without_a_name_is_told_what_there_is(folder: Path) -> None:
+    result = run("own_targets.py")
+    assert result.exit_code == 2
+    assert (
+        "name what is to be verified in it, as in own_targets.py:problem; its problems: problem, bare" in result.output
+    )
+    assert "helper.py: name what is to be verified in it, as in helper.py:problem" in run("helper.py").output
+    assert "missing.py: no such file" in run("missing.py").output
+
+
+def test_what_a_target_allows_it_is_allowed(folder: Path) -> None:
+    source = SOURCE + '\nlenient = partial(wrong, allow="disagree")\n'
+    (folder / "own_targets.py").write_text(source)
+    assert run("own_targets.py:wrong").exit_code == 1
+    assert run("own_targets.py:lenient", "own_targets.py:right").exit_code == 0

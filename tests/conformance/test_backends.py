@@ -37,6 +37,11 @@ class TestTorchCompile(BackendConformance):
     backend = "torch.compile"
     dtypes = ("float64",)
 
+    @pytest.mark.nightly
+    def test_ops(self, family: str, dtype: str) -> None:
+        """Four minutes of g++; every run compiles the 14 networks, and random graphs."""
+        super().test_ops(family, dtype)
+
 
 @pytest.mark.nightly
 class TestTorchCompileInFloat32(BackendConformance):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -18,7 +19,26 @@ import gradwitness as gw
 RNG = np.random.default_rng(0)
 PARAMS = {"w": RNG.standard_normal((4, 3)), "b": RNG.standard_normal(3)}
 BATCH = {"x": RNG.standard_normal((8, 4)), "y": RNG.standard_normal((8, 3))}
+NONE: dict[str, Any] = {}
 DRAWN = np.random.default_rng(1)
+
+
+@jax.custom_jvp
+def called_back(x: Any) -> Any:
+    return jax.pure_callback(lambda v: NONE[f"the real cause, {len(v)}"], jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+
+called_back.defjvp(lambda p, t: (called_back(p[0]), t[0]))
+
+
+@pytest.mark.parametrize("timeout", [None, 120])
+def test_the_cause_of_an_error_in_a_callback_is_said_and_where(timeout: float | None) -> None:
+    (row,) = gw.verify(
+        gw.Candidate("jax", lambda p, d: called_back(p["w"]).sum()), PARAMS, BATCH, wrt="w", timeout=timeout
+    ).rows
+    assert row.message.startswith("JaxRuntimeError: KeyError: 'the real cause, 4' (at ")
+    assert row.message.endswith(", <lambda>)")
+    assert "test_bad_input.py:" in row.message
 
 
 def loss(p: Any, d: Any) -> Any:

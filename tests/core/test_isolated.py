@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
@@ -170,7 +171,7 @@ SAYS = {
     "terminated": "it was killed (SIGTERM), in value_and_gradient",
     "segfault": "it crashed the interpreter (SIGSEGV), in value_and_gradient at {file}:{line}, segfault",
     "leaving": "it ended the interpreter with exit status 3, in value_and_gradient",
-    "leaving_politely": "it ended the interpreter with exit status 4, in value_and_gradient",
+    "leaving_politely": "SystemExit: 4 (at tests/core/test_isolated.py:{polite}, leaving_politely)",
     "leaving_a_fork": "it ended the interpreter with exit status 7, in value_and_gradient",
     "raising": "KeyError: 'no such\\nweight' (at tests/core/test_isolated.py:{raised}, raising)",
     "unsupported": "not on this machine",
@@ -187,7 +188,8 @@ def messages(report: gw.Report) -> dict[str, str]:
 def test_what_ends_the_interpreter_is_an_error_and_the_others_go_on() -> None:
     report = verify({name: by_hand(wrong) for name, wrong in FAILS.items()} | {"right": by_hand()})
     line = segfault.__code__.co_firstlineno + 1
-    places = {"file": __file__, "line": line, "raised": raising.__code__.co_firstlineno + 1}
+    places = {"file": __file__, "line": line}
+    places |= {"raised": raising.__code__.co_firstlineno + 1, "polite": leaving_politely.__code__.co_firstlineno + 1}
     assert messages(report) == {name: says.format(**places) for name, says in SAYS.items()}
     verdicts = {row.candidate: str(row.verdict) for row in report.rows}
     assert verdicts == dict.fromkeys(FAILS, "error") | {"unsupported": "unsupported", "right": "agree"}
@@ -261,6 +263,60 @@ def test_an_interrupt_ends_the_subprocess(monkeypatch: pytest.MonkeyPatch) -> No
     assert soon(lambda: not living(started[0]))
     with pytest.raises(NoAnswerError, match="KeyboardInterrupt while it was waited for"):
         interrupted.value(PARAMS)
+
+
+def scribbling(p: Any, d: Any) -> float:
+    """Writes to every socket that is open, as a C library may that logs to a descriptor of its own."""
+    for descriptor in range(3, 64):
+        with suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket"):
+                os.write(descriptor, b"debug output\n")
+    return float(loss(p, d))
+
+
+def test_half_a_message_keeps_nobody_waiting() -> None:
+    started = time.monotonic()
+    report = verify({"m": by_hand(loss=scribbling), "right": by_hand()}, timeout=3)
+    assert time.monotonic() - started < 30
+    assert [(row.candidate, str(row.verdict)) for row in report.rows if row.parameter is None] == [("m", "error")]
+    assert {str(row.verdict) for row in report.rows if row.candidate == "right"} == {"agree"}
+
+
+def test_what_left_the_process_group_is_ended_too(tmp_path: Path) -> None:
+    written = tmp_path / "pid"
+
+    def starting(p: Any, d: Any) -> float:
+        if not written.exists():
+            program = f"import os, time; open({str(written)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+            subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
+            while not written.exists() or not written.read_text():
+                time.sleep(0.01)
+        return float(loss(p, d))
+
+    assert verify({"m": by_hand(loss=starting)})
+    assert soon(lambda: not living(int(written.read_text())))
+
+
+class OddError(Exception):
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+class OwnError(BaseException):
+    """No Exception."""
+
+
+@pytest.mark.parametrize("timeout", [None, LONG])
+@pytest.mark.parametrize("error", [OddError, OwnError, SystemExit, GeneratorExit])
+def test_whatever_is_raised_costs_the_others_nothing(error: type[BaseException], timeout: float | None) -> None:
+    def raising(p: Any, d: Any) -> float:
+        raise error
+
+    report = verify({"right": by_hand(), "wrong": by_hand(loss=raising)}, timeout=timeout)
+    assert {str(row.verdict) for row in report.rows if row.candidate == "right"} == {"agree"}
+    (row,) = (row for row in report.rows if row.candidate == "wrong")
+    assert str(row.verdict) == "error"
+    assert row.message.startswith(error.__name__)
 
 
 # What crosses

@@ -56,10 +56,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a variable of the source": ({"name": "v12"}, r"'v12' cannot be the name"),
     "no shape rule": ({"shape": 3, "name": "three"}, r"define_op takes a shape rule, a function of Specs, got int"),
     "an unknown backend": ({"tensorflow": in_torch}, r"unknown backend or option .* 'tensorflow'; there is: .*torch"),
-    "a slip of the pen": ({"regoins": tails(1.0)}, r"unknown backend or option .* 'regoins'; there is: .*regions"),
+    "a slip of the pen": ({"regoins": tails(1.0)}, r"unknown backend or option .* 'regoins'; did you mean 'regions'"),
     "neither rounding nor definition": ({"rounding": None}, r"swish: give rounding=, one of exact, .* or definition="),
     "both": ({"definition": in_ops}, r"swish: give rounding=, .* or definition="),
-    "an unknown rounding": ({"rounding": "rounds"}, r"unknown rounding 'rounds'; there is: addition, contraction, "),
+    "an unknown rounding": ({"rounding": "rounds"}, r"unknown rounding 'rounds'; did you mean 'rounded'"),
     "no samples": ({"samples": []}, r"swish: give samples=\[sample\(real\(2, 3\)\), \.\.\.\], at least one"),
     "an array for a sample": ({"samples": [np.ones(3)]}, r"swish: a sample is made by sample\(.*got ndarray"),
     "too many arrays": (

@@ -2,15 +2,20 @@
 
 import argparse
 import inspect
+import json
 from dataclasses import fields
+from typing import Any
 
 import click
+import jsonschema
+import numpy as np
 import pytest
 
 import gradwitness as gw
 import gradwitness_pytest
 from gradwitness.cli import cli
 from gradwitness.errors import GradwitnessError, UnknownName
+from gradwitness.report.document import schema
 from gradwitness.settings import OPTIONS, Settings, names, seed_from
 
 SETTINGS = [f.name for f in fields(Settings)]
@@ -29,6 +34,63 @@ def test_python_and_the_command_line_take_it_with_one_default(name: str) -> None
     (shown,) = [p for p in cli.commands["verify"].params if p.name == name]
     assert (shown.opts, shown.default) == ([option.flag], default)
     assert getattr(shown, "help", None) == option.help
+
+
+WRONG: list[dict[str, Any]] = [
+    *({"seed": seed} for seed in (True, 1.5, None, "0", -1, np.bool_(True))),
+    *({"timeout": timeout} for timeout in (True, "3", 0, -1.0, float("nan"), float("inf"))),
+    *({"seconds": seconds} for seconds in (True, "3", 0, None)),
+    *({"name": name} for name in (None, 5, "")),
+    *({option: 5} for option in ("dtypes", "devices", "paths", "wrt", "allow", "require", "backends")),
+    *({option: [5]} for option in ("dtypes", "devices", "paths", "wrt", "allow", "require")),
+    *({option: ""} for option in ("dtypes", "devices", "paths", "wrt", "allow", "require")),
+    *({option: "nonsense"} for option in ("dtypes", "devices", "paths", "wrt", "allow", "require", "precision")),
+    *({"intended": intended} for intended in (["w"], {5: "x"}, "w", {"w": 5})),
+    {"wrt": []},
+    {"reference": None},
+    {"cotangent": "random "},
+]
+
+
+@pytest.mark.parametrize("options", WRONG, ids=str)
+def test_a_setting_of_the_wrong_kind_is_an_error_before_the_run(options: dict[str, Any]) -> None:
+    def never(params: Any, batch: Any) -> Any:
+        raise AssertionError("it ran")
+
+    candidate = gw.Candidate("numpy", never, gradient=never)
+    with pytest.raises(GradwitnessError) as raised:
+        gw.verify({"m": candidate}, {"w": np.ones(2)}, {}, **options)
+    assert len(str(raised.value).splitlines()) == 1
+    assert "it ran" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"seed": np.int64(3)},
+        {"seed": np.uint8(3)},
+        {"seconds": np.float32(3)},
+        {"seconds": np.int64(3)},
+        {"timeout": np.float64(60)},
+        {"dtypes": np.float64},
+        {"wrt": ["w"]},
+        {"allow": {"inconclusive"}},
+    ],
+    ids=str,
+)
+def test_the_json_of_any_run_fits_its_schema(options: dict[str, Any]) -> None:
+    candidate = gw.Candidate("numpy", _square, gradient=_by_square)
+    report = gw.verify({"m": candidate}, {"w": np.ones(2)}, {}, **options)
+    jsonschema.validate(json.loads(report.json()), schema())
+    assert report
+
+
+def _square(params: Any, batch: Any) -> float:
+    return float(np.sum(params["w"] ** 2))
+
+
+def _by_square(params: Any, batch: Any) -> Any:
+    return {"w": 2 * params["w"]}
 
 
 @pytest.mark.parametrize("name", ["precision", "reference"])

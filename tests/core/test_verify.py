@@ -52,11 +52,11 @@ def test_a_loss_of_params_alone() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"precision": "hihest"}, UnknownName, "unknown precision 'hihest'; there is: default, highest"),
+        ({"precision": "hihest"}, UnknownName, "unknown precision 'hihest'; did you mean 'highest'"),
         ({"devices": ("cpu", "cdua")}, UnknownName, "unknown device 'cdua'"),
         ({"dtypes": "float23"}, UnknownName, "unknown dtype 'float23'"),
         ({"backends": "tourch"}, UnknownName, "unknown backend 'tourch'"),
-        ({"seed": -1}, GradwitnessError, "must not be negative"),
+        ({"seed": -1}, GradwitnessError, "not negative, got -1"),
         ({"wrt": "weight"}, ProblemError, "wrt names 'weight'.*the leaves are: w, x"),
         ({"params": {"w": [0.1, 0.2]}}, TraceError, r"wrap numbers in np.array"),
         ({"loss": lambda p, b: getattr(ops, "sofmax")(p["w"])}, TraceError, "no op 'sofmax'; did you mean 'softmax'"),  # noqa: B009  # a typo

@@ -71,9 +71,13 @@ def test_right_gradients_pass_and_are_summed_up(pytester: pytest.Pytester) -> No
 def test_a_wrong_gradient_fails_and_is_named_without_a_traceback(pytester: pytest.Pytester) -> None:
     result = run(pytester, "fault right")
     result.assert_outcomes(passed=1, failed=1)
-    first, second = shown(result, "fault")
+    first, second, third = shown(result, "fault")
     assert first == "gradwitness: 2 gradients: 1 agree, 1 disagree"
     assert re.fullmatch(FAULT, second)
+    line = next(i for i, text in enumerate(SUITE.splitlines(), 1) if "def test_fault(" in text)
+    where = re.fullmatch(r"test_suite\.py:(\d+): Failed", third)
+    assert where
+    assert line < int(where[1]) < line + 8
     assert "verifier.py" not in result.stdout.str()
     assert summaries(result) == ["gradwitness: 4 gradients in 2 tests: 3 agree, 1 disagree"]
 
@@ -88,7 +92,7 @@ def test_a_second_call_is_told_from_the_first(pytester: pytest.Pytester) -> None
 def test_allow_and_require(pytester: pytest.Pytester) -> None:
     result = run(pytester, "allowed fault_that_is_expected required required_and_absent")
     result.assert_outcomes(passed=3, failed=1)
-    assert shown(result, "required_and_absent") == [
+    assert shown(result, "required_and_absent")[:-1] == [
         "gradwitness: 2 gradients: 2 agree",
         "torch is required, and did not agree everywhere it was asked",
     ]
@@ -100,7 +104,7 @@ def test_wrong_usage_is_one_error_at_the_call(pytester: pytest.Pytester) -> None
         "trace": "TraceError: ",
         "allow": "UnknownName: unknown verdict 'everything'; there is: agree, ",
         "require": "UnknownName: unknown backend 'tensorflow'; there is: jax, numpy, ",
-        "option": "TypeError: verify() got an unexpected keyword argument 'tolerance'",
+        "option": "GradwitnessError: verify has no 'tolerance': how far a gradient may be off is measured",
     }
     result = run(pytester, " ".join(f"usage_{name}" for name in usage))
     result.assert_outcomes(failed=len(usage))
@@ -124,15 +128,15 @@ def test_evidence_is_kept_of_every_call(pytester: pytest.Pytester) -> None:
         ("test_suite.py::test_second_call", "test_second_call-2", False),
     ]
     wrong = file_name("test_suite.py::test_second_call", 2)
-    assert shown(result, "second_call")[2:] == [f"evidence in {folder / wrong}"]
+    assert shown(result, "second_call")[2:-1] == [f"evidence in {folder / wrong}"]
     assert summaries(result)[0].endswith(f"; evidence in {folder}")
 
 
 def test_the_seed_is_that_of_the_option_unless_the_call_gives_one(pytester: pytest.Pytester) -> None:
     result = run(pytester, "fault own_seed", "--gradwitness-seed=123", "--gradwitness-json=kept")
     assert seed_in_header(result) == 123
-    assert shown(result, "fault")[-1] == "again with --gradwitness-seed=123"
-    assert shown(result, "own_seed")[-1].startswith("evidence in ")
+    assert shown(result, "fault")[-2] == "again with --gradwitness-seed=123"
+    assert shown(result, "own_seed")[-2].startswith("evidence in ")
     found = {d["environment"]["test"]: d["environment"]["seed"] for d in evidence(pytester.path / "kept").values()}
     assert found == {"test_suite.py::test_fault": 123, "test_suite.py::test_own_seed": 7}
 
@@ -186,3 +190,33 @@ def test_file_names_are_plain_and_tell_calls_apart() -> None:
     assert names[0].startswith("a-test_b.py-test_c-d-e-")
     assert len({name.lower() for name in names}) == len(names)
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+\.json", name) and len(name) <= LONGEST + 20 for name in names)
+
+
+ASSERTED = """
+import numpy as np
+import gradwitness as gw
+
+def loss(p, b):
+    return float(np.sum(p["w"] ** 2))
+
+def test_it():
+    assert gw.verify(gw.Candidate("numpy", loss, gradient=lambda p, b: {"w": 3 * p["w"]}), {"w": np.ones(3)})
+
+def test_another_assertion():
+    assert not gw.verify(gw.Candidate("numpy", loss, gradient=lambda p, b: {"w": 3 * p["w"]}), {"w": np.ones(3)})
+    assert 1 == 1
+
+def test_another_failure():
+    if not gw.verify(gw.Candidate("numpy", loss, gradient=lambda p, b: {"w": 3 * p["w"]}), {"w": np.ones(3)}):
+        raise ValueError
+"""
+
+
+def test_an_assertion_of_verify_shows_the_table(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_asserted=ASSERTED)
+    result = pytester.runpytest_subprocess(*PLUGIN)
+    result.assert_outcomes(passed=1, failed=2)
+    text = result.stdout.str()
+    assert len(re.findall(r"^-+ gradwitness -+$", text, re.MULTILINE)) == 1
+    assert re.search(r"^loss +float64 +numpy +w +fd \S+ +disagree$", text, re.MULTILINE)
+    assert re.search(r"^loss float64 numpy w: disagree: finite differences refute it", text, re.MULTILINE)

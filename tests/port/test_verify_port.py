@@ -104,6 +104,7 @@ def test_a_function_of_numpy_that_computes_is_told_to_use_jax() -> None:
     assert "jax.numpy" in repr(report)
 
 
+@pytest.mark.nightly
 def test_a_convolution_in_train_mode_agrees_and_so_do_its_statistics() -> None:
     report = port(seeded(convolution), convolution_in_jax(), CONVOLUTION, IMAGES)
     assert report, repr(report)
@@ -127,6 +128,7 @@ def test_a_kernel_may_be_converted_to_another_order_of_flattening() -> None:
     assert port(seeded(convolution), loss, CONVOLUTION, IMAGES, mapping={"6.weight": ("fc.w", flattened(2, 3, 4))})
 
 
+@pytest.mark.nightly
 def test_both_biases_of_an_lstm_get_a_gradient_through_their_sum() -> None:
     report = port(seeded(lambda: Recurrent(nn.LSTM)), lstm_in_jax("ifgo"), LSTM, SERIES)
     assert report, repr(report)
@@ -157,7 +159,7 @@ def test_flaxs_cells_hold_each_gate_by_itself(cell: str) -> None:
     assert report, repr(report)
 
 
-@pytest.mark.parametrize("cell", ["LSTMCell", "GRUCell"])
+@pytest.mark.parametrize("cell", [pytest.param("LSTMCell", marks=pytest.mark.nightly), "GRUCell"])
 def test_an_equinox_cell(cell: str) -> None:
     eqx = pytest.importorskip("equinox", reason="equinox is not installed")
     key = jax.random.key(0)
@@ -200,6 +202,7 @@ def test_a_flax_nnx_module() -> None:
     assert set(report.causes) == {"gelu: erf in torch, tanh in jax", "layer_norm eps: 1e-05 in torch, 1e-06 in jax"}
 
 
+@pytest.mark.nightly
 def test_an_attention_block_whose_projections_are_fused_in_torch() -> None:
     linen = pytest.importorskip("flax.linen", reason="flax is not installed")
 

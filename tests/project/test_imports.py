@@ -16,7 +16,7 @@ LIMIT = 3.0  # times what `import numpy` takes
 RUNS = 7
 
 LOAD_EVERY_BACKEND = "from gradwitness import registry; [registry.backend(name) for name in registry.backend_names()]"
-SHOW_HELP = "import sys; sys.argv = ['gradwitness', '--help']; from gradwitness.cli import main; main()"
+SHOW_HELP = "import sys; sys.argv = ['gradwitness', '--help']; from gradwitness.__main__ import main; main()"
 
 
 def imported(code: str, *modules: str) -> set[str]:

@@ -258,6 +258,7 @@ def test_an_op_of_ones_own(script: Path) -> None:
     is_mended(run(fixed(script, "x.detach()", "x"), beside=["torch"]))
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_torch_compile(point: Point, script: Path) -> None:
     def loss(params: Any, batch: Any) -> Any:

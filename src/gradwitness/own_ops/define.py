@@ -24,7 +24,7 @@ from gradwitness.own_ops.expectations import (
 )
 from gradwitness.problem import Candidate, Problem
 from gradwitness.report import Report
-from gradwitness.settings import Settings, names
+from gradwitness.settings import Settings, dtype_names, names
 from gradwitness.verification import verify_problems
 
 __all__ = ["define_op", "forget_op", "verify_op"]
@@ -116,7 +116,7 @@ def verify_op(
     problems = _problems(found)
     cases = [(p, direct | _by_definition(found, p)) for p in problems]
     together = [(bundle(found.name, problems), {b: Candidate(b) for b in all_at_once})] if all_at_once else []
-    return verify_problems([*cases, *together], Settings(dtypes=names(dtypes), seed=seed))
+    return verify_problems([*cases, *together], Settings(dtypes=dtype_names(dtypes), seed=seed))
 
 
 def _by_definition(op: Op, problem: Problem) -> dict[str, Candidate]:

@@ -133,7 +133,7 @@ def _whole(layer: _Layer) -> list[Piece]:
 
 
 def _summed(layer: _Layer) -> list[Piece]:
-    """One bias in the place of two; but a GRU multiplies the last block of the hidden one by its reset gate."""
+    """One bias instead of two; but a GRU multiplies the last block of the hidden one by its reset gate."""
     return [*(layer.whole(name) for name in layer.weights), *_biases(layer)]
 
 

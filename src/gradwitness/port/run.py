@@ -19,7 +19,7 @@ from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Deviation, Observed, Observing
 from gradwitness.report import Report
 from gradwitness.run.failing import first_lines
-from gradwitness.settings import names
+from gradwitness.settings import dtype_names
 from gradwitness.verification import verify
 
 __all__ = ["verify_port"]
@@ -121,7 +121,7 @@ def _differing(
 
 
 def _widest(dtypes: str | Sequence[str]) -> str:
-    return min((find_dtype(name) for name in names(dtypes)), key=lambda dtype: dtype.unit_roundoff).name
+    return min((find_dtype(name) for name in dtype_names(dtypes)), key=lambda dtype: dtype.unit_roundoff).name
 
 
 def _observing(framework: str) -> Observing:

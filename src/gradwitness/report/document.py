@@ -1,11 +1,9 @@
-"""The report as JSON, and files that are written whole or not at all."""
+"""The report as JSON."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 from gradwitness.evidence.exercise import Exercise
 from gradwitness.report.row import Row
 
-__all__ = ["schema", "to_json", "write_whole"]
+__all__ = ["schema", "to_json"]
 
 
 def to_json(
@@ -41,22 +39,6 @@ def schema() -> dict[str, Any]:
     text = Path(__file__).with_name("schema.json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
-
-
-def write_whole(path: str | Path, text: str) -> None:
-    """Write a file so that it is there completely or not at all, whatever interrupts."""
-    target = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=target.parent or ".", prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)  # mkstemp gives 0600; a report is an ordinary file
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _jsonable(value: Any) -> Any:

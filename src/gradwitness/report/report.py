@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,17 +12,23 @@ from gradwitness.errors import GradwitnessError
 from gradwitness.evidence.exercise import Exercise
 from gradwitness.report.case import Case
 from gradwitness.report.document import to_json
-from gradwitness.report.row import Row, describe
-from gradwitness.report.table import short_report, table
+from gradwitness.report.findings import findings
+from gradwitness.report.junit import to_junit
+from gradwitness.report.metrics import metrics
+from gradwitness.report.pages import to_html, to_markdown
+from gradwitness.report.row import Row
+from gradwitness.report.table import short_report, summary, table
 from gradwitness.verdict import ACCEPTED, Verdict
 
-__all__ = ["Report", "joined"]
+__all__ = ["REFUSED", "Report", "joined"]
 
+REFUSED: deque[Report] = deque(maxlen=1)  # the last that was falsy where it was asked, for who shows failed assertions
 VERIFIED = frozenset({Verdict.AGREE, Verdict.INTENDED})  # what a run must have at least one of
 
 
 def joined(reports: Sequence[Report]) -> Report:
-    """One report of several: their rows, and the environments, which differ in what was used."""
+    """One report of several: their rows, and the environments, which differ in what was used. What one of them allows,
+    all do."""
     environment: dict[str, Any] = {}
     for report in reports:
         for key, value in report.environment.items():
@@ -31,7 +38,10 @@ def joined(reports: Sequence[Report]) -> Report:
     cases = tuple(case for report in reports for case in report.cases)
     rows = tuple(row for report in reports for row in report.rows)
     exporter = next((report.exporter for report in reports if report.exporter is not None), None)
-    return Report(rows, environment, exercise=exercise, cases=cases, exporter=exporter)
+    allow, require = (
+        tuple(dict.fromkeys(x for r in reports for x in getattr(r, kind))) for kind in ("allow", "require")
+    )
+    return Report(rows, environment, allow, require, exercise=exercise, cases=cases, exporter=exporter)
 
 
 def _is_unable(row: Row) -> bool:
@@ -64,7 +74,7 @@ class Report:
     def failures(self) -> tuple[str, ...]:
         """Why this report is not green, a line each; none if it is."""
         passing = ACCEPTED | set(self.allow)
-        return (*(describe(row) for row in self.rows if row.verdict not in passing), *self.shortfalls())
+        return (*findings(row for row in self.rows if row.verdict not in passing), *self.shortfalls())
 
     def shortfalls(self) -> tuple[str, ...]:
         """What should have been there and is not, a line each."""
@@ -74,8 +84,10 @@ class Report:
             if not self._agreed(name) or any(_is_unable(row) for row in self._rows_of(name))
         ]
         if not any(row.verdict in VERIFIED for row in self.rows):
-            unable = dict.fromkeys(describe(row) for row in self.rows if row.verdict is Verdict.UNSUPPORTED)
-            missing += [*unable, "nothing agreed: a run that verified nothing is not green"]
+            missing += [
+                *findings(row for row in self.rows if row.verdict is Verdict.UNSUPPORTED),
+                "nothing agreed: a run that verified nothing is not green",
+            ]
         return tuple(missing)
 
     def _rows_of(self, name: str) -> list[Row]:
@@ -85,14 +97,41 @@ class Report:
         return any(row.verdict is Verdict.AGREE for row in self._rows_of(name))
 
     def __bool__(self) -> bool:
+        if not self.ok:
+            REFUSED.append(self)
         return self.ok
 
     def __repr__(self) -> str:
         return short_report(self.rows, self.failures())
 
-    def table(self, *, verbose: bool = False, color: bool = False) -> str:
-        """A row per network, backend and dtype; with `verbose` one per gradient."""
-        return table(self.rows, self.exercise, verbose=verbose, color=color)
+    def table(self, *, verbose: bool = False, color: bool = False, width: int | None = None) -> str:
+        """What does not agree, a row for each network, dtype and candidate, at its worst tensor; then what agrees, many
+        such rows as one; then why. With `verbose` a row for each gradient, and all figures.
+
+        width: columns that a row may take, by default 80, unless `verbose`: names that are too long are cut.
+        """
+        return table(self.rows, self.exercise, verbose=verbose, color=color, width=width)
+
+    def summary(self) -> str:
+        """How many gradients got which verdict."""
+        return summary(self.rows)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return to_html(self.rows, self.failures())
+
+    def markdown(self) -> str:
+        """The outcome, what fails, and the table, as for the summary of a CI run."""
+        return to_markdown(self.rows, self.failures())
+
+    def junit(self) -> str:
+        """The verdicts as JUnit's XML: a suite for each network, a case for each gradient."""
+        return to_junit(self.rows, frozenset(ACCEPTED | set(self.allow)), self.shortfalls())
+
+    def metrics(self) -> dict[str, float]:
+        """Numbers under names, for a tracker of experiments: `ok`, `gradients`, a count of each verdict, and of each
+        network, candidate and dtype `network/candidate/dtype/error_in_floors` and `.../setup_seconds`."""
+        return metrics(self.rows, ok=self.ok)
 
     def json(self) -> str:
         """The whole report as JSON, as `report/schema.json` describes it."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from gradwitness.verdict import Judgement
 
-__all__ = ["Address", "Row", "describe"]
+__all__ = ["Address", "Row"]
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,3 @@ class Row(Judgement, Address):
     def of(cls, address: Address, judgement: Judgement, **facts: Any) -> Row:
         """facts: of the run, by name."""
         return cls(**vars(address), **vars(judgement), **facts)
-
-
-def describe(row: Row) -> str:
-    """One line: who, where, verdict, why."""
-    place = f" {row.parameter}" if row.parameter is not None else ""
-    who = row.candidate if row.device == "cpu" else f"{row.candidate} on {row.device}"
-    return f"{row.network} {row.dtype} {who}{place}: {row.verdict}" + (f": {row.message}" if row.message else "")

@@ -3,55 +3,181 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from gradwitness.evidence.exercise import Exercise
 from gradwitness.report.exercise import unexercised, unexercised_in_full, untested
-from gradwitness.report.row import Row, describe
+from gradwitness.report.findings import findings
+from gradwitness.report.row import Row
 from gradwitness.verdict import ACCEPTED, Verdict
 
-__all__ = ["short_report", "table"]
+__all__ = ["NARROW", "brief", "short_report", "summary", "table"]
 
-HEADERS = (
-    "network",
-    "dtype",
-    "backend",
-    "worst tensor",
-    "error",
-    "floor",
-    "error/floor",
-    "ulps",
-    "limit",
-    "fd error",
-    "textbook",
-    "verdict",
-)
+NARROW = ("network", "dtype", "backend", "tensor", "error", "verdict")
+FULL = (*NARROW[:5], "floor", "error/floor", "ulps", "limit", "fd error", "verdict")
+WIDTH = 80  # columns of a table that is not told how many there are
+NAMES = (0, 2, 3)  # the columns of names, which may be cut
+SHORTEST = 8  # characters that are left of one
+GAP = 2  # between columns
+FEW = 12  # rows that agree and are shown one by one
 SHOWN = 12  # lines of a short report
 TEXTBOOK_RULE = 1e-5
 _SEVERITY = list(Verdict)
-_COLORS = {True: "\033[32m", False: "\033[31m"}
+_GREEN, _RED, _BOLD, _PLAIN = "\033[32m", "\033[31m", "\033[1m", "\033[0m"
 
 
-def table(rows: Sequence[Row], exercise: Mapping[str, Sequence[Exercise]], *, verbose: bool, color: bool) -> str:
-    """A row per network x backend x dtype, its worst tensor shown; below it what there is to say."""
+def table(
+    rows: Sequence[Row],
+    exercise: Mapping[str, Sequence[Exercise]],
+    *,
+    verbose: bool,
+    color: bool,
+    width: int | None,
+) -> str:
+    """The rows, what there is to say of them, and last what they add up to."""
+    body = _in_full(rows, color) if verbose else _in_brief(rows, color, width or WIDTH)
+    notes = [
+        *findings(row for row in rows if row.verdict is not Verdict.AGREE and not _is_inapplicable(row)),
+        *_inapplicable(rows),
+        *_remarks(rows),
+        *_custom(rows),
+        *_held_against(rows),
+        *_refusals(rows, verbose),
+        *(_textbook(rows) if verbose else ()),
+        *untested(exercise),
+        *(unexercised_in_full if verbose else unexercised)(exercise),
+    ]
+    last = summary(rows)
+    if color:
+        last = f"{_BOLD}{_GREEN if all(row.verdict in ACCEPTED for row in rows) else _RED}{last}{_PLAIN}"
+    parts = [body, "\n".join(dict.fromkeys(notes)), last]
+    return "\n\n".join(part for part in parts if part)
+
+
+# Rows
+
+
+def brief(rows: Sequence[Row]) -> list[tuple[Row, list[str]]]:
+    """(row, cells by NARROW) of each network, dtype and candidate at its worst tensor, what does not agree first."""
+    cells = [_worst(list(cell)) for _, cell in groupby(rows, _cell)]
+    ordered = sorted(cells, key=lambda row: row.verdict is Verdict.AGREE)
+    return [(row, [*_names(row), _error(row), str(row.verdict)]) for row in ordered]
+
+
+def _in_brief(rows: Sequence[Row], color: bool, width: int) -> str:
+    """First what does not agree; then what does, as one line where it is much."""
+    lines = brief(rows)
+    folded = [row for row, _ in lines if row.verdict is Verdict.AGREE]
+    if len(folded) <= FEW:
+        folded = []
+    shown = lines[: len(lines) - len(folded)]
+    parts = []
+    if shown:
+        body = _cut([cells for _, cells in shown], width)
+        colored = [[*cells[:-1], _verdict(row, color)] for (row, _), cells in zip(shown, body, strict=True)]
+        parts.append(_tabulated(colored, NARROW, ("left",) * 4 + ("right", "left")))
+    if folded:
+        parts.append(_folded(folded, color))
+    return "\n".join(parts)
+
+
+def _in_full(rows: Sequence[Row], color: bool) -> str:
+    body = [
+        [
+            *_names(row),
+            "referee" if row.referee else _relative(row, row.error),
+            _relative(row, row.floor),
+            _in_floors(row),
+            "" if row.ulps is None else f"{row.ulps:.2g}",
+            _relative(row, row.limit),
+            _relative(row, row.fd_error),
+            _verdict(row, color),
+        ]
+        for row in rows
+    ]
+    return _tabulated(body, FULL, ("left",) * 4 + ("right",) * 6 + ("left",))
+
+
+def _tabulated(body: Sequence[Sequence[str]], headers: Sequence[str], align: Sequence[str]) -> str:
     from tabulate import tabulate
 
-    shown = rows if verbose else [_worst(list(cell)) for _, cell in groupby(rows, _cell)]
-    body = [_line(row, color) for row in shown]
-    lines = [tabulate(body, HEADERS, tablefmt="simple", disable_numparse=True, colalign=_ALIGN)]
-    details = [describe(row) for row in rows if row.verdict is not Verdict.AGREE and not _is_inapplicable(row)]
-    details += _inapplicable(rows)
-    remarks = Counter(row.message for row in rows if row.verdict is Verdict.AGREE and row.message)
-    details += [f"{count} that agree were {message}" for message, count in remarks.items()]
-    details += _custom(rows)
-    measured = {(row.dtype, row.against): None for row in rows if row.against}
-    details += [f"{dtype}: error is the distance from the gradient of {label}" for dtype, label in measured]
-    details += [f"{place}: no reference in 256 bits: {reason}" for place, reason in _refusals(rows).items()]
-    details += [*untested(exercise), *(unexercised_in_full if verbose else unexercised)(exercise)]
-    if details:
-        lines += ["", *_deduplicated(details)]
-    return "\n".join([*lines, "", summary(rows)])
+    return tabulate(body, headers, tablefmt="simple", disable_numparse=True, colalign=align if body else None)
+
+
+def _cell(row: Row) -> tuple[str, str, str, str]:
+    return row.network, row.dtype, row.candidate, row.device
+
+
+def _worst(rows: list[Row]) -> Row:
+    """The row with the gravest verdict; among equals the one nearest to its threshold."""
+    return max(rows, key=lambda row: (_SEVERITY.index(row.verdict), row.ratio or 0.0, row.error or 0.0))
+
+
+def _names(row: Row) -> list[str]:
+    who = row.candidate if row.device == "cpu" else f"{row.candidate} ({row.device})"
+    return [row.network, row.dtype, who, row.parameter or ""]
+
+
+def _folded(rows: Sequence[Row], color: bool) -> str:
+    """How many agree, and the one nearest to not agreeing."""
+    worst = _worst(list(rows))
+    count = f"{len(rows)} agree"
+    count = f"{_GREEN}{count}{_PLAIN}" if color else count
+    error = _error(worst)
+    return f"{count}, the worst by {error}: {' '.join(filter(None, _names(worst)))}" if error else count
+
+
+def _verdict(row: Row, color: bool) -> str:
+    verdict = str(row.verdict)
+    return f"{_GREEN if row.verdict in ACCEPTED else _RED}{verdict}{_PLAIN}" if color else verdict
+
+
+def _error(row: Row) -> str:
+    """How far it is from the gradient that it is held against, in floors; where nothing but differences judges it, how
+    far from these."""
+    if row.referee:
+        return "referee"
+    if in_floors := _in_floors(row):
+        return f"{in_floors} floors"
+    from_differences = _relative(row, row.fd_error)
+    return f"fd {from_differences}" if from_differences else ""
+
+
+def _in_floors(row: Row) -> str:
+    if row.error is None or row.floor is None:
+        return ""
+    if row.error == 0:
+        return "0"
+    return f"{row.error / row.floor:.2g}" if row.floor else "inf"
+
+
+def _relative(row: Row, figure: float | None) -> str:
+    """Relative to the gradient's norm, or absolute (abs) where that norm is nothing but rounding."""
+    if not figure:
+        return "" if figure is None else "0"
+    if row.reference and row.floor is not None and row.reference > row.floor:
+        return f"{figure / row.reference:.1e}"
+    return f"{figure:.1e} abs"
+
+
+def _cut(body: list[list[str]], width: int) -> list[list[str]]:
+    """The same with names cut, the longest first, until a row takes no more than `width` columns."""
+    widths = [max(map(len, column)) for column in zip(NARROW, *body, strict=True)]
+    while sum(widths) + GAP * (len(widths) - 1) > width:
+        longest = max(NAMES, key=lambda column: widths[column])
+        if widths[longest] <= SHORTEST:
+            break
+        widths[longest] -= 1
+    return [[_shortened(cell, widths[i]) if i in NAMES else cell for i, cell in enumerate(line)] for line in body]
+
+
+def _shortened(name: str, width: int) -> str:
+    """The end of a long name, which tells it from others, behind an ellipsis."""
+    return name if len(name) <= width else "…" + name[len(name) - width + 1 :]
+
+
+# What there is to say of them
 
 
 def _is_inapplicable(row: Row) -> bool:
@@ -66,6 +192,12 @@ def _inapplicable(rows: Sequence[Row]) -> list[str]:
     return [f"{network} {', '.join(who)}: {Verdict.UNSUPPORTED}: {why}" for (network, why), who in where.items()]
 
 
+def _remarks(rows: Sequence[Row]) -> list[str]:
+    """What there is to say beside `agree`."""
+    said = Counter(row.message for row in rows if row.verdict is Verdict.AGREE and row.message)
+    return [f"{count} that agree: {message}" for message, count in said.items()]
+
+
 def _custom(rows: Sequence[Row]) -> list[str]:
     """Which custom rules had a part in which candidates' gradients, and which were there and had none."""
     where: dict[tuple[str, bool], dict[str, None]] = {}
@@ -78,20 +210,42 @@ def _custom(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _refusals(rows: Sequence[Row]) -> dict[str, str]:
-    """Why there is no reference, by network, dtype and reason: the first tensor, and how many more there are."""
-    found: dict[tuple[str, str], dict[str, None]] = {}
+def _held_against(rows: Sequence[Row]) -> list[str]:
+    """From whose gradient errors are measured where there is no reference: one line."""
+    dtypes: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row.against:
+            dtypes.setdefault(row.against, {})[row.dtype] = None
+    named = [f"{label} ({', '.join(where)})" for label, where in dtypes.items()]
+    return [f"error is the distance from the gradient of {'; '.join(named)}"] if named else []
+
+
+def _refusals(rows: Sequence[Row], verbose: bool) -> list[str]:
+    """Why there is no reference: the first gradient of each network, and how many others; of all if `verbose`."""
+    found: dict[str, dict[str, str]] = {}
     for row in rows:
         if row.refused and row.parameter:
-            found.setdefault((f"{row.network} {row.dtype}", row.refused), {})[row.parameter] = None
-    lines = {}
-    for (place, reason), parameters in found.items():
-        first, *others = parameters
-        lines[f"{place} {first}" + (f" and {len(others)} more" if others else "")] = reason
+            found.setdefault(row.network, {})[f"{row.network} {row.dtype} {row.parameter}"] = row.refused
+    lines = []
+    for reasons in found.values():
+        (first, why), *others = reasons.items()
+        shown = [(first + (f" and {len(others)} more" if others else ""), why)]
+        lines += [f"{place}: no reference in 256 bits: {why}" for place, why in (reasons.items() if verbose else shown)]
     return lines
 
 
-_ALIGN = ("left", "left", "left", "left", *["right"] * 7, "left")
+def _textbook(rows: Sequence[Row]) -> list[str]:
+    """The figure by which textbooks judge a candidate as a whole."""
+    figures = {_cell(row): row.textbook for row in rows if row.textbook is not None}
+    named = [
+        f"{network} {dtype} {who} {figure:.0e}{'' if figure < TEXTBOOK_RULE else ' FAILS'}"
+        for (network, dtype, who, _), figure in figures.items()
+    ]
+    rule = f"relative difference of all tensors at step 1e-5, which textbooks ask to be below {TEXTBOOK_RULE:.0e}"
+    return [f"{rule}: {', '.join(named)}"] if named else []
+
+
+# What they add up to
 
 
 def summary(rows: Sequence[Row]) -> str:
@@ -117,51 +271,3 @@ def short_report(rows: Sequence[Row], failures: Sequence[str]) -> str:
     if len(failures) > SHOWN - 2:
         lines.append(f"... and {len(failures) - SHOWN + 2} more")
     return "\n".join(lines)
-
-
-def _cell(row: Row) -> tuple[str, str, str, str]:
-    return row.network, row.dtype, row.candidate, row.device
-
-
-def _worst(rows: list[Row]) -> Row:
-    """The row with the gravest verdict; among equals the one nearest to its threshold."""
-    return max(rows, key=lambda row: (_SEVERITY.index(row.verdict), row.ratio or 0.0, row.error or 0.0))
-
-
-def _line(row: Row, color: bool) -> list[str]:
-    verdict = str(row.verdict)
-    if color:
-        verdict = f"{_COLORS[row.verdict in ACCEPTED]}{verdict}\033[0m"
-    return [
-        row.network,
-        row.dtype,
-        row.candidate if row.device == "cpu" else f"{row.candidate} ({row.device})",
-        row.parameter or "",
-        "referee" if row.referee else _relative(row, row.error),
-        _relative(row, row.floor),
-        "" if row.error is None or row.floor is None else _ratio(row.error, row.floor),
-        "" if row.ulps is None else f"{row.ulps:.2g}",
-        _relative(row, row.limit),
-        _relative(row, row.fd_error),
-        "" if row.textbook is None else f"{row.textbook:.0e} {'ok' if row.textbook < TEXTBOOK_RULE else 'FAILS'}",
-        verdict,
-    ]
-
-
-def _relative(row: Row, figure: float | None) -> str:
-    """Relative to the gradient's norm, or absolute (abs) where that norm is nothing but rounding."""
-    if not figure:
-        return "" if figure is None else "0"
-    if row.reference and row.floor is not None and row.reference > row.floor:
-        return f"{figure / row.reference:.1e}"
-    return f"{figure:.1e} abs"
-
-
-def _ratio(error: float, floor: float) -> str:
-    if error == 0:
-        return "0"
-    return f"{error / floor:.2g}" if floor else "inf"
-
-
-def _deduplicated(lines: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(lines))

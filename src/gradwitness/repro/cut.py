@@ -96,7 +96,7 @@ def replayed(
     given: Mapping[int, tuple[str, Array]] | None = None,
 ) -> tuple[Graph, dict[str, Array]]:
     """The graph again, on leaves of these shapes, and the leaves that it reads: up to `end`, with `finish` after it,
-    and with leaves, (path, value) by id, in the place of some nodes.
+    and with leaves, (path, value) by id, instead of some nodes.
 
     Raises TraceError where an op refuses the shapes.
     """

@@ -90,7 +90,7 @@ def free_names(text: str) -> list[str]:
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:
-    """The text with other names in the place of these, wherever they stand for a value or are defined."""
+    """The text with other names instead of these, wherever they stand for a value or are defined."""
     changes = []
     lines = text.splitlines(keepends=True)
     for node in ast.walk(ast.parse(text)):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from gradwitness import registry
@@ -18,6 +20,7 @@ from gradwitness.repro.script import script
 from gradwitness.repro.shrink import shrunk
 from gradwitness.run.problems import verify_problem
 from gradwitness.verdict import Verdict
+from gradwitness.writing import expect_writable, write_whole
 
 if TYPE_CHECKING:
     from gradwitness.report import Case, Row
@@ -39,6 +42,7 @@ def export(
     seconds: float,
 ) -> None:
     """Write the script of the first gradient that is wrong and fits. Raises GradwitnessError as `Report` says."""
+    expect_writable("export_repro", path)
     row = _chosen(rows, candidate, parameter, dtype)
     case = next((c for c in cases if c.problem.name == row.network and row.candidate in c.candidates), None)
     if case is None or row.parameter is None:
@@ -47,8 +51,11 @@ def export(
         )
     fault = _smallest(shrunk(located(_fault(row, row.parameter, case)), seconds), row)
     text = script(fault, look(fault), row, _others(fault, row, case))
-    path.write_text(text, encoding="utf-8")
-    _expect_reproduces(path)
+    _expect_reproduces(text)
+    try:
+        write_whole(path, text)
+    except OSError as error:
+        raise GradwitnessError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _chosen(rows: Sequence[Row], candidate: str | None, parameter: str | None, dtype: str | None) -> Row:
@@ -98,9 +105,23 @@ def _others(fault: Fault, row: Row, case: Case) -> dict[str, float]:
     return found
 
 
-def _expect_reproduces(path: Path) -> None:
-    """Run it. Raises GradwitnessError, with what it said, unless it shows the fault; the file stays."""
-    run = subprocess.run([sys.executable, "-P", str(path)], capture_output=True, text=True, check=False, timeout=LIMIT)
+def _expect_reproduces(text: str) -> None:
+    """Run the script. Raises GradwitnessError, with what it said, unless it shows the fault; then there is no file."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "bug.py")
+        path.write_text(text, encoding="utf-8")
+        command = [sys.executable, "-P", str(path)]
+        try:
+            run = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=LIMIT, env=_environment()
+            )
+        except subprocess.TimeoutExpired:
+            raise GradwitnessError(f"the script was not written: it ran for more than {LIMIT:.0f} s") from None
     if run.returncode != 1 or "reproduces" not in run.stdout:
         said = "\n".join((run.stdout + run.stderr).splitlines()[-12:])
-        raise GradwitnessError(f"{path} was written, and does not reproduce the fault on its own:\n{said}")
+        raise GradwitnessError(f"the script was not written, as it does not reproduce the fault on its own:\n{said}")
+
+
+def _environment() -> dict[str, str]:
+    """In which a Python finds the frameworks where this one did: by PYTHONPATH, or in a folder added meanwhile."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from gradwitness.dtypes import Array
+from gradwitness.errors import GradwitnessError
 
-__all__ = ["array_text", "framework_array", "literal"]
+__all__ = ["array_text", "framework_array", "literal", "printable", "quoted"]
 
 MANY = 1000  # elements, beyond which nobody reads them
 WIDE = 88  # columns of a line of values
@@ -41,6 +42,24 @@ def literal(value: Any) -> str | None:
         parts = [(literal(k), literal(v)) for k, v in value.items()]
         return None if any(None in part for part in parts) else "{" + ", ".join(f"{k}: {v}" for k, v in parts) + "}"
     return None
+
+
+def quoted(key: Any) -> str:
+    """The text of a key, in double quotes where that is plain: as data, whatever stands in it.
+
+    Raises GradwitnessError for one that no text makes.
+    """
+    if isinstance(key, str) and key.isprintable() and not set('"\\') & set(key):
+        return f'"{key}"'
+    text = literal(str(key)) if isinstance(key, str) else literal(key)
+    if text is None:
+        raise GradwitnessError(f"a key of type {type(key).__qualname__} has no text: use strings or numbers as keys")
+    return text
+
+
+def printable(text: str) -> str:
+    """The text with what no encoding holds, surrogates by themselves, written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _number(value: complex) -> str:

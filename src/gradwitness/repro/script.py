@@ -24,7 +24,7 @@ from gradwitness.protocol import Script, Scripted
 from gradwitness.repro.cut import replayed
 from gradwitness.repro.difference import central_difference, explained
 from gradwitness.repro.fault import Fault, Seen, look
-from gradwitness.repro.literals import array_text, literal
+from gradwitness.repro.literals import array_text, literal, printable, quoted
 from gradwitness.repro.source import Sources
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["script"]
 
+IMPORTS = "{imports}"  # stands for them until all else is written; nothing of the user's goes before it
 FRAME = '''"""{title}
 
 {about}
@@ -59,7 +60,7 @@ def {leaf}({arguments}):
 
 
 def {loss_at}(x):
-    """The loss in float64 with {element} at x."""
+    """The loss in float64 with that element at x."""
     moved = copy.deepcopy(({arguments}))
     {leaf}(*moved){index} = x
     return {value}({loss}, moved, "float64", "{device}")
@@ -73,7 +74,7 @@ reproduces = not {explained}(given or 0.0, difference, bound, {unit_roundoff!r})
 
 print("Python", sys.version.split()[0], {versions})
 print("loss              ", {value}({loss}, arguments, "{dtype}", "{device}"))
-print("{label:<18}", given, "({dtype}, {element})")
+print("{label:<18}", given, {where})
 {autograd}print("finite difference ", difference, f"+- {{bound:.0e}} (float64, step {{step:.0e}})")
 {others}print("reproduces" if reproduces else "does not reproduce")
 sys.exit(1 if reproduces else 0)
@@ -118,9 +119,9 @@ class _Writing:
         harness = self._taken()
         requires = registry.backend(self.candidate.backend).capabilities.requires
         body = FRAME.format(
-            title=_title(seen, row, fault),
+            title=_title(seen, fault),
             about=_about(row, requires),
-            imports="{imports}",
+            imports=IMPORTS,
             candidate=on_trial,
             dtype=fault.dtype,
             point=point,
@@ -129,7 +130,7 @@ class _Writing:
             arguments=", ".join(self.arguments),
             access=self._access(fault.path),
             loss_at=loss_at,
-            element=_element(fault),
+            where=quoted(printable(f"({fault.dtype}, {_element(fault)})")),
             index=_index(fault),
             value=value,
             loss=loss,
@@ -142,7 +143,7 @@ class _Writing:
             others="".join(_recorded(label, given) for label, given in others.items()),
             **names,
         )
-        return body.replace("{imports}", _imports(sources, body), 1)
+        return body.replace(IMPORTS, _imports(sources, body), 1)
 
     def _taken(self) -> str:
         """What has been defined since this was last asked for."""
@@ -231,8 +232,7 @@ class _Writing:
 
     def _tree(self, tree: Any) -> str:
         if isinstance(tree, Mapping):
-            inside = [f"{key!r}: {self._tree(child)}" for key, child in tree.items()]
-            return _laid_out("{", [part.replace("'", '"', 2) for part in inside], "}")
+            return _laid_out("{", [f"{quoted(key)}: {self._tree(child)}" for key, child in tree.items()], "}")
         if hasattr(tree, "_fields"):
             inside = [f"{key}={self._tree(child)}" for key, child in zip(tree._fields, tree, strict=True)]
             return _laid_out(f"{self.sources.expression(type(tree), type(tree).__name__)}(", inside, ")")
@@ -248,7 +248,7 @@ class _Writing:
         for name, tree, root in zip(self.arguments, (problem.params, problem.batch), ("params", "batch"), strict=False):
             keys = _keys(tree, path, root)
             if keys is not None:
-                return name + "".join(f"[{_quoted(key)}]" for key in keys)
+                return name + "".join(f"[{quoted(key)}]" for key in keys)
         return self.arguments[-1]  # the cotangent
 
 
@@ -283,11 +283,7 @@ def _taken_from_gradient(fault: Fault) -> str:
     spying = replace(fault.candidate, **spy)
     look(replace(fault, candidate=spying, settings=replace(fault.settings, timeout=None)))
     keys = _keys(trees[0], fault.path, "params")
-    return "None" if keys is None else "tree" + "".join(f"[{_quoted(key)}]" for key in keys)
-
-
-def _quoted(key: Any) -> str:
-    return f'"{key}"' if isinstance(key, str) and key.isprintable() and not set('"\\') & set(key) else repr(key)
+    return "None" if keys is None else "tree" + "".join(f"[{quoted(key)}]" for key in keys)
 
 
 def _laid_out(opening: str, parts: list[str], closing: str) -> str:
@@ -307,16 +303,15 @@ def _element(fault: Fault) -> str:
     return fault.path + (f"[{', '.join(map(str, fault.index))}]" if fault.index else "")
 
 
-def _title(seen: Seen, row: Row, fault: Fault) -> str:
-    given = seen.gradient if seen.gradient is None else f"{seen.gradient:.9g}"
-    return (
-        f"The {fault.dtype} gradient of {row.candidate} at {_element(fault)} is {given}; "
-        f"the finite difference is {seen.difference:.9g}."
-    )
+def _title(seen: Seen, fault: Fault) -> str:
+    """In numbers alone: what is the user's own text stands in this script as quoted data only."""
+    given = "None" if seen.gradient is None else f"{seen.gradient:.9g}"
+    return f"A {fault.dtype} gradient that is {given}, where the finite difference is {seen.difference:.9g}."
 
 
 def _recorded(label: str, given: float) -> str:
-    return f'print("{label + " gave":<18}", {literal(given)}, "(when this script was made)")\n'
+    padded = quoted(printable(f"{label} gave").ljust(18))
+    return f'print({padded}, {literal(given)}, "(when this script was made)")\n'
 
 
 def _about(row: Row, requires: tuple[str, ...]) -> str:
@@ -344,7 +339,7 @@ def _imports(sources: Sources, body: str) -> str:
     """Python's own, then the others; annotations are left unread, as what they name may not be there."""
     every = sorted({*sources.imports, "import copy", "import sys"}, key=lambda line: (line.startswith("from"), line))
     own = [line for line in every if line.split()[1].partition(".")[0] in sys.stdlib_module_names]
-    nodes = ast.walk(ast.parse(body.replace("{imports}", "", 1)))
+    nodes = ast.walk(ast.parse(body.replace(IMPORTS, "", 1)))
     annotated = any(getattr(n, "annotation", None) or getattr(n, "returns", None) for n in nodes)
     first = ["from __future__ import annotations", ""] if annotated else []
     return "\n".join([*first, *own, "", *(line for line in every if line not in own)])

@@ -19,6 +19,7 @@ from gradwitness.dtypes import Array
 from gradwitness.errors import GradwitnessError
 from gradwitness.graph import Graph
 from gradwitness.problem import COTANGENT, Problem
+from gradwitness.protocol import WRITER
 from gradwitness.repro.cut import Smaller, as_graph, ending_sooner, replayed, starting_later
 from gradwitness.repro.fault import Fault, Seen, look
 
@@ -41,6 +42,8 @@ def shrunk(fault: Fault, seconds: float) -> list[Fault]:
         fault = as_graph(shrinking.along((fewer_examples, smaller_arrays), fault))
         shrinking.found.append(fault)
         shrinking.along((ending_sooner, starting_later, smaller_arrays, simpler_values), fault)
+    elif hasattr(fault.candidate.loss, WRITER):  # its parameters have the shapes that a module has
+        shrinking.along((fewer_examples, simpler_values), fault)
     else:
         shrinking.along((fewer_examples, smaller_arrays, simpler_values), fault)
     return shrinking.found

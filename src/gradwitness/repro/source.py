@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from gradwitness.errors import GradwitnessError
+from gradwitness.protocol import WRITER
 from gradwitness.repro.definitions import Definition, assignment_of, bare, definition_of, free_names, renamed
 from gradwitness.repro.literals import framework_array, literal
 
@@ -70,6 +71,9 @@ class Sources:
         """The text by which the script refers to it. Raises GradwitnessError for what has none."""
         if id(thing) in self._names:
             return self._names[id(thing)]
+        if write := getattr(thing, WRITER, None):
+            self._names[id(thing)] = written = write(self, hint)
+            return str(written)
         if isinstance(thing, ModuleType):
             return self._module(thing, hint, user)
         text = self._constant(thing) or self._public(thing) or self._made_of_parts(thing, hint)

@@ -7,17 +7,17 @@ import os
 import pickle
 import select
 import signal
+import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import count
-from multiprocessing.connection import Connection
 from threading import Thread
 from typing import Any
 
 from gradwitness import registry
 from gradwitness.errors import GradwitnessError
 from gradwitness.protocol import CustomRule, Explaining, Forgetful, Perturbing, Prepared, Primals
-from gradwitness.run.crossing import Held, Raised
+from gradwitness.run.crossing import Channel, Held, Raised
 from gradwitness.run.custom import observed
 from gradwitness.run.failing import first_lines
 from gradwitness.run.here import prepare_here
@@ -37,15 +37,15 @@ def answer_calls(channel: int, stacks: int) -> None:
     faulthandler.enable(stacks, all_threads=False)
     faulthandler.register(TELL_WHERE, stacks, all_threads=False)
     Thread(target=_end_with, args=(channel,), daemon=True).start()
-    connection, answers = Connection(channel), Answers()
-    os.register_at_fork(after_in_child=connection.close)  # a fork of this process must not answer in its place
+    end, answers = Channel(socket.socket(fileno=channel)), Answers()
+    os.register_at_fork(after_in_child=end.close)  # a fork of this process must not answer in its place
     with answers:
         while True:
             try:
-                request = connection.recv_bytes()
+                request = end.receive()
             except EOFError:
                 return
-            connection.send_bytes(_reply(answers, request))
+            end.send(_reply(answers, request))
 
 
 def _end_with(channel: int) -> None:
@@ -61,7 +61,7 @@ def _reply(answers: Answers, request: bytes) -> bytes:
     try:
         name, args, kwargs, released = pickle.loads(request)
         return pickle.dumps((answers.to(name, args, kwargs, released), answers.setup_seconds))
-    except Exception as error:  # noqa: BLE001  # whatever a candidate raises, the other side decides
+    except BaseException as error:  # noqa: BLE001  # whatever a candidate raises, the other side decides
         return pickle.dumps((Raised.of(error), answers.setup_seconds))
 
 

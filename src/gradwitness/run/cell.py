@@ -4,7 +4,7 @@ candidate, whether all run one graph or each brings a loss of its own."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -70,7 +70,7 @@ def cell(
         progress(f"{problem.name} {dtype}: {label}")
         found = attempt(partial(run.witness, addresses[label], candidate))
         if isinstance(found, Failure):
-            rows[label] = [Row.of(addresses[label], found)]
+            rows[label] = [Row.of(addresses[label], _without_batch(found, problem))]
     run.compare_losses()
     for witness in list(run.witnesses):
         progress(f"{problem.name} {dtype}: {witness.label}, judged")
@@ -232,11 +232,18 @@ class _Run:
     # What they say of each other
 
     def conclude(self) -> None:
-        """Peers, intentions, reductions."""
-        self.peers.compare(self.witnesses, self.problem, self.settings)
-        as_intended(self.witnesses, self.problem, self.settings)
+        """Peers, intentions, reductions. What fails there, as a loss that is asked once more may, is noted."""
+        steps: dict[str, Callable[[], Any]] = {
+            "held against the others": partial(self.peers.compare, self.witnesses, self.problem, self.settings),
+            "held against what is intended": partial(as_intended, self.witnesses, self.problem, self.settings),
+        }
+        for what, step in steps.items():
+            if isinstance(found := attempt(step), Failure):
+                for witness in self.witnesses:
+                    witness.notes.append(f"could not be {what}: {found.message}")
         for witness in self.witnesses:
-            as_reduced(witness, self.settings)
+            if isinstance(found := attempt(partial(as_reduced, witness, self.settings)), Failure):
+                witness.notes.append(f"could not be tried in reduced precision: {found.message}")
 
     def rows(self, witness: Witness) -> list[Row]:
         found = attempt(partial(self._rows, witness))
@@ -272,6 +279,13 @@ class _Run:
             "against": None if witness.judgements[path].error is None else against,
             "fd_dtype": witness.known.fd_dtype,
         }
+
+
+def _without_batch(failure: Failure, problem: Problem) -> Failure:
+    """The same, with what may have been forgotten where the loss looks for data and there is none."""
+    if problem.leaves_of_batch or not failure.message.startswith(("KeyError", "IndexError", "TypeError")):
+        return failure
+    return replace(failure, message=f"{failure.message}; no batch was given: verify(loss, params, batch)")
 
 
 def _failed(witness: Witness, failure: Failure) -> Row:

@@ -43,12 +43,14 @@ def _shape(problem: Problem, candidates: Iterable[Candidate], settings: Settings
         except NotOneNumberError as error:
             return error.shape
         return None
-    for candidate in sorted(candidates, key=lambda c: registry.backend(c.backend).capabilities.compiles):
-        try:
-            prepare(candidate, problem, problem.own_dtypes[0], "cpu", settings).value(problem.primals)
-        except NotOneNumberError as error:
-            return error.shape
-        except Exception:  # noqa: BLE001  # it will be an error in its row; another one may tell
-            continue
-        return None
+    direct_first = sorted(candidates, key=lambda c: registry.backend(c.backend).capabilities.compiles)
+    for dtype in dict.fromkeys((*problem.own_dtypes, *settings.dtypes)):  # a loss may run in one dtype only
+        for candidate in direct_first:
+            try:
+                prepare(candidate, problem, dtype, "cpu", settings).value(problem.primals)
+            except NotOneNumberError as error:
+                return error.shape
+            except Exception:  # noqa: BLE001  # it will be an error in its row; another one may tell
+                continue
+            return None
     return None

@@ -1,16 +1,56 @@
-"""What crosses between a process and the subprocess that holds a candidate, beside arrays: handles, and exceptions."""
+"""What crosses between a process and the subprocess that holds a candidate, beside arrays: handles, and exceptions;
+and the channel that it takes."""
 
 from __future__ import annotations
 
+import socket
+import struct
+import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gradwitness import errors
-from gradwitness.run.failing import RAISED_AT, raised_at
+from gradwitness.run.failing import RAISED_AT, message_of, raised_at
 
-__all__ = ["Held", "Raised"]
+__all__ = ["Channel", "Held", "Raised"]
+
+LENGTH = struct.Struct("!Q")  # of a message, before it
+CHUNK = 1 << 20
+
+
+class Channel:
+    """Messages over a socket, each within a time that counts from its first byte to its last.
+
+    So half a message, which a candidate may leave by writing to a descriptor that is not its own, keeps nobody waiting.
+    Raises TimeoutError, EOFError where the other end is closed, OSError.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+
+    def send(self, message: bytes, *, within: float | None = None) -> None:
+        self._socket.settimeout(within)
+        self._socket.sendall(LENGTH.pack(len(message)) + message)
+
+    def receive(self, *, within: float | None = None) -> bytes:
+        deadline = None if within is None else time.monotonic() + within
+        (length,) = LENGTH.unpack(self._read(LENGTH.size, deadline))
+        return self._read(length, deadline)
+
+    def _read(self, size: int, deadline: float | None) -> bytes:
+        found = bytearray()
+        while len(found) < size:
+            self._socket.settimeout(None if deadline is None else max(deadline - time.monotonic(), 1e-3))
+            part = self._socket.recv(min(size - len(found), CHUNK))
+            if not part:
+                raise EOFError
+            found += part
+        return bytes(found)
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +76,12 @@ class Raised:
     place: str
 
     @classmethod
-    def of(cls, error: Exception) -> Raised:
+    def of(cls, error: BaseException) -> Raised:
         ours = (kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
         kind = next(ours, Exception)
         state = dict(vars(error)) if type(error) is kind else {}
         trace = "".join(traceback.format_exception(error))
-        return cls(kind, type(error).__name__, str(error), state, trace, raised_at(error))
+        return cls(kind, type(error).__name__, message_of(error), state, trace, raised_at(error))
 
     def error(self) -> Exception:
         """The same to raise here: of its kind, and with its name and message. A note holds its traceback."""

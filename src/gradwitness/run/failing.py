@@ -3,26 +3,56 @@
 from __future__ import annotations
 
 import os
+import re
 import sysconfig
 import traceback
 
 from gradwitness.errors import GradwitnessError
 
-__all__ = ["LIBRARIES", "RAISED_AT", "first_lines", "located", "raised_at"]
+__all__ = ["LIBRARIES", "RAISED_AT", "first_lines", "located", "message_of", "raised_at"]
 
+LONGEST = 400  # characters of a message
+NESTED = "Traceback (most recent call last):"
+FRAME = re.compile(r'File "(?P<file>.+)", line (?P<line>\d+), in (?P<function>.+)')
+RAISED = re.compile(r"[A-Za-z_][\w.]*(: .*)?$")  # "KeyError: 'x'", as the last line of a traceback has it
 RAISED_AT = "raised_at"  # the attribute that holds it where the traceback is another process's
 LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
+def message_of(error: BaseException) -> str:
+    """What it says; that it cannot be said, where it raises as it is asked."""
+    try:
+        return str(error)
+    except Exception as another:  # noqa: BLE001  # a user's own class
+        return f"(its message raises {type(another).__name__})"
+
+
 def first_lines(error: BaseException) -> str:
     """The error's type, unless it is gradwitness's own, and the first lines of its message, on one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    message = message_of(error)
+    if NESTED in message:
+        return f"{type(error).__name__}: {_innermost(message)}"
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
     kind = "" if isinstance(error, GradwitnessError) else f"{type(error).__name__}: "
-    return f"{kind}{' / '.join(lines[:3])[:400]}"
+    return f"{kind}{' / '.join(lines[:3])[:LONGEST]}"
+
+
+def _innermost(message: str) -> str:
+    """What a message says that holds a traceback, as of a callback: what was raised last, and where in the user's own
+    code."""
+    lines = [line.strip() for line in message.partition(NESTED)[2].splitlines() if line.strip()]
+    raised = [line for line in lines if RAISED.match(line)]
+    own = [
+        frame for frame in map(FRAME.match, lines) if frame and not frame["file"].startswith((*LIBRARIES, "<frozen"))
+    ]
+    place = f" (at {_short(own[-1]['file'])}:{own[-1]['line']}, {own[-1]['function']})" if own else ""
+    return f"{(raised or lines or ['?'])[-1][:LONGEST]}{place}"
 
 
 def located(error: BaseException) -> str:
     """The same, with the innermost line of the user's own."""
+    if NESTED in message_of(error):
+        return first_lines(error)
     place = getattr(error, RAISED_AT, None) or raised_at(error)
     return f"{first_lines(error)} ({place})" if place else first_lines(error)
 

@@ -10,17 +10,18 @@ import os
 import pickle
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+import uuid
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import IO, Any
 
 from gradwitness import registry
@@ -31,7 +32,7 @@ from gradwitness.graph import Graph
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import CustomRule, Prepared, Primals
 from gradwitness.run.answering import TELL_WHERE
-from gradwitness.run.crossing import Held, Raised
+from gradwitness.run.crossing import Channel, Held, Raised
 from gradwitness.run.failing import LIBRARIES, first_lines
 from gradwitness.settings import Settings
 
@@ -40,6 +41,7 @@ __all__ = ["Isolated", "IsolatedPerturbing", "ending", "isolate"]
 START = 120.0  # seconds that Python and the framework may take to start, which is no doing of a candidate
 LONGEST = 1e6  # seconds that a system call can wait for
 CRASHES = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT")
+MARK = "GRADWITNESS_SUBPROCESS"  # in the environment of all that a candidate starts
 FRAME = re.compile(r'  File "(?P<file>.+)", line (?P<line>\d+) in (?P<function>.+)')  # as faulthandler writes it
 MEND = "leave timeout= out, or move the function into a module, which the subprocess imports"
 
@@ -151,11 +153,12 @@ class Answering:
         self._timeout = timeout
         self._lost = ""
         self._released: list[int] = []
-        self._connection, there = Pipe()
+        here, there = socket.socketpair()
+        self._channel, mark = Channel(here), uuid.uuid4().hex
         self._stacks = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the subprocess
         with there:
-            self._process = _start(there.fileno(), self._stacks.fileno())
-        self.end = weakref.finalize(self, _end, self._process, self._connection, self._stacks)
+            self._process = _start(there.fileno(), self._stacks.fileno(), mark)
+        self.end = weakref.finalize(self, _end, self._process, self._channel, self._stacks, mark)
         started = _started.get()
         if started is not None:
             started.append(self.end)
@@ -182,15 +185,16 @@ class Answering:
         return answer
 
     def _exchange(self, request: Any, name: str, within: float | None) -> Any:
+        seconds = min(within or self._timeout, LONGEST)
         try:
-            self._connection.send_bytes(pickle.dumps(request))
-            if self._connection.poll(min(within or self._timeout, LONGEST)):
-                return pickle.loads(self._connection.recv_bytes())
+            self._channel.send(pickle.dumps(request), within=seconds)
+            return pickle.loads(self._channel.receive(within=seconds))
+        except TimeoutError:
+            if self._process.poll() is None:
+                raise NoAnswerError(self._late(name, within)) from None
+            raise NoAnswerError(self._how_it_ended(name)) from None  # what it started holds the channel open
         except (EOFError, OSError):
             raise NoAnswerError(self._how_it_ended(name)) from None
-        if self._process.poll() is not None:  # something that it started may hold the channel open
-            raise NoAnswerError(self._how_it_ended(name))
-        raise NoAnswerError(self._late(name, within))
 
     def _take_released(self) -> list[int]:
         taken, self._released[:] = list(self._released), []
@@ -221,10 +225,11 @@ class Answering:
         return f"it crashed the interpreter ({by}), {where}" if by in CRASHES else f"it was killed ({by}), {where}"
 
 
-def _start(channel: int, stacks: int) -> subprocess.Popen[bytes]:
+def _start(channel: int, stacks: int, mark: str) -> subprocess.Popen[bytes]:
     """A fresh interpreter that looks for modules where this one does, in a process group of its own.
 
-    Unbuffered, so that what is printed is seen even if it crashes.
+    Unbuffered, so that what is printed is seen even if it crashes. mark: what it and all that it starts have in their
+    environment.
     """
     program = f"""import sys
 sys.path[:] = {sys.path!r}
@@ -235,16 +240,28 @@ answer_calls({channel}, {stacks})"""
         stdin=subprocess.DEVNULL,
         pass_fds=(channel, stacks),
         start_new_session=True,
+        env=os.environ | {MARK: mark},
     )
 
 
-def _end(process: subprocess.Popen[bytes], connection: Connection[Any, Any], stacks: IO[bytes]) -> None:
-    """Kill it with all that it started."""
-    connection.close()
+def _end(process: subprocess.Popen[bytes], channel: Channel, stacks: IO[bytes], mark: str) -> None:
+    """Kill it with all that it started: its process group, and what left that."""
+    channel.close()
     with suppress(ProcessLookupError, PermissionError):  # all gone, or not yet waited for
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     stacks.close()
+    for other in _marked(mark):
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(other, signal.SIGKILL)
+
+
+def _marked(mark: str) -> Iterator[int]:
+    """The processes that have this mark in their environment, where /proc tells."""
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if f"{MARK}={mark}".encode() in environment.read_bytes().split(b"\0"):
+                yield int(environment.parent.name)
 
 
 def _where(stacks: IO[bytes]) -> str:
@@ -264,7 +281,7 @@ def _signal_name(number: int) -> str:
 
 
 def _pickled(candidate: Candidate, problem: Problem) -> bytes:
-    """Both, with the graph in the place of a loss that was traced; anew, without what they keep for later calls."""
+    """Both, with the graph instead of a loss that was traced; anew, without what they keep for later calls."""
     import cloudpickle  # here, as few need it
 
     loss = problem.graph if candidate.loss is None and problem.loss is not None else candidate.loss

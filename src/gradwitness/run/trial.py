@@ -70,5 +70,7 @@ def attempt(work: Callable[[], T]) -> T | Failure:
         return work()
     except UnsupportedError as error:
         return Failure(Verdict.UNSUPPORTED, str(error))
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever a candidate raises is its own
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  # whatever a candidate raises is its own
         return Failure(Verdict.ERROR, located(error))

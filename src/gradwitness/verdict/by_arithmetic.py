@@ -1,6 +1,6 @@
 """Is what differs the work of an arithmetic with fewer bits, and of nothing else?
 
-That is asked of a candidate as a whole, its losses and all of its gradients: hardware that takes TF32 in the place of
+That is asked of a candidate as a whole, its losses and all of its gradients: hardware that takes TF32 instead of
 float32 takes it in every matrix product, or in all of one kind or size. What that moves must have moved, as far as
 foretold, and nothing farther.
 """
@@ -63,7 +63,7 @@ def recognised(
     *,
     advice: str,
 ) -> dict[str, Judgement]:
-    """The judgements by path, where a reduction explains the candidate with `reduced-precision` in the place of
+    """The judgements by path, where a reduction explains the candidate with `reduced-precision` instead of
     `disagree` and `different-loss`. Of several the one that leaves the least names it.
 
     under: what differs, the losses and the gradients by path, with what this reduction makes of it; asked for only

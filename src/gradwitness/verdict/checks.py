@@ -194,8 +194,10 @@ def _as_given(case: _Case, refuted: Refutation) -> Refutation | None:
     return Refutation(probe, float(case.gradient.flat[probe.index])) if distance > allowed else None
 
 
-def _seen_at(refuted: Refutation) -> dict[str, float]:
-    return {"fd_error": abs(refuted.claim - refuted.probe.value), "fd_bound": refuted.probe.bound}
+def _seen_at(refuted: Refutation) -> dict[str, float | None]:
+    """The figures of a refutation: how far it is from a gradient that is refuted itself says nothing."""
+    told = {"fd_error": abs(refuted.claim - refuted.probe.value), "fd_bound": refuted.probe.bound}
+    return {"error": None, "ratio": None, "worst": None, "ulps": None} | told
 
 
 def refutation(refuted: Refutation, shape: tuple[int, ...]) -> str:

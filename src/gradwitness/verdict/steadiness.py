@@ -16,6 +16,9 @@ from gradwitness.evidence.norms import norm
 __all__ = ["accumulated", "unsteady"]
 
 Answer = tuple[float, Mapping[str, Array | None]]
+ADVICE = (
+    "seed what is random, and keep no state between calls (of a module: module.eval(), or from_module(..., seed=0))"
+)
 ROUNDINGS = 256  # units of roundoff of the largest gradient that sums in no fixed order may differ by
 SAME_GROWTH = 1e-2  # of what one call adds, by which what the next adds may differ
 MOST = 0.05  # and in no dtype more than this part of it
@@ -27,7 +30,7 @@ def unsteady(
     dtype: str,
     *,
     how: str = "the same call twice",
-    advice: str = "seed what is random, and keep no state between calls",
+    advice: str = ADVICE,
 ) -> dict[str, str]:
     """By path, how two answers (loss, gradients) to the same question differ; empty where by rounding at most.
 

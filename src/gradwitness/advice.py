@@ -1,0 +1,90 @@
+"""What people give first instead of a loss, and the line to type instead."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gradwitness.errors import GradwitnessError
+
+__all__ = ["expect_loss"]
+
+PYTREES = ("equinox", "flax")  # libraries whose modules are pytrees of jax's arrays
+
+
+def expect_loss(given: Any, params: Any) -> None:
+    """Raise GradwitnessError, with the line to type, for a module, a rule alone, and a function of other arguments."""
+    for advice in (_of_module, _of_pytree, _of_function_of_torch, _of_rule_of_jax):
+        if text := advice(given, params):
+            raise GradwitnessError(text)
+    if callable(given) and (takes := _other_arguments(given)) is not None:
+        name = getattr(given, "__name__", "loss")
+        raise GradwitnessError(
+            f"{name} takes ({takes}), and a loss takes (params, batch): give "
+            f"`lambda params, batch: {name}({_arguments(params)})`"
+        )
+
+
+def _of_module(given: Any, params: Any) -> str:
+    if not (hasattr(given, "named_parameters") and hasattr(given, "forward")):
+        return ""
+    return (
+        "a torch module holds its parameters inside. Take them out by `loss, params = gradwitness_torch.from_module("
+        'module, lambda module, batch: module(batch["x"]).mean())`, then `gw.verify({"torch": loss}, params, batch)`'
+    )
+
+
+def _of_pytree(given: Any, params: Any) -> str:
+    kind = given if isinstance(given, type) else type(given)
+    if not any(base.__module__.partition(".")[0] in PYTREES for base in kind.__mro__):
+        return ""
+    return (
+        "a module of jax holds its parameters inside. Take them out by `loss, params = gradwitness_jax.from_pytree("
+        'module, lambda module, batch: module(batch["x"]).mean())`, then `gw.verify({"jax": loss}, params, batch)`'
+    )
+
+
+def _of_function_of_torch(given: Any, params: Any) -> str:
+    """An autograd.Function, or its `apply`."""
+    owner = given if isinstance(given, type) else getattr(given, "__self__", None)
+    if not (isinstance(owner, type) and all(hasattr(owner, name) for name in ("apply", "forward", "backward"))):
+        return ""
+    return _by_itself("torch", owner.__name__, f"{owner.__name__}.apply", params)
+
+
+def _of_rule_of_jax(given: Any, params: Any) -> str:
+    if type(given).__name__ not in ("custom_vjp", "custom_jvp"):
+        return ""
+    name = getattr(given, "__name__", "f")
+    return _by_itself("jax", name, name, params)
+
+
+def _by_itself(backend: str, rule: str, call: str, params: Any) -> str:
+    return (
+        f"{rule} is a rule by itself, and what is verified is a loss that uses it: "
+        f'`gw.verify(gw.Candidate("{backend}", lambda params, batch: {call}({_arguments(params)}), custom={rule}), '
+        'params, cotangent="random")`'
+    )
+
+
+def _arguments(params: Any) -> str:
+    """The text that takes every part of params."""
+    if isinstance(params, Mapping):
+        return ", ".join(f"params[{key!r}]" for key in params)
+    if isinstance(params, list | tuple):
+        return ", ".join(f"params[{i}]" for i in range(len(params)))
+    return "params"
+
+
+def _other_arguments(function: Callable[..., Any]) -> str | None:
+    """What it takes, where that cannot be (params, batch)."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a builtin may not say what it takes
+        return None
+    try:
+        signature.bind(None, None)
+    except TypeError:
+        return ", ".join(signature.parameters)
+    return None

@@ -1,0 +1,102 @@
+"""What the command shows: on standard output, which may be closed or full, and on standard error while it works."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import click
+
+from gradwitness.errors import GradwitnessError
+
+__all__ = ["INTERRUPTED", "Shown", "open_standard_streams", "progress", "show"]
+
+INTERRUPTED = 130  # the exit status, as of a shell: 128 and SIGINT
+
+
+def open_standard_streams() -> None:
+    """Give descriptors 0 to 2 that are closed to nobody: the next file that is opened would get them, and with it what
+    a library prints."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which takes the lowest that is free
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # as long as the process
+
+
+def show(text: str, *, err: bool = False) -> None:
+    """Print it. Raises GradwitnessError where standard output is closed or full.
+
+    err: on standard error, as standard output has something else.
+    """
+    stream = sys.stderr if err else sys.stdout
+    if stream is None:
+        raise GradwitnessError("standard output is closed, so the report cannot be shown: send it to a file")
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    text = text.encode(encoding, "backslashreplace").decode(encoding)  # a label may be any text, a terminal plain ASCII
+    try:
+        click.echo(text, file=stream)
+    except BrokenPipeError:
+        raise  # nobody reads on, as behind `| head`: click ends in silence
+    except OSError as error:
+        _discard_output()
+        raise GradwitnessError(f"standard output cannot be written: {error.strerror}") from None
+
+
+def _discard_output() -> None:
+    """What could not be written is not tried again when Python ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+@dataclass
+class Shown:
+    """How far a run of `count` parts has come. status: where the part at work is told, if anywhere; each part that is
+    done gets a line of its own, if there are several."""
+
+    count: int
+    status: Callable[[str], None]
+    line: Callable[[str], None]
+    finished: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    def step(self, text: str) -> None:
+        """Tell of a step within the part at work."""
+        place = f"{self.finished + 1} of {self.count}{self._left()}: " if self.count > 1 else ""
+        self.status(place + text)
+
+    def done(self, text: str) -> None:
+        """Tell of a part that is done, which an interrupt is not to lose."""
+        if threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT)):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.finished += 1
+        if self.count > 1:
+            self.line(f"{self.finished} of {self.count}: {text}")
+
+    def _left(self) -> str:
+        if not self.finished:
+            return ""
+        each = (time.monotonic() - self.started) / self.finished
+        return f", about {each * (self.count - self.finished):.0f} s left"
+
+
+@contextmanager
+def progress(count: int) -> Iterator[Shown]:
+    """On standard error: a status line while it works, on a terminal only, and a line for each part that is done."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        console = Console(stderr=True, highlight=False)
+        with console.status("starting") as status:
+            yield Shown(count, status.update, lambda text: console.print(text, markup=False))
+    else:
+        yield Shown(count, lambda text: None, lambda text: click.echo(text, err=True))

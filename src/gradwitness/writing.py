@@ -1,0 +1,104 @@
+"""Files that are written whole or not at all, and what is no file: devices, pipes, standard output."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from gradwitness.errors import GradwitnessError
+
+__all__ = ["STANDARD_OUTPUT", "expect_writable", "is_standard_output", "write_whole"]
+
+STANDARD_OUTPUT = "-"
+DESCRIPTORS = ("/dev/fd/", "/dev/std", "/proc/")  # whose targets somebody holds open: replaced, they would be lost
+
+
+def write_whole(path: str | Path, text: str) -> None:
+    """Write a file so that it is there completely or not at all, whatever interrupts.
+
+    A link keeps pointing where it does: its target is replaced. What is no regular file (a device, a pipe) is written
+    to as it stands. Raises OSError.
+    """
+    if is_standard_output(path):
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    elif _is_replaceable(path):
+        _replace(Path(os.path.realpath(path)), text)
+    else:
+        with open(path, "w", encoding="utf-8") as stream:
+            stream.write(text)
+
+
+def expect_writable(option: str, path: str | Path) -> None:
+    """Raise GradwitnessError where `write_whole` would fail, before there is anything to lose.
+
+    option: what the path was given as, for the message.
+    """
+    if is_standard_output(path):
+        return
+    try:
+        if _is_replaceable(path):
+            handle, temporary = _temporary(Path(os.path.realpath(path)))
+            os.close(handle)
+            temporary.unlink()
+        elif Path(path).is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+        elif not os.access(path, os.W_OK):
+            raise PermissionError(0, "you may not write to it")
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        why = f"the folder {Path(path).parent} does not exist; create it first" if missing else error.strerror
+        raise GradwitnessError(f"{option} {path}: cannot be written: {why}") from None
+
+
+def is_standard_output(path: str | Path) -> bool:
+    """Whether this is "-", or another name of what standard output goes to, such as /dev/stdout."""
+    if str(path) == STANDARD_OUTPUT:
+        return True
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(sys.stdout.fileno()))
+    except (OSError, ValueError, AttributeError):  # no such file; a standard output that is closed, or no file
+        return False
+
+
+def _is_replaceable(path: str | Path) -> bool:
+    """Whether it is a regular file, or nothing yet, and no name of something that is open already."""
+    if os.path.abspath(path).startswith(DESCRIPTORS):
+        return False
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return True
+
+
+def _replace(target: Path, text: str) -> None:
+    handle, temporary = _temporary(target)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        temporary.chmod(_mode(target))
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _temporary(target: Path) -> tuple[int, Path]:
+    """(a descriptor, a new file beside the target)."""
+    with suppress(FileNotFoundError):
+        target.lstat()  # a name too long for the file system shows here
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:50]}.")
+    return handle, Path(name)
+
+
+def _mode(target: Path) -> int:
+    """The mode of the file that is there, or of any new one: that of a temporary file lets nobody else read it."""
+    with suppress(FileNotFoundError):
+        return stat.S_IMODE(target.stat().st_mode)
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask

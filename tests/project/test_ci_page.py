@@ -1,0 +1,63 @@
+"""docs/ci.md and docs/coming-from-gradcheck.md: what stands there runs, and says what they promise."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.plugin.options import PLUGIN
+from tests.project.readme import README, blocks
+
+DOCS = README.parent / "docs"
+COMMAND = re.compile(r"^gradwitness (verify .*)$", re.MULTILINE)
+
+
+def ci_file(folder: Path) -> None:
+    problem, metrics = blocks(DOCS / "ci.md")
+    (folder / "gradients.py").write_text(problem, encoding="utf-8")
+    (folder / "metrics.py").write_text(f"{problem}\n\n{metrics}", encoding="utf-8")
+
+
+def ran(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, *arguments]
+    return subprocess.run(
+        program, cwd=folder, capture_output=True, text=True, check=False, env=os.environ | environment
+    )
+
+
+@pytest.mark.slow
+def test_the_command_of_the_page_writes_what_it_says(tmp_path: Path) -> None:
+    ci_file(tmp_path)
+    (command,) = COMMAND.findall((DOCS / "ci.md").read_text(encoding="utf-8"))
+    page = tmp_path / "summary.md"
+    page.write_text("what was there\n")
+    done = ran(tmp_path, "-m", "gradwitness", *shlex.split(command), GITHUB_STEP_SUMMARY=str(page))
+    assert done.returncode == 0, done.stdout + done.stderr
+    suite = ElementTree.parse(tmp_path / "gradients.xml").getroot()[0]
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "0", "0")
+    assert json.loads((tmp_path / "gradients.json").read_text())["ok"] is True
+    assert page.read_text().startswith("what was there\n### ✅ gradwitness: 2 gradients: 2 agree\n")
+
+
+def test_the_command_of_the_workflow_is_one_that_runs() -> None:
+    text = (DOCS / "ci.md").read_text(encoding="utf-8")
+    assert "- run: gradwitness verify gradients.py:check --require torch --junit gradients.xml" in text
+
+
+def test_metrics_are_numbers(tmp_path: Path) -> None:
+    ci_file(tmp_path)
+    assert ran(tmp_path, "metrics.py").returncode == 0
+
+
+@pytest.mark.slow
+def test_both_forms_of_each_test_pass(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("\n\n".join(blocks(DOCS / "coming-from-gradcheck.md")))
+    pytester.runpytest_subprocess(*PLUGIN).assert_outcomes(passed=4)
