@@ -24,7 +24,7 @@ class WrongTanh(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, g: Any) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, g: Any) -> Any:
         (y,) = ctx.saved_tensors
         return g * (1 - y)
 
