@@ -13,7 +13,7 @@ from gradwitness.arithmetic import Sums
 from gradwitness.errors import UnsupportedError
 from gradwitness.graph import Graph
 from gradwitness.lowering import implement
-from gradwitness.ops import BUILT_IN
+from gradwitness.ops import BUILT_IN, OPS
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Capabilities, Extensible, Observed, Prepared, Script, expect_options, expect_supported
 from gradwitness_jax.quiet import quiet
@@ -131,6 +131,7 @@ class JaxBackend(Extensible):
                 jit, both = path.jit, path.both and path.both(Case(implementation.loss, problem, dtype))
             prepared = JaxPrepared(implementation, problem.primals, dtype=dtype, device=device, jit=jit, both=both)
             prepared.setup_seconds = time.perf_counter() - started
+            prepared.of_vocabulary = _is_of_vocabulary(candidate, problem)
         return prepared
 
     def observe(
@@ -142,3 +143,11 @@ class JaxBackend(Extensible):
         with quiet():
             from gradwitness_jax.observing import ObservedLoss
         return ObservedLoss(model, params, dtype=dtype, jit=jit)
+
+
+def _is_of_vocabulary(candidate: Candidate, problem: Problem) -> bool:
+    """Whether nothing of a user's own runs: a graph of ops that all come with gradwitness."""
+    if candidate.is_written_by_hand or not (candidate.loss is None or isinstance(candidate.loss, Graph)):
+        return False
+    graph = problem.graph if candidate.loss is None else candidate.loss
+    return not any(OPS[name].origin for name in graph.op_names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,25 @@ def is_forgetful(first: Any, second: Any) -> bool:
     as it is traced.
     """
     text = str(first.jaxpr)
-    if any(name in text for name in OPAQUE) or ADDRESS.sub("", text) != ADDRESS.sub("", str(second.jaxpr)):
+    if first.effects or any(name in text for name in OPAQUE):
         return False
-    pairs = zip(first.consts, second.consts, strict=True)
-    return all(np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True) for a, b in pairs)
+    if ADDRESS.sub("", text) != ADDRESS.sub("", str(second.jaxpr)):
+        return False
+    try:
+        return all(_same(a, b) for a, b in zip(_constants(first), _constants(second), strict=True))
+    except Exception:  # noqa: BLE001  # keys, and other arrays that NumPy cannot read
+        return False
+
+
+def _constants(program: Any) -> Iterator[Any]:
+    """Those of a program, and of the programs inside it, which its text does not show."""
+    yield from program.consts
+    for equation in program.jaxpr.eqns:
+        for parameter in equation.params.values():
+            for inner in parameter if isinstance(parameter, tuple | list) else (parameter,):
+                if hasattr(inner, "consts") and hasattr(inner, "jaxpr"):
+                    yield from _constants(inner)
+
+
+def _same(one: Any, other: Any) -> bool:
+    return one is other or np.array_equal(np.asarray(one), np.asarray(other), equal_nan=True)

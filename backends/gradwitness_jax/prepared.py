@@ -45,6 +45,7 @@ class JaxPrepared:
     """
 
     setup_seconds = 0.0
+    of_vocabulary = False  # whether nothing of a user's own runs, so that nothing needs to be traced to tell what does
 
     def __init__(
         self,
@@ -111,6 +112,8 @@ class JaxPrepared:
         every path, as all transform the same loss. None for a gradient by hand, and a loss that cannot be traced."""
         if self._by_hand is not None:
             return None
+        if self.of_vocabulary:
+            return ()
         with quiet(), self._x64():
             try:
                 found = custom_rules(self._plain, *self._split(params))
@@ -118,10 +121,12 @@ class JaxPrepared:
                 return None
         return tuple(CustomRule(name, ran) for name, ran in found.items())
 
-    def is_forgetful(self, params: Primals) -> bool:
+    def is_forgetful(self, params: Primals) -> bool | None:
         """Whether loss and gradient are one compiled program that calls nothing outside, and is traced alike twice."""
         if self._by_hand is not None or not self._has_tape or not hasattr(self._value_and_grad, "trace"):
-            return False
+            return None
+        if self.of_vocabulary:
+            return True
         with quiet(), self._x64():
             arguments = self._split(params)
             traced = (program.trace(*arguments).jaxpr for program in (self._value_and_grad, self._traced_anew()))

@@ -64,7 +64,7 @@ def from_module(module: nn.Module, loss: LossOfModule, *, seed: int | None = Non
             with copies.one(given) as module:
                 return module(batch)
 
-    vars(loss_of_params)[WRITER] = partial(write_loss, module=held.module, loss=loss)
+    vars(loss_of_params)[WRITER] = loss_of_params, partial(write_loss, module=held.module, loss=loss, seed=seed)
     return loss_of_params, {name.removeprefix(PREFIX): p.detach().clone() for name, p in trained.items()}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from keyword import iskeyword
 from typing import Any, Protocol
 
 import torch
@@ -21,7 +22,7 @@ LOSS = """def {name}(params, batch):
     others = {{n: x.detach() for n, x in (*{whole}.named_parameters(), *{whole}.named_buffers())}}
     dtypes = {{n: like.dtype if x.is_floating_point() else x.dtype for n, x in others.items()}}
     given = {{n: x.to(like.device, dtypes[n], copy=True) for n, x in others.items()}}
-    given |= {{"module." + n: x for n, x in params.items()}}
+    given |= {{"module." + n: x for n, x in params.items()}}{seeded}
     return torch.func.functional_call({whole}, given, (batch,))"""
 WHOLE = '''class {name}(torch.nn.Module):
     """The loss as the module around that which it calls, so that this one has the parameters of the call."""
@@ -49,7 +50,7 @@ class Writing(Protocol):
     def reserve(self, name: str, thing: Any) -> str: ...
 
 
-def write_loss(script: Writing, hint: str, module: nn.Module, loss: Callable[..., Any]) -> str:
+def write_loss(script: Writing, hint: str, module: nn.Module, loss: Callable[..., Any], seed: int | None) -> str:
     """The name of `loss(params, batch)` of a module, as `from_module` gives it, defined in the script.
 
     Raises GradwitnessError for a module that no text makes: with hooks, or attributes that are no values.
@@ -60,7 +61,7 @@ def write_loss(script: Writing, hint: str, module: nn.Module, loss: Callable[...
     script.definitions += [
         WHOLE.format(name=kind, loss=of_module),
         f"{whole} = {kind}({made}())",
-        LOSS.format(name=name, whole=whole),
+        LOSS.format(name=name, whole=whole, seeded="" if seed is None else f"\n    torch.manual_seed({seed})"),
     ]
     return name
 
@@ -70,7 +71,7 @@ def _made(script: Writing, module: nn.Module) -> str:
     bare = script.reserve("bare", object())
     lines = [f"module = {_call(script, module, bare)}", *_parts(script, module, "module", bare)]
     lines += _shared(module)
-    lines += _state(module)
+    lines += _state(script, module)
     lines += _modes(module)
     name = script.reserve("make_module", object())
     script.definitions.append(BARE.format(name=bare))
@@ -87,7 +88,7 @@ def _call(script: Writing, module: nn.Module, bare: str) -> str:
     arguments = _arguments(module)
     if arguments is None:
         return f"{bare}({name})"
-    return f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
+    return f"{name}({', '.join(f'{key}={script.expression(value, key)}' for key, value in arguments.items())})"
 
 
 def _arguments(module: nn.Module) -> dict[str, Any] | None:
@@ -104,7 +105,8 @@ def _arguments(module: nn.Module) -> dict[str, Any] | None:
         if value is not parameter.default and value != parameter.default:
             found[parameter.name] = value
     try:
-        again = kind(**found)
+        with torch.random.fork_rng(devices=[]):
+            again = kind(**found)
     except Exception:  # noqa: BLE001  # a layer may keep its arguments under other names
         return None
     return found if _looks(again) == _looks(module) else None
@@ -127,20 +129,28 @@ def _looks(module: nn.Module) -> tuple[Any, ...]:
 
 def _parts(script: Writing, module: nn.Module, name: str, bare: str) -> Iterator[str]:
     """The statements that give it what its call has not: submodules, tensors, attributes."""
-    if _arguments(module) is not None:
-        return
     if hooked := [hook for hook in HOOKS if getattr(module, hook)]:
         raise GradwitnessError(f"the module has {', '.join(hooked)}, which no text makes: remove them for the script")
+    if _arguments(module) is not None:
+        return
     for key, value in vars(module).items():
         if key not in FRESH:
-            yield f"{name}.{key} = {script.expression(value, key)}"
+            is_name = key.isidentifier() and not iskeyword(key)
+            text = script.expression(value, key if is_name else "value")
+            yield f"{name}.{key} = {text}" if is_name else f"setattr({name}, {key!r}, {text})"
     for key, tensor in module._parameters.items():
         made = "None" if tensor is None else f"torch.nn.Parameter(torch.empty({tuple(tensor.shape)}))"
         yield f"{name}.register_parameter({key!r}, {made})"
     for key, buffer in module._buffers.items():
         made = "None" if buffer is None else f"torch.empty({tuple(buffer.shape)}, dtype={buffer.dtype})"
         yield f"{name}.register_buffer({key!r}, {made})"
-    for key, child in module.named_children():
+    for key, child in module._modules.items():
+        if child is None:
+            yield f"{name}.register_module({key!r}, None)"
+            continue
+        if (known := next(k for k, x in module._modules.items() if x is child)) != key:
+            yield f"{name}.add_module({key!r}, {name}.get_submodule({known!r}))"
+            continue
         yield f"{name}.add_module({key!r}, {_call(script, child, bare)})"
         yield from _parts(script, child, f"{name}.get_submodule({key!r})", bare)
 
@@ -155,13 +165,13 @@ def _shared(module: nn.Module) -> Iterator[str]:
             yield f"module{_access(owner)}.register_parameter({own!r}, module.get_parameter({known!r}))"
 
 
-def _state(module: nn.Module) -> Iterator[str]:
+def _state(script: Writing, module: nn.Module) -> Iterator[str]:
     """The values of what the loss does not get as params: buffers, and frozen parameters."""
     frozen = [(name, p) for name, p in module.named_parameters() if not p.requires_grad]
     tensors: list[tuple[str, torch.Tensor, str]] = [(name, p, "get_parameter") for name, p in frozen]
     tensors += [(name, buffer, "get_buffer") for name, buffer in module.named_buffers()]
     for name, tensor, how in tensors:
-        values = f"torch.tensor({tensor.detach().cpu().tolist()!r}, dtype={tensor.dtype})"
+        values = script.expression(tensor.detach(), "values")
         yield f"module.{how}({name!r}).data.copy_({values})"
         if how == "get_parameter":
             yield f"module.get_parameter({name!r}).requires_grad_(False)"

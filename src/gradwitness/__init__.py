@@ -4,6 +4,7 @@ What is here is imported when it is first asked for, so that the command starts,
 """
 
 from importlib import import_module, metadata
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ _PLACES = {  # the module of each name
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return metadata.version(__name__)
-    if name == "ops":
-        return import_module(f"{__name__}.ops")
+    if name not in _PLACES and not name.startswith("_") and find_spec(f"{__name__}.{name}"):
+        return import_module(f"{__name__}.{name}")
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
     found = globals()[name] = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)

@@ -29,6 +29,8 @@ def expect_loss(given: Any, params: Any) -> None:
 def _of_module(given: Any, params: Any) -> str:
     if not (hasattr(given, "named_parameters") and hasattr(given, "forward")):
         return ""
+    if not isinstance(given, type) and not any(True for _ in given.named_parameters()):
+        return ""
     return (
         "a torch module holds its parameters inside. Take them out by `loss, params = gradwitness_torch.from_module("
         'module, lambda module, batch: module(batch["x"]).mean())`, then `gw.verify({"torch": loss}, params, batch)`'
@@ -37,6 +39,8 @@ def _of_module(given: Any, params: Any) -> str:
 
 def _of_pytree(given: Any, params: Any) -> str:
     kind = given if isinstance(given, type) else type(given)
+    if hasattr(given, "__wrapped__"):  # a function that such a library compiled
+        return ""
     if not any(base.__module__.partition(".")[0] in PYTREES for base in kind.__mro__):
         return ""
     return (
@@ -80,7 +84,7 @@ def _arguments(params: Any) -> str:
 def _other_arguments(function: Callable[..., Any]) -> str | None:
     """What it takes, where that cannot be (params, batch)."""
     try:
-        signature = inspect.signature(function)
+        signature = inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError):  # a builtin may not say what it takes
         return None
     try:

@@ -157,6 +157,8 @@ def verify(
     for option, file in files.items():
         if file is not None:
             expect_writable(option, file)
+    if sum(file is not None and is_standard_output(file) for file in files.values()) > 1:
+        raise GradwitnessError(f"{', '.join(files)}: only one of them can go to standard output")
     problems, runs = _targets(networks)
     known = tuple(name for name in dict.fromkeys(networks) if not is_target(name))
     zoo = known or ops or not networks
@@ -165,22 +167,37 @@ def verify(
     work = Work(cases, own, runs, settings, _given(settings), jobs_for(cases, settings) if jobs is None else jobs)
     reports, is_whole = done(work)
     report = joined(reports)
-    report = replace(report, allow=(*allow, *report.allow), require=(*require, *report.require))
+    report = replace(report, allow=allow, require=(*require, *report.require))
     aside = any(file is not None and is_standard_output(file) for file in files.values())
+    failed = _kept(report, json_file, junit_file) if is_whole else None
     show(_table(report, verbose, sys.stderr if aside else sys.stdout), err=aside)
     for reason in report.shortfalls():
         show(reason, err=aside)
     if not is_whole:
         raise KeyboardInterrupt
-    if json_file is not None:
-        _write("--json", json_file, report.json() + "\n")
-    if junit_file is not None:
-        _write("--junit", junit_file, report.junit())
-    if page := os.environ.get(STEP_SUMMARY):
-        _add(STEP_SUMMARY, Path(page), report.markdown())
+    if failed is not None:
+        raise failed
     if script is not None and not report.ok:
         show(_exported(report, script), err=aside)
     raise SystemExit(0 if report.ok else 1)
+
+
+def _kept(report: Report, json_file: Path | None, junit_file: Path | None) -> GradwitnessError | None:
+    """Write what is asked for, before anything is shown, as whoever reads the table may go away. What failed, if
+    anything did, is for after it."""
+    failed = None
+    for option, file, text in (("--json", json_file, report.json), ("--junit", junit_file, report.junit)):
+        try:
+            if file is not None:
+                _write(option, file, text() + "\n")
+        except GradwitnessError as error:
+            failed = failed or error
+    if page := os.environ.get(STEP_SUMMARY):
+        try:
+            _add(Path(page), report.markdown())
+        except OSError as error:  # nobody asked for it by an option
+            show(f"{STEP_SUMMARY} {page}: cannot be written: {error.strerror}", err=True)
+    return failed
 
 
 def _table(report: Report, verbose: bool, stream: TextIO | None) -> str:
@@ -212,14 +229,13 @@ def _targets(names: Sequence[str]) -> tuple[list[Problem], dict[str, Callable[..
 
 
 def _expect_to_run_alone(name: str, function: Callable[..., Any]) -> None:
-    """Raise GradwitnessError for a function that needs to be given something: most likely it is a loss."""
+    """Raise GradwitnessError for a function that needs to be given something else than options: most likely a loss."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # a builtin may not say what it takes
         return
-    needed = [
-        p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind in positional and p.name not in OPTIONS]
     if needed:
         own = name.rpartition(":")[2]
         raise GradwitnessError(
@@ -285,13 +301,10 @@ def _write(option: str, path: Path, text: str) -> None:
         raise GradwitnessError(f"{option} {path}: cannot be written: {error.strerror}") from None
 
 
-def _add(option: str, path: Path, text: str) -> None:
+def _add(path: Path, text: str) -> None:
     """At the end of what others have written there."""
-    try:
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(text + "\n")
-    except OSError as error:
-        raise GradwitnessError(f"{option} {path}: cannot be written: {error.strerror}") from None
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(text + "\n")
 
 
 def _rate(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:

@@ -152,9 +152,9 @@ class RuleTelling(Protocol):
 @runtime_checkable
 class Forgetful(Protocol):
     """A Prepared that may know that its answers depend on its arguments alone, as of a compiled program: then no other
-    order of calls need be tried. False where it does not know."""
+    order of calls need be tried. False for a program that may keep something, None where nothing is compiled."""
 
-    def is_forgetful(self, params: Primals) -> bool: ...
+    def is_forgetful(self, params: Primals) -> bool | None: ...
 
 
 @runtime_checkable
@@ -288,8 +288,9 @@ class Script:
 
 
 WRITER = "__gradwitness_writer__"
-"""The attribute of a function that an adapter made and can write as text: `writer(sources, hint)` gives the
-name under which the script has it from then on (`gradwitness.repro.source.Sources`)."""
+"""The attribute of a function that an adapter made and can write as text: that function itself, as wrappers copy
+attributes, and `writer(sources, hint)`, which gives the name under which the script has it from then on
+(`gradwitness.repro.source.Sources`)."""
 
 
 @runtime_checkable

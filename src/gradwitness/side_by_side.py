@@ -10,6 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
+from threading import Thread
 
 from gradwitness.problem import Candidate, Problem
 from gradwitness.report import Address, Case, Report, Row
@@ -22,7 +23,8 @@ from gradwitness.verification import exporter, verify_problems
 __all__ = ["verify_side_by_side"]
 
 Given = tuple[Problem, tuple[str, ...]]  # a problem, and the backends that run it
-THREADS = "OMP_NUM_THREADS"  # of each process: that of torch, of XLA and of BLAS
+THREADS = "OMP_NUM_THREADS"  # of each process: those of torch and of BLAS
+MOST = 61  # that Windows can wait for
 ENDED = "the process that verified it ended; --jobs 1 --timeout 600 says where"
 
 
@@ -33,9 +35,10 @@ def verify_side_by_side(cases: Sequence[Given], settings: Settings, jobs: int) -
     """
     import cloudpickle  # here, as few need it
 
+    jobs = min(jobs, len(cases), MOST)
     sent = [cloudpickle.dumps((case, settings)) for case in cases]
     context = multiprocessing.get_context("spawn")
-    with _sharing_cores(jobs), ProcessPoolExecutor(jobs, context, _ignore_interrupts) as pool:
+    with _sharing_cores(jobs), ProcessPoolExecutor(jobs, context, _begin) as pool:
         futures: dict[Future[Report], int] = {pool.submit(_verified, one): i for i, one in enumerate(sent)}
         try:
             for future in as_completed(futures):
@@ -47,9 +50,18 @@ def verify_side_by_side(cases: Sequence[Given], settings: Settings, jobs: int) -
             raise
 
 
-def _ignore_interrupts() -> None:
-    """A terminal interrupts every process of a group; the one that started these ends them."""
+def _begin() -> None:
+    """In each process: a terminal interrupts every process of a group, and the one that started these ends them; also
+    where it is killed itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _verified(sent: bytes) -> Report:

@@ -8,12 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import click
 
 from gradwitness.errors import GradwitnessError
+from gradwitness.writing import discard_standard_output, encodable
 
 __all__ = ["INTERRUPTED", "Shown", "open_standard_streams", "progress", "show"]
 
@@ -27,7 +28,7 @@ def open_standard_streams() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # which takes the lowest that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # which takes the lowest that is free
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # as long as the process
 
@@ -35,27 +36,21 @@ def open_standard_streams() -> None:
 def show(text: str, *, err: bool = False) -> None:
     """Print it. Raises GradwitnessError where standard output is closed or full.
 
-    err: on standard error, as standard output has something else.
+    err: on standard error, where nothing is lost if it cannot be written.
     """
-    stream = sys.stderr if err else sys.stdout
-    if stream is None:
+    if err:
+        with suppress(OSError):
+            click.echo(encodable(text, sys.stderr), err=True)
+        return
+    if sys.stdout is None:
         raise GradwitnessError("standard output is closed, so the report cannot be shown: send it to a file")
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    text = text.encode(encoding, "backslashreplace").decode(encoding)  # a label may be any text, a terminal plain ASCII
     try:
-        click.echo(text, file=stream)
+        click.echo(encodable(text, sys.stdout))
     except BrokenPipeError:
         raise  # nobody reads on, as behind `| head`: click ends in silence
     except OSError as error:
-        _discard_output()
+        discard_standard_output()
         raise GradwitnessError(f"standard output cannot be written: {error.strerror}") from None
-
-
-def _discard_output() -> None:
-    """What could not be written is not tried again when Python ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
 
 
 @dataclass
@@ -94,9 +89,10 @@ def progress(count: int) -> Iterator[Shown]:
     """On standard error: a status line while it works, on a terminal only, and a line for each part that is done."""
     if sys.stderr.isatty():
         from rich.console import Console
+        from rich.text import Text
 
         console = Console(stderr=True, highlight=False)
         with console.status("starting") as status:
-            yield Shown(count, status.update, lambda text: console.print(text, markup=False))
+            yield Shown(count, lambda text: status.update(Text(text)), lambda text: console.print(text, markup=False))
     else:
-        yield Shown(count, lambda text: None, lambda text: click.echo(text, err=True))
+        yield Shown(count, lambda text: None, lambda text: show(text, err=True))

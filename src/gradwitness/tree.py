@@ -13,8 +13,8 @@ __all__ = ["flatten", "rebuild"]
 def flatten(tree: Any, root: str) -> dict[str, Any]:
     """The leaves of `tree` by path. A bare leaf takes the path `root` ("params" or "batch").
 
-    A key may hold dots itself, as torch's names of parameters do. Raises ProblemError for an empty key
-    for two leaves with one path, and for what is nested without end.
+    A key may hold dots itself, as torch's names of parameters do. Raises ProblemError for an empty key, for two
+    leaves with one path, and for what is nested without end.
     """
     leaves: dict[str, Any] = {}
     try:

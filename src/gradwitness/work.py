@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,7 +57,8 @@ class Work:
 
 def jobs_for(zoo: Sequence[Case], settings: Settings) -> int:
     """How many processes are worth it: one, where there is little to do, or a device that they would share."""
-    return min(os.cpu_count() or 1, MOST) if len(zoo) >= MANY and settings.devices == ("cpu",) else 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST) if len(zoo) >= MANY and settings.devices == ("cpu",) else 1
 
 
 def done(work: Work) -> tuple[list[Report], bool]:
@@ -75,6 +77,12 @@ def done(work: Work) -> tuple[list[Report], bool]:
 
 def _reported(name: str, run: Callable[..., Any], given: Mapping[str, Any]) -> Report:
     """What a user's own function returns."""
+    try:
+        inspect.signature(run).bind(**given)
+    except TypeError as error:
+        raise GradwitnessError(f"{name}: {error}; let it take **options, and hand them to gradwitness.verify") from None
+    except ValueError:  # a builtin may not say what it takes
+        pass
     try:
         report = run(**given)
     except SystemExit as error:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 from gradwitness.errors import GradwitnessError
 
-__all__ = ["STANDARD_OUTPUT", "expect_writable", "is_standard_output", "write_whole"]
+__all__ = [
+    "STANDARD_OUTPUT",
+    "discard_standard_output",
+    "encodable",
+    "expect_writable",
+    "is_standard_output",
+    "write_whole",
+]
 
 STANDARD_OUTPUT = "-"
 DESCRIPTORS = ("/dev/fd/", "/dev/std", "/proc/")  # whose targets somebody holds open: replaced, they would be lost
@@ -24,13 +33,16 @@ def write_whole(path: str | Path, text: str) -> None:
     to as it stands. Raises OSError.
     """
     if is_standard_output(path):
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    elif _is_replaceable(path):
+        try:
+            sys.stdout.write(encodable(text, sys.stdout))
+            sys.stdout.flush()
+        except OSError:
+            discard_standard_output()
+            raise
+    elif _is_replaceable(path) and not _is_writable_in_place(path):
         _replace(Path(os.path.realpath(path)), text)
     else:
-        with open(path, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        _write_into(path, text)
 
 
 def expect_writable(option: str, path: str | Path) -> None:
@@ -39,9 +51,11 @@ def expect_writable(option: str, path: str | Path) -> None:
     option: what the path was given as, for the message.
     """
     if is_standard_output(path):
+        if sys.stdout is None:
+            raise GradwitnessError(f"{option} {path}: cannot be written: standard output is closed")
         return
     try:
-        if _is_replaceable(path):
+        if _is_replaceable(path) and not _is_writable_in_place(path):
             handle, temporary = _temporary(Path(os.path.realpath(path)))
             os.close(handle)
             temporary.unlink()
@@ -53,6 +67,19 @@ def expect_writable(option: str, path: str | Path) -> None:
         missing = isinstance(error, FileNotFoundError)
         why = f"the folder {Path(path).parent} does not exist; create it first" if missing else error.strerror
         raise GradwitnessError(f"{option} {path}: cannot be written: {why}") from None
+
+
+def encodable(text: str, stream: TextIO) -> str:
+    """The text with what the stream's encoding lacks written out."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def discard_standard_output() -> None:
+    """What could not be written is not tried again when Python ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def is_standard_output(path: str | Path) -> bool:
@@ -75,13 +102,32 @@ def _is_replaceable(path: str | Path) -> bool:
         return True
 
 
+def _is_writable_in_place(path: str | Path) -> bool:
+    """Whether it is a file that may be written to, in a folder where no other may be made."""
+    folder = os.path.dirname(os.path.realpath(path))
+    return os.path.isfile(path) and os.access(path, os.W_OK) and not os.access(folder, os.W_OK)
+
+
+def _write_into(path: str | Path, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write(text)
+
+
 def _replace(target: Path, text: str) -> None:
     handle, temporary = _temporary(target)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
         temporary.chmod(_mode(target))
-        temporary.replace(target)
+        try:
+            temporary.replace(target)
+        except OSError as error:
+            if error.errno != errno.EBUSY:  # a file that is mounted by itself stays where it is
+                raise
+            _write_into(target, text)
+            temporary.unlink()
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

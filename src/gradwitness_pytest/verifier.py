@@ -8,6 +8,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,10 @@ class VerifyGradients:
 def _place() -> str:
     """Where the test called, as pytest's tracebacks end."""
     caller = sys._getframe(2)
-    return f"{os.path.relpath(caller.f_code.co_filename)}:{caller.f_lineno}: Failed"
+    file = caller.f_code.co_filename
+    with suppress(ValueError, OSError):  # another drive, a folder that is gone
+        file = os.path.relpath(file)
+    return f"{file}:{caller.f_lineno}: Failed"
 
 
 def file_name(nodeid: str, call: int) -> str:

@@ -33,6 +33,19 @@ def weighing(p: Any, b: Any) -> Any:
     return ((b["x"] @ p["w"] * DRAWN.standard_normal((8, 3))) ** 2).mean()
 
 
+def inside(p: Any, b: Any) -> Any:
+    """The same in a program within."""
+    return jax.jit(lambda w: ((b["x"] @ w * DRAWN.standard_normal((8, 3))) ** 2).mean())(p["w"])
+
+
+KEY = jax.random.key(0)
+
+
+def keyed(p: Any, b: Any) -> Any:
+    """Closes over a key, which is no array that NumPy reads."""
+    return ((b["x"] @ p["w"] * jax.random.bernoulli(KEY, 0.5, (8, 3))) ** 2).mean()
+
+
 @jax.custom_vjp
 def square(x: Any) -> Any:
     return x**2
@@ -67,22 +80,38 @@ def prepared(loss: Callable[..., Any], **options: Any) -> Any:
     ("loss", "options", "expected"),
     [
         (plain, {}, True),
-        (plain, {"jit": False}, False),
+        (plain, {"jit": False}, None),
+        (keyed, {}, True),
+        (inside, {}, False),
         (drawing, {}, False),
         (weighing, {}, False),
         (remembering, {}, False),
     ],
 )
-def test_which_programs_can_remember_nothing(loss: Callable[..., Any], options: Any, expected: bool) -> None:
+def test_which_programs_can_remember_nothing(loss: Callable[..., Any], options: Any, expected: bool | None) -> None:
     assert prepared(loss, **options).is_forgetful(PARAMS) is expected
 
 
-@pytest.mark.parametrize("loss", [drawing, weighing])
+@pytest.mark.parametrize("loss", [drawing, weighing, inside])
 def test_what_its_tracing_draws_is_found_out(loss: Callable[..., Any]) -> None:
     (row,) = gw.verify({"jax": loss}, PARAMS, BATCH).rows
     assert str(row.verdict) == "nondeterministic"
     assert row.message.startswith("compiled anew, the same call gave two losses")
     assert row.message.endswith("draw from a key in batch")
+
+
+def test_a_loss_that_closes_over_a_key_agrees() -> None:
+    assert gw.verify({"jax": keyed}, PARAMS, BATCH)
+
+
+@pytest.mark.parametrize("backend", ["torch", "numpy"])
+def test_nothing_is_compiled_anew_where_nothing_is_compiled(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*arguments: Any, **options: Any) -> Any:
+        raise AssertionError("compiled anew")
+
+    monkeypatch.setattr("gradwitness.run.cell.compiled_anew", never)
+    candidate = gw.Candidate(backend, lambda p, b: (p["w"] ** 2).sum(), gradient=lambda p, b: {"w": 2 * p["w"]})
+    assert gw.verify(candidate, PARAMS, BATCH, timeout=120)
 
 
 def test_those_that_cannot_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:

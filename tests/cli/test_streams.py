@@ -57,6 +57,37 @@ def test_the_table_makes_way_for_json_on_standard_output(tmp_path: Path, name: s
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_was_asked_for_is_written_whoever_reads_the_table(tmp_path: Path) -> None:
+    for redirect in ("| head -0", "2>&1 | head -0", "> /dev/full"):
+        shell(f"{VERIFY} --json report.json {redirect}", tmp_path)
+        assert json.loads((tmp_path / "report.json").read_text())["ok"] is True
+        (tmp_path / "report.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--json - >&-", "standard output is closed"),
+        ("--json - > /dev/full", "No space left on device"),
+        ("--json - --junit -", "only one of them can go to standard output"),
+    ],
+)
+def test_json_that_cannot_go_to_standard_output_is_an_error_of_one_line(
+    tmp_path: Path, options: str, says: str
+) -> None:
+    done = shell(f"{VERIFY} {options}", tmp_path)
+    assert done.returncode == 2
+    assert says in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_a_page_of_ci_that_is_not_there_costs_nothing(tmp_path: Path) -> None:
+    done = shell(f"GITHUB_STEP_SUMMARY=missing/page.md {VERIFY}", tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == "GITHUB_STEP_SUMMARY missing/page.md: cannot be written: No such file or directory\n"
+
+
 def test_a_terminal_of_plain_ascii_shows_what_it_can(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(
         "import numpy as np, gradwitness as gw\n"

@@ -148,7 +148,18 @@ def test_a_file_without_a_name_is_told_what_there_is(folder: Path) -> None:
 
 
 def test_what_a_target_allows_it_is_allowed(folder: Path) -> None:
-    source = SOURCE + '\nlenient = partial(wrong, allow="disagree")\n'
+    source = SOURCE + '\nlenient = partial(wrong, allow="disagree", name="lenient")\n'
     (folder / "own_targets.py").write_text(source)
     assert run("own_targets.py:wrong").exit_code == 1
     assert run("own_targets.py:lenient", "own_targets.py:right").exit_code == 0
+    assert run("own_targets.py:lenient", "own_targets.py:wrong").exit_code == 1
+
+
+def test_a_function_that_takes_one_option_by_name_gets_it(folder: Path) -> None:
+    source = SOURCE + "\ndef seeded(seed): return right(seed=seed)\ndef deaf(): return right()\n"
+    (folder / "own_targets.py").write_text(source)
+    assert run("own_targets.py:seeded", "--seed", "3").exit_code == 0
+    assert run("own_targets.py:deaf").exit_code == 0
+    result = run("own_targets.py:deaf", "--dtype", "float32")
+    assert result.exit_code == 2
+    assert "own_targets.py:deaf: got an unexpected keyword argument 'dtypes'; let it take **options" in result.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +48,16 @@ def jax_loss(p: Any, b: Any) -> Any:
     return jnp.tanh(b["x"] @ p["w"]).sum()
 
 
+@functools.wraps(torch.add)
+def wrapped(params: Any, batch: Any) -> Any:
+    return torch_loss(params, batch)
+
+
+class Bare(torch.nn.Module):
+    def forward(self, params: Any, batch: Any) -> Any:
+        return torch_loss(params, batch)
+
+
 def of_one(w: Any) -> Any:
     return (w**2).sum()
 
@@ -69,6 +80,8 @@ WORKS = {
     "no batch": verify({"torch": lambda p, b: (p["w"] ** 2).sum()}, PARAMS),
     "allow and require": verify({"torch": torch_loss}, allow="inconclusive", require="torch"),
     "an integer of NumPy for a seed": verify({"torch": torch_loss}, seed=np.int64(3)),
+    "a wrapped function": verify({"torch": wrapped}),
+    "a module without parameters": verify({"torch": Bare()}),
     "a sparse gradient": verify(
         {"torch": lambda p, b: torch.nn.functional.embedding(b["i"], p["w"], sparse=True).square().sum()},
         PARAMS,

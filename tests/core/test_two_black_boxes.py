@@ -136,3 +136,21 @@ def test_a_loss_of_one_dtype_is_differenced_in_it_and_that_is_said() -> None:
     )
     wrong = verify(changed("w", lambda g, p, d: 1.2 * g), only_float32, dtypes="float32")
     assert verdicts(wrong, "w") == {"disagree"}
+
+
+def test_nothing_agrees_that_could_not_be_held_against_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss that raises as it is asked once more takes the evidence of all, and no verdict stays that it might have
+    changed."""
+
+    def failing(*arguments: Any) -> None:
+        raise RuntimeError("asked once too often")
+
+    monkeypatch.setattr("gradwitness.run.peers.Peers.compare", failing)
+    square = gw.Candidate("numpy", lambda p, b: (p["w"] ** 2).sum(), gradient=lambda p, b: {"w": 2 * p["w"]})
+    report = gw.verify({"one": square, "other": square}, {"w": np.array([1.0, 2.0])})
+    assert {str(row.verdict) for row in report.rows} == {"inconclusive"}
+    assert (
+        report.rows[0].message
+        == "could not be held against the others: RuntimeError: asked once too often (at "
+        + (report.rows[0].message.partition("(at ")[2])
+    )

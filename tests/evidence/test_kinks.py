@@ -125,7 +125,7 @@ def test_a_convention_is_accepted_but_is_no_agreement() -> None:
 def test_the_table_says_what_was_judged_at_a_kink() -> None:
     shown = verify(KINKS["abs at 0"][0], dtypes="float64").table()
     assert "kink float64 jax x: convention: at a kink: abs at 0" in shown
-    assert "2 that agree were judged at a kink, by the reference's convention (abs at 0" in shown
+    assert "2 that agree: judged at a kink, by the reference's convention (abs at 0" in shown
     assert "no reference in 256 bits" not in shown
 
 

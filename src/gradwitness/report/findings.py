@@ -10,11 +10,8 @@ from gradwitness.verdict import Verdict
 __all__ = ["findings"]
 
 NAMED = 3  # parameters of a finding that are named; of more of them the first, and how many others
-ONE_CAUSE = frozenset(
-    {Verdict.NONDETERMINISTIC, Verdict.DIFFERENT_LOSS}
-)  # of a candidate, whichever parameter shows it
-
 OF_THE_LOSS = Verdict.DIFFERENT_LOSS  # and of no parameter
+ONE_CAUSE = frozenset({Verdict.NONDETERMINISTIC, OF_THE_LOSS})  # of a candidate, whatever its messages say
 
 
 def findings(rows: Iterable[Row]) -> list[str]:

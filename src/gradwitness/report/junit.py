@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
@@ -15,8 +15,8 @@ __all__ = ["to_junit"]
 SUITE = "gradwitness"
 
 
-def to_junit(rows: Sequence[Row], passing: frozenset[str], shortfalls: Sequence[str]) -> str:
-    """passing: the verdicts that are no failure. shortfalls: what fails the run as a whole, a case each.
+def to_junit(rows: Sequence[Row], passes: Callable[[Row], bool], shortfalls: Sequence[str]) -> str:
+    """passes: whether a row is no failure. shortfalls: what fails the run as a whole, a case each.
 
     An `error` is an error, `unsupported` is skipped, and any other verdict that does not pass is a failure.
     """
@@ -24,7 +24,7 @@ def to_junit(rows: Sequence[Row], passing: frozenset[str], shortfalls: Sequence[
     for network, mine in groupby(rows, lambda row: row.network):
         suite = SubElement(root, "testsuite", name=_text(network))
         for row in mine:
-            _case(suite, row, passing)
+            _case(suite, row, passes)
         _count(suite)
     if shortfalls:
         suite = SubElement(root, "testsuite", name="the run as a whole")
@@ -33,15 +33,15 @@ def to_junit(rows: Sequence[Row], passing: frozenset[str], shortfalls: Sequence[
             SubElement(case, "failure", message=_text(reason))
         _count(suite)
     indent(root)
-    return tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+    return tostring(root, encoding="unicode", xml_declaration=True)
 
 
-def _case(suite: Element, row: Row, passing: frozenset[str]) -> None:
+def _case(suite: Element, row: Row, passes: Callable[[Row], bool]) -> None:
     where = f"{row.network}.{row.dtype}.{row.candidate}" + ("" if row.device == "cpu" else f".{row.device}")
     case = SubElement(suite, "testcase", classname=_text(where), name=_text(row.parameter or "(all)"))
     if row.verdict is Verdict.UNSUPPORTED:
         SubElement(case, "skipped", message=_text(row.message))
-    elif row.verdict not in passing:
+    elif not passes(row):
         kind = "error" if row.verdict is Verdict.ERROR else "failure"
         (line,) = findings([row])
         SubElement(case, kind, type=str(row.verdict), message=_text(row.message)).text = _text(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 
 from gradwitness.report.row import Row
@@ -11,15 +12,15 @@ from gradwitness.verdict import ACCEPTED
 
 __all__ = ["to_html", "to_markdown"]
 
-SHOWN = 20  # rows of what agrees, and lines of what does not; the rest is counted
+SHOWN = 20  # rows of a table in Markdown, and lines of what fails; the rest is counted
 GREEN, RED = "#1a7f37", "#cf222e"  # readable on white and on black
 
 
 def to_html(rows: Sequence[Row], failures: Sequence[str]) -> str:
     """A heading, what fails, and the table; nothing of it is run as script or markup of a user's own."""
     color = RED if failures else GREEN
-    head = f'<p style="color: {color}; font-weight: 600">gradwitness: {_escaped(summary(rows))}</p>'
-    reasons = "".join(f"<li><code>{_escaped(line)}</code></li>" for line in _some(failures))
+    head = f'<p style="color: {color}; font-weight: 600">gradwitness: {html.escape(summary(rows))}</p>'
+    reasons = "".join(f"<li><code>{html.escape(line)}</code></li>" for line in _some(failures))
     body = "".join(_html_line(row, cells) for row, cells in brief(rows))
     headers = "".join(f'<th style="text-align: left">{header}</th>' for header in NARROW)
     table = f"<table><thead><tr>{headers}</tr></thead><tbody>{body}</tbody></table>"
@@ -29,13 +30,10 @@ def to_html(rows: Sequence[Row], failures: Sequence[str]) -> str:
 def _html_line(row: Row, cells: Sequence[str]) -> str:
     colors = [""] * (len(cells) - 1) + [f"; color: {GREEN if row.verdict in ACCEPTED else RED}"]
     inside = (
-        f'<td style="text-align: left{color}">{_escaped(cell)}</td>' for cell, color in zip(cells, colors, strict=True)
+        f'<td style="text-align: left{color}">{html.escape(cell)}</td>'
+        for cell, color in zip(cells, colors, strict=True)
     )
     return f"<tr>{''.join(inside)}</tr>"
-
-
-def _escaped(text: str) -> str:
-    return html.escape(text)
 
 
 def to_markdown(rows: Sequence[Row], failures: Sequence[str]) -> str:
@@ -47,14 +45,19 @@ def to_markdown(rows: Sequence[Row], failures: Sequence[str]) -> str:
     cells = [[_plain(cell) for cell in line] for _, line in shown[:SHOWN]]
     table = tabulate(cells, NARROW, tablefmt="github", disable_numparse=True)
     more = f"\n\n… and {len(shown) - SHOWN} rows more" if len(shown) > SHOWN else ""
-    reasons = "\n".join(f"- `{_plain(line)}`" for line in _some(failures))
+    reasons = "\n".join(f"- `{_in_code(line)}`" for line in _some(failures))
     folded = f"<details{' open' if failures else ''}><summary>by candidate</summary>\n\n{table}{more}\n\n</details>"
     return "\n\n".join(part for part in (head, reasons, folded) if part) + "\n"
 
 
 def _plain(text: str) -> str:
-    """One line, in which nothing ends the cell, or the code, that it stands in."""
-    return " ".join(text.split()).replace("|", "\\|").replace("`", "'").replace("<", "&lt;")
+    """One line of a cell, in which nothing is markup."""
+    return re.sub(r"([\\|`*_\[\]<>!])", r"\\\1", " ".join(text.split()))
+
+
+def _in_code(text: str) -> str:
+    """One line of code, which nothing in it ends."""
+    return " ".join(text.split()).replace("`", "'")
 
 
 def _some(lines: Sequence[str]) -> list[str]:

@@ -27,8 +27,8 @@ VERIFIED = frozenset({Verdict.AGREE, Verdict.INTENDED})  # what a run must have 
 
 
 def joined(reports: Sequence[Report]) -> Report:
-    """One report of several: their rows, and the environments, which differ in what was used. What one of them allows,
-    all do."""
+    """One report of several: their rows, and the environments, which differ in what was used. What one of them allows
+    passes in its own networks alone."""
     environment: dict[str, Any] = {}
     for report in reports:
         for key, value in report.environment.items():
@@ -38,10 +38,9 @@ def joined(reports: Sequence[Report]) -> Report:
     cases = tuple(case for report in reports for case in report.cases)
     rows = tuple(row for report in reports for row in report.rows)
     exporter = next((report.exporter for report in reports if report.exporter is not None), None)
-    allow, require = (
-        tuple(dict.fromkeys(x for r in reports for x in getattr(r, kind))) for kind in ("allow", "require")
-    )
-    return Report(rows, environment, allow, require, exercise=exercise, cases=cases, exporter=exporter)
+    require = tuple(dict.fromkeys(name for report in reports for name in report.require))
+    allowed = {row.network: report.allow for report in reports if report.allow for row in report.rows}
+    return Report(rows, environment, (), require, allowed, exercise=exercise, cases=cases, exporter=exporter)
 
 
 def _is_unable(row: Row) -> bool:
@@ -53,15 +52,17 @@ def _is_unable(row: Row) -> bool:
 class Report:
     """All rows of a run, and the environment in which they were found. Falsy if something does not agree.
 
-    allow: verdicts that pass as well. require: backends that must have run and agreed, so that
-    `unsupported` is a failure for them. exercise: by network, the calls of ops that have several regions, and which
-    of these the point exercised; not of black boxes. exporter: what writes a script of one of its rows.
+    allow: verdicts that pass as well; allowed: others that do, by network. require: backends that must have run and
+    agreed, so that `unsupported` is a failure for them. exercise: by network, the calls of ops that have several
+    regions, and which of these the point exercised; not of black boxes. exporter: what writes a script of one of its
+    rows.
     """
 
     rows: tuple[Row, ...]
     environment: Mapping[str, Any]
     allow: tuple[str, ...] = ()
     require: tuple[str, ...] = ()
+    allowed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     exercise: Mapping[str, tuple[Exercise, ...]] = field(default_factory=dict)
     cases: tuple[Case, ...] = field(default=(), repr=False, compare=False)
     exporter: Callable[..., None] | None = field(default=None, repr=False, compare=False)
@@ -73,8 +74,10 @@ class Report:
 
     def failures(self) -> tuple[str, ...]:
         """Why this report is not green, a line each; none if it is."""
-        passing = ACCEPTED | set(self.allow)
-        return (*findings(row for row in self.rows if row.verdict not in passing), *self.shortfalls())
+        return (*findings(row for row in self.rows if not self._passes(row)), *self.shortfalls())
+
+    def _passes(self, row: Row) -> bool:
+        return row.verdict in ACCEPTED or row.verdict in (*self.allow, *self.allowed.get(row.network, ()))
 
     def shortfalls(self) -> tuple[str, ...]:
         """What should have been there and is not, a line each."""
@@ -126,7 +129,7 @@ class Report:
 
     def junit(self) -> str:
         """The verdicts as JUnit's XML: a suite for each network, a case for each gradient."""
-        return to_junit(self.rows, frozenset(ACCEPTED | set(self.allow)), self.shortfalls())
+        return to_junit(self.rows, self._passes, self.shortfalls())
 
     def metrics(self) -> dict[str, float]:
         """Numbers under names, for a tracker of experiments: `ok`, `gradients`, a count of each verdict, and of each

@@ -114,7 +114,9 @@ def _element(number: Any) -> str:
             if 1e-4 <= abs(number) < 1e6 or not number
             else f"{number}"
         )
-    return f"np.{number}" if number.dtype.kind == "f" else repr(number.item())
+    if number.dtype.kind != "f":
+        return repr(number.item())
+    return "-np.inf" if number < 0 else f"np.{number}"
 
 
 def framework_array(value: Any) -> tuple[str, str, str] | None:

@@ -71,7 +71,8 @@ class Sources:
         """The text by which the script refers to it. Raises GradwitnessError for what has none."""
         if id(thing) in self._names:
             return self._names[id(thing)]
-        if write := getattr(thing, WRITER, None):
+        made, write = getattr(thing, WRITER, (None, None))
+        if made is thing and write is not None:
             self._names[id(thing)] = written = write(self, hint)
             return str(written)
         if isinstance(thing, ModuleType):

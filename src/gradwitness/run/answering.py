@@ -131,8 +131,8 @@ class Answers:
     def _why_missing(self) -> str:
         return self._prepared.why_missing() if isinstance(self._prepared, Explaining) else ""
 
-    def _is_forgetful(self, primals: Primals) -> bool:
-        return isinstance(self._prepared, Forgetful) and self._prepared.is_forgetful(primals)
+    def _is_forgetful(self, primals: Primals) -> bool | None:
+        return self._prepared.is_forgetful(primals) if isinstance(self._prepared, Forgetful) else None
 
     def _hold(self, result: Any) -> Held:
         handle = Held(next(self._numbers))

@@ -115,9 +115,10 @@ class _Run:
         self, candidate: Candidate, device: str, tried: Trial, elsewhere: Primals | None
     ) -> tuple[Trial, list[str]]:
         """(the trial with what other calls change in its answer, notes)."""
-        if isinstance(tried.prepared, Forgetful):
-            if tried.prepared.is_forgetful(self.problem.primals):
-                return tried, []
+        forgets = tried.prepared.is_forgetful(self.problem.primals) if isinstance(tried.prepared, Forgetful) else None
+        if forgets:
+            return tried, []
+        if forgets is False:
             anew = partial(prepare, candidate, self.problem, self.dtype, device, self.settings)
             found = compiled_anew(anew, self.problem.primals, tried, self.dtype)
             if any(found.values()):
@@ -232,18 +233,23 @@ class _Run:
     # What they say of each other
 
     def conclude(self) -> None:
-        """Peers, intentions, reductions. What fails there, as a loss that is asked once more may, is noted."""
+        """Peers, intentions, reductions. Where a comparison fails, nothing agrees that it might have refuted."""
         steps: dict[str, Callable[[], Any]] = {
             "held against the others": partial(self.peers.compare, self.witnesses, self.problem, self.settings),
             "held against what is intended": partial(as_intended, self.witnesses, self.problem, self.settings),
         }
         for what, step in steps.items():
             if isinstance(found := attempt(step), Failure):
-                for witness in self.witnesses:
-                    witness.notes.append(f"could not be {what}: {found.message}")
+                self._leave_open(f"could not be {what}: {found.message}")
         for witness in self.witnesses:
             if isinstance(found := attempt(partial(as_reduced, witness, self.settings)), Failure):
                 witness.notes.append(f"could not be tried in reduced precision: {found.message}")
+
+    def _leave_open(self, message: str) -> None:
+        for witness in (w for w in self.witnesses if isinstance(w, OwnLoss)):
+            for path, judgement in witness.judgements.items():
+                if judgement.verdict in (Verdict.AGREE, Verdict.INTENDED):
+                    witness.judgements[path] = judgement.instead(Verdict.INCONCLUSIVE, message)
 
     def rows(self, witness: Witness) -> list[Row]:
         found = attempt(partial(self._rows, witness))

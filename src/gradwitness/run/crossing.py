@@ -21,7 +21,7 @@ CHUNK = 1 << 20
 
 
 class Channel:
-    """Messages over a socket, each within a time that counts from its first byte to its last.
+    """Messages over a socket, each complete by a deadline, as time.monotonic() has it.
 
     So half a message, which a candidate may leave by writing to a descriptor that is not its own, keeps nobody waiting.
     Raises TimeoutError, EOFError where the other end is closed, OSError.
@@ -30,19 +30,18 @@ class Channel:
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
 
-    def send(self, message: bytes, *, within: float | None = None) -> None:
-        self._socket.settimeout(within)
+    def send(self, message: bytes, *, deadline: float | None = None) -> None:
+        self._socket.settimeout(_left(deadline))
         self._socket.sendall(LENGTH.pack(len(message)) + message)
 
-    def receive(self, *, within: float | None = None) -> bytes:
-        deadline = None if within is None else time.monotonic() + within
+    def receive(self, *, deadline: float | None = None) -> bytes:
         (length,) = LENGTH.unpack(self._read(LENGTH.size, deadline))
         return self._read(length, deadline)
 
     def _read(self, size: int, deadline: float | None) -> bytes:
         found = bytearray()
         while len(found) < size:
-            self._socket.settimeout(None if deadline is None else max(deadline - time.monotonic(), 1e-3))
+            self._socket.settimeout(_left(deadline))
             part = self._socket.recv(min(size - len(found), CHUNK))
             if not part:
                 raise EOFError
@@ -51,6 +50,11 @@ class Channel:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def _left(deadline: float | None) -> float | None:
+    """Seconds until then; a little even if it has passed, as 0 would mean not to wait."""
+    return None if deadline is None else max(deadline - time.monotonic(), 1e-3)
 
 
 @dataclass(frozen=True, eq=False)

@@ -121,8 +121,8 @@ class Isolated:
         found: str = self._ask("why_missing")
         return found
 
-    def is_forgetful(self, params: Primals) -> bool:
-        found: bool = self._ask("is_forgetful", dict(params))
+    def is_forgetful(self, params: Primals) -> bool | None:
+        found: bool | None = self._ask("is_forgetful", dict(params))
         return found
 
     def fetch(self, gradient: Any) -> dict[str, Array | None]:
@@ -185,10 +185,10 @@ class Answering:
         return answer
 
     def _exchange(self, request: Any, name: str, within: float | None) -> Any:
-        seconds = min(within or self._timeout, LONGEST)
+        deadline = time.monotonic() + min(within or self._timeout, LONGEST)
         try:
-            self._channel.send(pickle.dumps(request), within=seconds)
-            return pickle.loads(self._channel.receive(within=seconds))
+            self._channel.send(pickle.dumps(request), deadline=deadline)
+            return pickle.loads(self._channel.receive(deadline=deadline))
         except TimeoutError:
             if self._process.poll() is None:
                 raise NoAnswerError(self._late(name, within)) from None

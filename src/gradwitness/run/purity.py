@@ -48,10 +48,17 @@ def impure(
 
 
 def compiled_anew(anew: Callable[[], Prepared], primals: Primals, tried: Trial, dtype: str) -> dict[str, str]:
-    """By path, how the answer of a function that is compiled changes with its compilation; empty where it does not."""
+    """By path, how the answer of a function that is compiled changes with its compilation; empty where it does not, or
+    cannot be compiled twice."""
+    try:
+        prepared = anew()
+    except NoAnswerError:
+        raise
+    except Exception:  # noqa: BLE001  # a device may be too small for two
+        return {}
     return _compared(
         (tried.losses[0], tried.gradients),
-        lambda: anew().value_and_gradient(primals),
+        lambda: prepared.value_and_gradient(primals),
         dtype,
         how="compiled anew, the same call",
         advice="what draws numbers, or counts, in Python does so once, as it is compiled: draw from a key in batch",
