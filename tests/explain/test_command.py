@@ -139,7 +139,10 @@ def test_a_layout_of_one_node() -> None:
         (["article", "--step", "-0.1"], "a positive, finite rate, got -0.1"),
         (["article", "--step", "nan"], "a positive, finite rate, got nan"),
         (["article", "--step", "fast"], "'fast' is not a valid float"),
-        (["article", "--svg", "no/such/folder/graph.svg"], "--svg no/such/folder/graph.svg: the folder no/such/folder"),
+        (
+            ["article", "--svg", "no/such/folder/graph.svg"],
+            "graph.svg: cannot be written: the folder no/such/folder",
+        ),
         (["article", "--seed", "soon"], "expected a whole number or 'random'"),
         ([], "Missing argument 'NETWORK'"),
     ],
@@ -168,12 +171,12 @@ def test_a_drawing_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
 
 
 def test_explaining_imports_no_framework() -> None:
-    code = "import sys; sys.argv = ['gradwitness', 'explain', 'mlp']; from gradwitness.cli import main; main()"
+    code = "import sys; sys.argv = ['gradwitness', 'explain', 'mlp']; from gradwitness.__main__ import main; main()"
     assert imported(code, "torch", "jax") == set()
 
 
 def test_help_does_not_import_what_explains() -> None:
-    code = "import sys; sys.argv = ['gradwitness', 'explain', '--help']; from gradwitness.cli import main; main()"
+    code = "import sys; sys.argv = ['gradwitness', 'explain', '--help']; from gradwitness.__main__ import main; main()"
     assert imported(code, "gradwitness.explain", "gradwitness.networks", "tabulate", "scipy") == set()
 
 

@@ -95,7 +95,7 @@ def test_mlp_takes_every_activation_and_loss(activation: str, loss: str) -> None
     ("name", "sizes", "message"),
     [
         ("perceptron", {}, "unknown network 'perceptron'; there is: article, "),
-        ("mlp", {"widht": 3}, "unknown size of mlp 'widht'; there is: activation, batch, "),
+        ("mlp", {"widht": 3}, "unknown size of mlp 'widht'; did you mean 'width'"),
         ("mlp", {"activation": "swish"}, "unknown activation 'swish'; there is: elu, "),
         ("mlp", {"loss": "mae"}, "unknown loss 'mae'; there is: cross_entropy, mse"),
     ],
