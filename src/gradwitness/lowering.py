@@ -236,6 +236,6 @@ def lower(graph: Graph, functions: Mapping[str, Callable[..., Any]]) -> Callable
     namespace: dict[str, Any] = {name: functions[name] for name in graph.op_names}
     namespace |= {"inf": math.inf, "nan": math.nan}
     exec(compile(source, filename, "exec"), namespace)  # noqa: S102  # our own source: Graph.source() wrote it
-    loss: Callable[[Mapping[str, Any]], Any] = namespace["loss"]
+    loss: Callable[[Mapping[str, Any]], Any] = namespace.pop("loss")  # no circle, so that it goes with its last user
     weakref.finalize(loss, linecache.cache.pop, filename, None)
     return loss

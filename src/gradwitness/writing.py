@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 STANDARD_OUTPUT = "-"
+PATIENCE = 5.0  # seconds that the reader of a pipe may take to come
 DESCRIPTORS = ("/dev/fd/", "/dev/std", "/proc/")  # whose targets somebody holds open: replaced, they would be lost
 
 
@@ -109,8 +111,27 @@ def _is_writable_in_place(path: str | Path) -> bool:
 
 
 def _write_into(path: str | Path, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as stream:
+    is_pipe = os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode)
+    with open(_opened_pipe(path) if is_pipe else path, "w", encoding="utf-8") as stream:
         stream.write(text)
+
+
+def _opened_pipe(path: str | Path) -> int:
+    """The descriptor of a pipe that somebody reads; opened as a file is, it would be waited for without end.
+
+    Raises OSError if no reader comes.
+    """
+    given_up = time.monotonic() + PATIENCE
+    while True:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO or time.monotonic() > given_up:
+                raise OSError(error.errno, "nobody reads from this pipe") from None
+            time.sleep(0.05)
+        else:
+            os.set_blocking(descriptor, True)
+            return descriptor
 
 
 def _replace(target: Path, text: str) -> None:

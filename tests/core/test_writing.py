@@ -66,6 +66,14 @@ def test_the_reader_of_a_pipe_gets_it(tmp_path: Path) -> None:
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
+def test_a_pipe_that_nobody_reads_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gradwitness.writing.PATIENCE", 0.2)
+    os.mkfifo(pipe := tmp_path / "pipe")
+    with pytest.raises(OSError, match="nobody reads from this pipe"):
+        write_whole(pipe, "text")
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
 def test_a_device_stays_one(tmp_path: Path) -> None:
     device = tmp_path / "null"
     try:

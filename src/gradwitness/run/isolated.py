@@ -41,6 +41,7 @@ __all__ = ["Isolated", "IsolatedPerturbing", "ending", "isolate"]
 START = 120.0  # seconds that Python and the framework may take to start, which is no doing of a candidate
 LONGEST = 1e6  # seconds that a system call can wait for
 CRASHES = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT")
+OURS = str(Path(__file__).parent)
 MARK = "GRADWITNESS_SUBPROCESS"  # in the environment of all that a candidate starts
 FRAME = re.compile(r'  File "(?P<file>.+)", line (?P<line>\d+) in (?P<function>.+)')  # as faulthandler writes it
 MEND = "leave timeout= out, or move the function into a module, which the subprocess imports"
@@ -268,6 +269,7 @@ def _where(stacks: IO[bytes]) -> str:
     """The innermost line of a user's own, as far as a stack was written."""
     written = os.pread(stacks.fileno(), 1 << 20, 0).decode("utf-8", "replace")
     frames = list(FRAME.finditer(written))
+    frames = [frame for frame in frames if not frame["file"].startswith(OURS)]  # where it waits for the next call
     own = [frame for frame in frames if not frame["file"].startswith((*LIBRARIES, "<frozen"))]
     frame = next(iter(own or frames), None)
     return "" if frame is None else f" at {frame['file']}:{frame['line']}, {frame['function']}"
