@@ -165,16 +165,16 @@ def verify(
     cases = list(_cases(known or (FAST_NETWORKS if fast else None), ops, settings.seed, chosen)) if zoo else []
     own = [(problem, chosen) for problem in problems]
     work = Work(cases, own, runs, settings, _given(settings), jobs_for(cases, settings) if jobs is None else jobs)
-    reports, is_whole = done(work)
+    reports, ended = done(work)
     report = joined(reports)
     report = replace(report, allow=allow, require=(*require, *report.require))
     aside = any(file is not None and is_standard_output(file) for file in files.values())
-    failed = _kept(report, json_file, junit_file) if is_whole else None
+    failed = _kept(report, json_file, junit_file) if ended is None else None
     show(_table(report, verbose, sys.stderr if aside else sys.stdout), err=aside)
     for reason in report.shortfalls():
         show(reason, err=aside)
-    if not is_whole:
-        raise KeyboardInterrupt
+    if ended is not None:
+        raise ended
     if failed is not None:
         raise failed
     if script is not None and not report.ok:

@@ -11,6 +11,7 @@ from typing import Any
 from gradwitness.errors import GradwitnessError
 from gradwitness.problem import Problem
 from gradwitness.report import Report
+from gradwitness.run.failing import located
 from gradwitness.run.progress import Progress
 from gradwitness.settings import Settings
 from gradwitness.side_by_side import verify_side_by_side
@@ -61,18 +62,19 @@ def jobs_for(zoo: Sequence[Case], settings: Settings) -> int:
     return min(cores, MOST) if len(zoo) >= MANY and settings.devices == ("cpu",) else 1
 
 
-def done(work: Work) -> tuple[list[Report], bool]:
-    """(the reports, whether they are all there): those that were there when it was interrupted are not lost."""
+def done(work: Work) -> tuple[list[Report], BaseException | None]:
+    """(the reports, what ended it before all were there): an interrupt, or an error, loses none that is there."""
     found: dict[int, Report] = {}
     with progress(len(work.names)) as shown:
         try:
             for number, report in work.reports(shown.step):
                 found[number] = report
                 shown.done(f"{work.names[number]}: {report.summary()}")
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, GradwitnessError) as error:
             if not found:
                 raise
-    return [found[number] for number in sorted(found)], len(found) == len(work.names)
+            return [found[number] for number in sorted(found)], error
+    return [found[number] for number in sorted(found)], None
 
 
 def _reported(name: str, run: Callable[..., Any], given: Mapping[str, Any]) -> Report:
@@ -89,6 +91,10 @@ def _reported(name: str, run: Callable[..., Any], given: Mapping[str, Any]) -> R
         raise GradwitnessError(
             f"{name} ended with sys.exit({error.code!r}); return what gradwitness.verify returns"
         ) from None
+    except GradwitnessError as error:
+        raise GradwitnessError(f"{name}: {error}") from None
+    except Exception as error:
+        raise GradwitnessError(f"{name} raised {located(error)}") from error
     if not isinstance(report, Report):
         raise GradwitnessError(f"{name} returned {type(report).__name__}; return what gradwitness.verify returns")
     return report

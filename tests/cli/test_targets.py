@@ -147,6 +147,19 @@ def test_a_file_without_a_name_is_told_what_there_is(folder: Path) -> None:
     assert "missing.py: no such file" in run("missing.py").output
 
 
+def test_a_target_that_raises_costs_the_others_nothing(folder: Path) -> None:
+    source = (
+        SOURCE + "\ndef raising(**o): raise KeyError('no such thing')\ndef refused(**o): gw.verify(5, {'w': 1.0})\n"
+    )
+    (folder / "own_targets.py").write_text(source)
+    result = run("own_targets.py:right", "own_targets.py:raising", "--json", "report.json")
+    assert result.exit_code == 2
+    assert "1 gradients: 1 agree" in result.output
+    assert "Error: own_targets.py:raising raised KeyError: 'no such thing' (at own_targets.py:" in result.output
+    assert not (folder / "report.json").exists()
+    assert "Error: own_targets.py:refused: expected a loss(params, batch)" in run("own_targets.py:refused").output
+
+
 def test_what_a_target_allows_it_is_allowed(folder: Path) -> None:
     source = SOURCE + '\nlenient = partial(wrong, allow="disagree", name="lenient")\n'
     (folder / "own_targets.py").write_text(source)
