@@ -15,7 +15,7 @@ TEXT = PAGE.read_text(encoding="utf-8")
 
 def verdicts(table: str) -> list[tuple[str, str]]:
     """The path and the verdict of each row: what does not depend on the machine."""
-    found = re.findall(r"^loss +float32 +mine \[(.*?)\].* (\S+)$", table, re.MULTILINE)
+    found = re.findall(r"^loss +float32 +.*\[(.*?)\].* (\S+)$", table, re.MULTILINE)
     return [(path, verdict) for path, verdict in found if verdict != "wrong"]
 
 

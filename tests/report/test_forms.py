@@ -69,6 +69,22 @@ def test_a_cell_never_speaks_against_the_verdict() -> None:
     assert all(found.error is None and found.ulps is None for found in report.rows)
 
 
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_short_names_and_long_verdicts_fit_too(width: int) -> None:
+    rows = tuple(row("mine", verdict, parameter=LONG) for verdict in Verdict)
+    table = Report(rows, {}).table(width=width).split("\n\n")[0].splitlines()
+    assert max(map(len, table)) <= width
+
+
+def test_many_findings_on_one_candidate_are_counted() -> None:
+    rows = tuple(row("mine", Verdict.DISAGREE, f"off at {i}", parameter=f"w{i}") for i in range(24))
+    notes = [line for line in lines(Report(rows, {})) if line.startswith("net") and "off at" in line]
+    assert len(notes) == 4
+    assert "net mine: 20 more that are disagree (verbose says which)" in lines(Report(rows, {}))
+    assert sum("off at" in line for line in lines(Report(rows, {}), verbose=True)) == 24
+    assert len(Report(rows, {}).failures()) == 24 + 1, "and that nothing agreed"
+
+
 def test_one_finding_is_one_line() -> None:
     rows = [row("t", Verdict.NONDETERMINISTIC, f"two answers, {i} apart", parameter=f"w{i}") for i in range(56)]
     report = Report((*rows, row("other")), {})

@@ -14,13 +14,26 @@ OF_THE_LOSS = Verdict.DIFFERENT_LOSS  # and of no parameter
 ONE_CAUSE = frozenset({Verdict.NONDETERMINISTIC, OF_THE_LOSS})  # of a candidate, whatever its messages say
 
 
-def findings(rows: Iterable[Row]) -> list[str]:
-    """A line for the rows of one candidate that say the same, in the order in which they first come."""
-    alike: dict[tuple[str, ...], list[Row]] = {}
+def findings(rows: Iterable[Row], *, most: int | None = None) -> list[str]:
+    """A line for the rows of one candidate that say the same, in the order in which they first come.
+
+    most: lines of one verdict on one candidate, after which the others are counted.
+    """
+    alike: dict[tuple[str, str, str, str], list[Row]] = {}
     for row in rows:
         said = "" if row.verdict in ONE_CAUSE else row.message
         alike.setdefault((row.network, _who(row), str(row.verdict), said), []).append(row)
-    return [_line(group) for group in alike.values()]
+    lines: dict[tuple[str, str, str], list[str]] = {}
+    for (network, who, verdict, _), group in alike.items():
+        lines.setdefault((network, who, verdict), []).append(_line(group))
+    return [line for place, found in lines.items() for line in _some(place, found, most)]
+
+
+def _some(place: tuple[str, str, str], lines: list[str], most: int | None) -> list[str]:
+    if most is None or len(lines) <= most + 1:
+        return lines
+    network, who, verdict = place
+    return [*lines[:most], f"{network} {who}: {len(lines) - most} more that are {verdict} (verbose says which)"]
 
 
 def _line(rows: Sequence[Row]) -> str:

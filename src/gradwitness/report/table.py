@@ -18,9 +18,10 @@ NARROW = ("network", "dtype", "backend", "tensor", "error", "verdict")
 FULL = (*NARROW[:5], "floor", "error/floor", "ulps", "limit", "fd error", "verdict")
 WIDTH = 80  # columns of a table that is not told how many there are
 NAMES = (0, 2, 3)  # the columns of names, which may be cut
-SHORTEST = 8  # characters that are left of one
-GAP = 2  # between columns
+SHORTEST = 9  # characters that are left of one
+GAP = 2  # between columns, and what tabulate adds to a header
 FEW = 12  # rows that agree and are shown one by one
+NOTED = 4  # findings of one verdict on one candidate that are told in full
 SHOWN = 12  # lines of a short report
 TEXTBOOK_RULE = 1e-5
 _SEVERITY = list(Verdict)
@@ -38,7 +39,10 @@ def table(
     """The rows, what there is to say of them, and last what they add up to."""
     body = _in_full(rows, color) if verbose else _in_brief(rows, color, width or WIDTH)
     notes = [
-        *findings(row for row in rows if row.verdict is not Verdict.AGREE and not _is_inapplicable(row)),
+        *findings(
+            (row for row in rows if row.verdict is not Verdict.AGREE and not _is_inapplicable(row)),
+            most=None if verbose else NOTED,
+        ),
         *_inapplicable(rows),
         *_remarks(rows),
         *_custom(rows),
@@ -163,7 +167,7 @@ def _relative(row: Row, figure: float | None) -> str:
 
 def _cut(body: list[list[str]], width: int) -> list[list[str]]:
     """The same with names cut, the longest first, until a row takes no more than `width` columns."""
-    widths = [max(map(len, column)) for column in zip(NARROW, *body, strict=True)]
+    widths = [max(len(header) + GAP, *map(len, column)) for header, *column in zip(NARROW, *body, strict=True)]
     while sum(widths) + GAP * (len(widths) - 1) > width:
         longest = max(NAMES, key=lambda column: widths[column])
         if widths[longest] <= SHORTEST:
