@@ -27,7 +27,7 @@ def verify_ops(monkeypatch: pytest.MonkeyPatch, op: str, *options: str) -> Any:
     """`gradwitness verify article --ops` with the problems of one op."""
     mine = [p for p in single_ops.op_problems() if p.name.split(".")[0] == op]
     monkeypatch.setattr(single_ops, "op_problems", lambda seed: mine)
-    return CliRunner().invoke(cli, ["verify", "article", "--ops", "--dtype", "float64", *options])
+    return CliRunner().invoke(cli, ["verify", "--jobs", "1", "article", "--ops", "--dtype", "float64", *options])
 
 
 @pytest.mark.parametrize("op", DIFFERENTIABLE)
