@@ -160,3 +160,6 @@ def test_joined_reports_keep_what_each_allows_and_no_other() -> None:
     report = joined([lenient, Report((strict, failing), {})])
     assert not report
     assert len(report.failures()) == 1
+    of_one_name = Report((row("b", Verdict.INCONCLUSIVE),), {})
+    assert not joined([lenient, of_one_name])
+    assert not joined([of_one_name, lenient])

@@ -14,19 +14,7 @@ from torch import nn
 
 import gradwitness as gw
 from gradwitness_torch import from_module
-
-
-class WrongTanh(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        y = torch.tanh(x)
-        ctx.save_for_backward(y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, g: Any) -> Any:
-        (y,) = ctx.saved_tensors
-        return g * (1 - y)
+from tests.repro.faulty_torch import WrongTanh
 
 
 class Words(nn.Module):

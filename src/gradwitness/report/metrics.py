@@ -17,17 +17,13 @@ def metrics(rows: Sequence[Row], *, ok: bool) -> dict[str, float]:
     largest error in floors, and the seconds of setup, where they are known."""
     found: dict[str, float] = {"ok": float(ok), "gradients": sum(row.parameter is not None for row in rows)}
     found |= {str(verdict): sum(row.verdict is verdict for row in rows) for verdict in Verdict}
-    for (network, candidate, dtype, device), cell in groupby(rows, _cell):
+    for (network, dtype, candidate, device), cell in groupby(rows, lambda row: row.cell):
         place, mine = f"{network}/{candidate}/{dtype}" + ("" if device == "cpu" else f"/{device}"), list(cell)
         errors = [_in_floors(row.error, row.floor) for row in mine if row.error is not None and row.floor is not None]
         seconds = [row.setup_seconds for row in mine if row.setup_seconds is not None]
         found |= {f"{place}/error_in_floors": max(errors)} if errors else {}
         found |= {f"{place}/setup_seconds": max(seconds)} if seconds else {}
     return found
-
-
-def _cell(row: Row) -> tuple[str, str, str, str]:
-    return row.network, row.candidate, row.dtype, row.device
 
 
 def _in_floors(error: float, floor: float) -> float:

@@ -39,8 +39,16 @@ def joined(reports: Sequence[Report]) -> Report:
     rows = tuple(row for report in reports for row in report.rows)
     exporter = next((report.exporter for report in reports if report.exporter is not None), None)
     require = tuple(dict.fromkeys(name for report in reports for name in report.require))
-    allowed = {row.network: report.allow for report in reports if report.allow for row in report.rows}
-    return Report(rows, environment, (), require, allowed, exercise=exercise, cases=cases, exporter=exporter)
+    return Report(rows, environment, (), require, _allowed(reports), exercise=exercise, cases=cases, exporter=exporter)
+
+
+def _allowed(reports: Sequence[Report]) -> dict[str, tuple[str, ...]]:
+    """By network, what each report that has one of this name allows."""
+    found: dict[str, tuple[str, ...]] = {}
+    for report in reports:
+        for network in {row.network for row in report.rows}:
+            found[network] = tuple(verdict for verdict in report.allow if verdict in found.get(network, report.allow))
+    return found
 
 
 def _is_unable(row: Row) -> bool:

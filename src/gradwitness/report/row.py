@@ -32,6 +32,11 @@ class Address:
         """The candidate's, without the path."""
         return self.candidate.removesuffix(f" [{self.path}]")
 
+    @property
+    def cell(self) -> tuple[str, str, str, str]:
+        """Network, dtype, candidate and device: of all tensors of one run of a candidate."""
+        return self.network, self.dtype, self.candidate, self.device
+
 
 @dataclass(frozen=True)
 class Row(Judgement, Address):

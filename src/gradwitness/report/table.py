@@ -64,7 +64,7 @@ def table(
 
 def brief(rows: Sequence[Row]) -> list[tuple[Row, list[str]]]:
     """(row, cells by NARROW) of each network, dtype and candidate at its worst tensor, what does not agree first."""
-    cells = [_worst(list(cell)) for _, cell in groupby(rows, _cell)]
+    cells = [_worst(list(cell)) for _, cell in groupby(rows, lambda row: row.cell)]
     ordered = sorted(cells, key=lambda row: row.verdict is Verdict.AGREE)
     return [(row, [*_names(row), _error(row), str(row.verdict)]) for row in ordered]
 
@@ -107,10 +107,6 @@ def _tabulated(body: Sequence[Sequence[str]], headers: Sequence[str], align: Seq
     from tabulate import tabulate
 
     return tabulate(body, headers, tablefmt="simple", disable_numparse=True, colalign=align if body else None)
-
-
-def _cell(row: Row) -> tuple[str, str, str, str]:
-    return row.network, row.dtype, row.candidate, row.device
 
 
 def _worst(rows: list[Row]) -> Row:
@@ -240,7 +236,7 @@ def _refusals(rows: Sequence[Row], verbose: bool) -> list[str]:
 
 def _textbook(rows: Sequence[Row]) -> list[str]:
     """The figure by which textbooks judge a candidate as a whole."""
-    figures = {_cell(row): row.textbook for row in rows if row.textbook is not None}
+    figures = {row.cell: row.textbook for row in rows if row.textbook is not None}
     named = [
         f"{network} {dtype} {who} {figure:.0e}{'' if figure < TEXTBOOK_RULE else ' FAILS'}"
         for (network, dtype, who, _), figure in figures.items()
