@@ -30,7 +30,7 @@ class UndecidedError(ArithmeticError):
 
 
 class Balls(np.ndarray[Any, Any]):
-    """An object array of balls (and of whole numbers and floats among them, which are exact)."""
+    """An object array of balls, and of whole numbers among them. Not of floats: two of those add up in 53 bits."""
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
         plain = [_plain(x) for x in inputs]
@@ -48,14 +48,15 @@ class Balls(np.ndarray[Any, Any]):
 
 
 def balls(x: Any) -> Any:
-    """An array (or number) of floats as exact balls; whole numbers, masks and arrays of balls as they are."""
+    """An array (or number) of floats as exact balls, those among balls too; whole numbers and masks as they are."""
     array = np.asarray(x)
-    if array.dtype.kind != "f":
+    if array.dtype.kind == "f":
+        array = array.astype(np.float64)
+    elif array.dtype.kind != "O" or not any(isinstance(number, float) for number in array.flat):
         return _as_balls(x)
-    from flint import arb
-
+    ball = _ball()
     numbers = np.empty(array.size, object)
-    numbers[:] = list(map(arb, array.astype(np.float64).reshape(-1).tolist()))
+    numbers[:] = [ball(number) if isinstance(number, float) else number for number in array.reshape(-1).tolist()]
     return numbers.reshape(array.shape).view(Balls)
 
 
@@ -146,20 +147,19 @@ def _sign(x: Any) -> int:
 
 def _larger(x: Any, y: Any) -> Any:
     """The larger of two; where they overlap, a ball that covers both, around the larger midpoint."""
+    x, y = _to_ball(x), _to_ball(y)
     if x is y or x > y:
         return x
     if y > x:
         return y
-    from flint import arb
-
-    x, y = _to_ball(x), _to_ball(y)
     winner = y if y.mid() > x.mid() else x
     hull = x.union(y)
     radius = max((abs(end - winner.mid()) for end in (hull.lower(), hull.upper())), key=lambda r: r.upper())
-    return winner if x.is_exact() and y.is_exact() else arb(winner.mid(), radius.upper())
+    return winner if x.is_exact() and y.is_exact() else _ball()(winner.mid(), radius.upper())
 
 
 def _smaller(x: Any, y: Any) -> Any:
+    x, y = _to_ball(x), _to_ball(y)
     if x is y or x < y:
         return x
     return y if y < x else -_larger(-x, -y)

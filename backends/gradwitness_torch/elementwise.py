@@ -18,6 +18,11 @@ def _where(condition: Operand, x: Operand, y: Operand) -> torch.Tensor:
     return torch.where(tensors(condition, x, y)[0], x, y)
 
 
+def _softplus(x: torch.Tensor) -> torch.Tensor:
+    """By default torch returns x itself above 20, which is off by 1e-10 of it in float64; above 40 by less than u."""
+    return F.softplus(x, threshold=40.0)
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add": operator.add,
     "subtract": operator.sub,
@@ -44,7 +49,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "elu": F.elu,
     "gelu": F.gelu,
     "silu": F.silu,
-    "softplus": F.softplus,
+    "softplus": _softplus,
     "hardtanh": F.hardtanh,
     "clip": torch.clamp,
     "stop_gradient": lambda x: x.detach(),

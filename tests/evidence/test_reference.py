@@ -28,8 +28,9 @@ def test_every_op_is_validated(name: str, interpreter: Interpreter) -> None:
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_every_value_of_an_op_compares_as_a_ball(name: str, interpreter: Interpreter) -> None:
-    """A plain array of balls would call two that overlap unequal, and pass over a branch that is undecided."""
+def test_every_value_of_an_op_is_a_ball(name: str, interpreter: Interpreter) -> None:
+    """A plain array of balls would call two that overlap unequal, and pass over a branch that is undecided; two floats
+    among balls, as a clip left, would add up in 53 bits."""
     problem = PROBLEMS[name]
     with interpreter.extended(256) as wide:
         tape = wide.forward(problem.graph, {path: wide.numbers(x) for path, x in problem.leaves.items()})
@@ -37,6 +38,17 @@ def test_every_value_of_an_op_compares_as_a_ball(name: str, interpreter: Interpr
     parts = [part for y in outputs for part in (y if isinstance(y, tuple) else (y,))]
     objects = [part for part in parts if getattr(part, "dtype", np.dtype(float)).kind == "O"]
     assert all(isinstance(part, Balls) for part in objects)
+    assert not any(isinstance(number, float) for part in objects for number in np.asarray(part).flat)
+
+
+def test_bounds_that_a_clip_gives_add_up_in_256_bits(interpreter: Interpreter) -> None:
+    params = {"x": np.array([-1.0, 1.1, 1.2, 0.11, 0.07, 0.2, 1.3])}
+
+    def loss(p: Any, b: Any) -> Any:
+        return ops.var(ops.clip(p["x"], min=-0.001, max=0.7))
+
+    found = reference(interpreter, Problem("clipped", loss, params, {}), seed=[0])
+    assert not found.refused
 
 
 def test_pooling_of_convolutions_near_zero(interpreter: Interpreter) -> None:

@@ -224,7 +224,7 @@ def silu(x: Operand) -> Spec:
     return _float(x)
 
 
-@op(rounding=ROUNDED, samples=_WIDE, regions=_TAILS)
+@op(rounding=ROUNDED, samples=[*_WIDE, sample(real(40, scale=15.0))], regions=_TAILS)
 def softplus(x: Operand) -> Spec:
     """log(1 + exp(x))."""
     return _float(x)
