@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
 import sys
-import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -58,9 +59,10 @@ def expect_writable(option: str, path: str | Path) -> None:
         return
     try:
         if _is_replaceable(path) and not _is_writable_in_place(path):
-            handle, temporary = _temporary(Path(os.path.realpath(path)))
-            os.close(handle)
-            temporary.unlink()
+            target = Path(os.path.realpath(path))
+            _refuse_a_name_too_long(target)
+            with _temporary(target) as temporary:
+                temporary.open("x").close()
         elif Path(path).is_dir():
             raise IsADirectoryError(0, "it is a folder")
         elif not os.access(path, os.W_OK):
@@ -135,37 +137,35 @@ def _opened_pipe(path: str | Path) -> int:
 
 
 def _replace(target: Path, text: str) -> None:
-    handle, temporary = _temporary(target)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+    _refuse_a_name_too_long(target)
+    with _temporary(target) as temporary:
+        with temporary.open("x", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.chmod(_mode(target))
+        with suppress(FileNotFoundError):
+            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
         try:
             temporary.replace(target)
         except OSError as error:
             if error.errno != errno.EBUSY:  # a file that is mounted by itself stays where it is
                 raise
             _write_into(target, text)
-            temporary.unlink()
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
-def _temporary(target: Path) -> tuple[int, Path]:
-    """(a descriptor, a new file beside the target)."""
+@contextmanager
+def _temporary(target: Path) -> Iterator[Path]:
+    """A name beside the target that no file has. A file made under it is gone at the end, whatever interrupts."""
+    name = target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}")
+    try:
+        try:
+            yield name
+        finally:
+            name.unlink(missing_ok=True)
+    finally:
+        name.unlink(missing_ok=True)  # an interrupt may have come just before the first attempt
+
+
+def _refuse_a_name_too_long(target: Path) -> None:
     with suppress(FileNotFoundError):
-        target.lstat()  # a name too long for the file system shows here
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:50]}.")
-    return handle, Path(name)
-
-
-def _mode(target: Path) -> int:
-    """The mode of the file that is there, or of any new one: that of a temporary file lets nobody else read it."""
-    with suppress(FileNotFoundError):
-        return stat.S_IMODE(target.stat().st_mode)
-    umask = os.umask(0)
-    os.umask(umask)
-    return 0o666 & ~umask
+        target.lstat()

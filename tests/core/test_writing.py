@@ -2,32 +2,68 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
+from gradwitness import writing
 from gradwitness.errors import GradwitnessError
 from gradwitness.writing import expect_writable, write_whole
 
 
-def test_an_interrupt_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def interrupt(at: int) -> Iterator[None]:
+    """Ctrl-C before the line of `writing.py` that is the so-manyth to run, counted from 0."""
+    lines = itertools.count()
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        if frame.f_code.co_filename != writing.__file__:
+            return None
+        if event == "line" and next(lines) == at:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a file that Python closes later
+@pytest.mark.parametrize(
+    "write", [lambda file: write_whole(file, "after"), lambda file: expect_writable("--json", file)]
+)
+@pytest.mark.parametrize("before", ["before", None])
+def test_an_interrupt_at_any_line_leaves_a_whole_file_and_no_other(
+    tmp_path: Path, before: str | None, write: Callable[[Path], None]
+) -> None:
     file = tmp_path / "report.json"
-    file.write_text("before")
-
-    def interrupt(*args: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "replace", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        write_whole(file, "after")
-    assert file.read_text() == "before"
-    assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+    for at in itertools.count():
+        file.unlink(missing_ok=True)
+        if before is not None:
+            file.write_text(before)
+        try:
+            with interrupt(at):
+                write(file)
+        except KeyboardInterrupt:
+            found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+            whole = [{} if text is None else {file.name: text} for text in (before, "after")]
+            assert found in whole, f"interrupted at line {at}"
+        else:
+            break
+    assert at >= 10
 
 
 def test_a_new_file_is_as_any_other_and_one_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
