@@ -13,9 +13,11 @@ import numpy as np
 
 from gradwitness.arithmetic import RoundingErrors
 from gradwitness.dtypes import Array
-from gradwitness.errors import GradwitnessError
+from gradwitness.errors import CaptureError, GradwitnessError
+from gradwitness.graph import Graph
 from gradwitness.lowering import Implementation
 from gradwitness.protocol import CustomRule, Primals
+from gradwitness_jax.capture import capture
 from gradwitness_jax.custom import custom_rules
 from gradwitness_jax.memory import is_forgetful
 from gradwitness_jax.paths import Both, one_number
@@ -65,6 +67,7 @@ class JaxPrepared:
         with self._x64():
             self._inputs = self._placed(implementation.inputs)
             self._one = self._put(np.ones(()))
+        self._given = implementation.inputs
         self._compile(implementation, jax.jit if jit else lambda function: function, both)
         if self._by_hand is None:  # what compiles; a gradient by hand would see the point before its neighbours
             self.value_and_gradient(primals)
@@ -106,6 +109,13 @@ class JaxPrepared:
                 value, gradient = self._perturbed(errors, noise, *arguments)
                 result = float(value), self.fetch(gradient) if gradients else {}
             yield result  # outside of x64, which is the caller's again
+
+    def captured(self, params: Primals) -> Graph:
+        if self.of_vocabulary:
+            raise CaptureError("it has no loss of its own")
+        with quiet(), self._x64():
+            placed, inputs = self._split(params)
+            return capture(self._plain, placed, inputs, {**self._given, **params})
 
     def custom_rules(self, params: Primals) -> tuple[CustomRule, ...] | None:
         """Each custom_vjp and custom_jvp that the loss calls, and whether its derivative is made of it: the same on

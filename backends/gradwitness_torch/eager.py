@@ -114,6 +114,8 @@ class TorchBackend(Extensible):
             if compiled:
                 prepared.value_and_gradient(problem.primals)
             prepared.setup_seconds = time.perf_counter() - started
+            if not (candidate.loss is None and problem.loss is not None) and not isinstance(candidate.loss, Graph):
+                prepared.plain = implement(candidate, problem, self.lower).loss
             prepared.written = candidate.loss if callable(candidate.loss) else None
         return prepared
 

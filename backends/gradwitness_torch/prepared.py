@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +12,12 @@ import torch
 
 from gradwitness.arithmetic import RoundingErrors
 from gradwitness.dtypes import Array
-from gradwitness.errors import GradwitnessError, UnsupportedError
+from gradwitness.errors import CaptureError, GradwitnessError, UnsupportedError
+from gradwitness.graph import Graph
 from gradwitness.lowering import Implementation
 from gradwitness.protocol import CustomRule, Primals
 from gradwitness_torch.accumulating import accumulated, differentiated, frozen_checkpoints, is_refused
+from gradwitness_torch.capture import capture
 from gradwitness_torch.closed_over import named, others_in, warn_of_closed_over
 from gradwitness_torch.custom import faults_of, watching
 from gradwitness_torch.paths import one_number
@@ -49,6 +51,9 @@ class TorchPrepared:
 
     setup_seconds = 0.0
     written: Any = None
+    plain: Callable[[Tensors], torch.Tensor] | None = (
+        None  # a user's own loss of leaves, along no path and not compiled
+    )
     _frozen = False  # whether it has a reentrant checkpoint of what requires no gradient
     _closed_over = ""  # the names of what it reads beside its leaves and that requires a gradient
 
@@ -72,6 +77,7 @@ class TorchPrepared:
         self._compiled = compiled
         self._accumulates = accumulates  # the gradients in .grad, by loss.backward()
         self._taped = frozenset() if self._by_hand else frozenset(implementation.reaching)
+        self._given = implementation.inputs
         self._unused = frozenset(wrt) - frozenset(implementation.reaching)
         with _recording():
             self._inputs = {path: self._tensor(a) for path, a in implementation.inputs.items()}
@@ -120,6 +126,13 @@ class TorchPrepared:
             *(CustomRule(name, True, *faults.get(name, ({}, {}))) for name in seen.ran),
             *(CustomRule(name, False, *found) for name, found in others.items()),
         )
+
+    def captured(self, params: Primals) -> Graph:
+        if self.plain is None:
+            raise CaptureError("it has no loss of its own")
+        placed = self.place(params)
+        with _recording(), quiet():
+            return capture(self.plain, {**self._inputs, **placed}, {**self._given, **params}, tuple(placed))
 
     def why_missing(self) -> str:
         if self._frozen:

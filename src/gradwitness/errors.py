@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 __all__ = [
+    "VALUES_ALONE",
     "BypassedError",
+    "CaptureError",
     "GradwitnessError",
     "NarrowerError",
     "NoAnswerError",
@@ -19,6 +21,7 @@ __all__ = [
     "UnsupportedError",
 ]
 
+VALUES_ALONE = "losses on this backend are judged by their values"
 NEAR = 0.75  # how like a name must be to one that there is, to be taken for it
 
 
@@ -32,6 +35,10 @@ class ShapeError(GradwitnessError):
 
 class TraceError(GradwitnessError):
     """A loss could not be traced into a graph."""
+
+
+class CaptureError(GradwitnessError):
+    """A loss in a framework's own arrays could not be read into a graph: what, and at which line."""
 
 
 class NotOneNumberError(GradwitnessError):

@@ -8,11 +8,11 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
 from types import FrameType
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from gradwitness.errors import GradwitnessError, NotOneNumberError, ShapeError, 
 from gradwitness.ops.value import BOOL, FLOAT, INT, Spec, Value
 from gradwitness.ops.vocabulary import OPS, Op, find_op
 
-__all__ = ["Graph", "Node", "spec_of", "trace"]
+__all__ = ["Graph", "Node", "Place", "Remark", "Tracer", "spec_of", "trace"]
 
 LEAF, LITERAL, OUTPUT = "leaf", "literal", "output"  # nodes that are no ops
 STOP = "stop_gradient"  # the one op through which no derivative goes
@@ -30,12 +30,25 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class Place(NamedTuple):
+    """Where an op was called. module: the qualified name of the module that called it, if any."""
+
+    file: str
+    number: int
+    module: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.number}: {linecache.getline(self.file, self.number).strip()}"
+        return f"{self.module}, {place}" if self.module else place
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Node:
     """One step of a graph.
 
     `op` names an op of the vocabulary, or is "leaf" (attribute `path`), "literal" (attribute
-    `value`, a Python scalar) or "output" (attribute `position`: one result of an op with several).
+    `value`, a Python scalar) or "output" (attribute `position`: one result of an op with several). narrow: the dtype in
+    which a captured loss computes it, if that has fewer digits than its leaves.
     """
 
     id: int
@@ -43,7 +56,8 @@ class Node:
     inputs: tuple[Node | None, ...]
     attributes: Mapping[str, Any]
     spec: Any  # Spec, or a tuple of Spec for an op with several results
-    line: tuple[str, int] | None = None
+    line: Place | None = None
+    narrow: str | None = None
 
     @property
     def is_op(self) -> bool:
@@ -70,15 +84,33 @@ def _once(method: Callable[Concatenate[Graph, P], T]) -> Callable[Concatenate[Gr
     return found
 
 
+@dataclass(frozen=True)
+class Remark:
+    """What a capture took for granted at one line of the loss. kind: "decision", "cast", "detached" or "number"."""
+
+    kind: str
+    text: str
+    line: Place | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A traced loss: nodes in topological order, of which the last is the scalar loss.
+    """A loss as nodes in topological order, of which the last is the scalar loss.
 
-    Every node reaches the loss. `constants` holds arrays that the loss closed over, by leaf path.
+    Every node reaches the loss. `constants` holds arrays that the loss closed over, by leaf path. remarks: what a
+    capture took for granted; none of a traced loss.
     """
 
     nodes: tuple[Node, ...]
     constants: Mapping[str, Array] = field(default_factory=dict)
+    remarks: tuple[Remark, ...] = ()
+
+    def __reduce__(self) -> Any:
+        """Flat, as nodes that hold their inputs nest as deep as the graph is long."""
+        flat = [
+            (n.id, n.op, [i and i.id for i in n.inputs], {**n.attributes}, n.spec, n.line, n.narrow) for n in self.nodes
+        ]
+        return _from_flat, (flat, {**self.constants}, self.remarks)
 
     @property
     def output(self) -> Node:
@@ -147,9 +179,9 @@ class Graph:
                 values[node.id] = values[_only(node).id][node.attributes["position"]]
             else:
                 operands = [None if i is None else values[i.id] for i in node.inputs]
-                builder.line = node.line
+                builder.line, builder.narrow = node.line, node.narrow
                 values[node.id] = builder.apply(node.op, operands, node.attributes)
-        return builder.graph(values[self.output.id], {**self.constants})
+        return replace(builder.graph(values[self.output.id], {**self.constants}), remarks=self.remarks)
 
     def source(
         self,
@@ -170,6 +202,15 @@ class Graph:
             lines.append(f"    v{node.id} = {_expression(node, leaves or {}, ops or {})}")
         lines.append(f"    return v{self.output.id}")
         return "\n".join(lines) + "\n"
+
+
+def _from_flat(flat: Sequence[tuple[Any, ...]], constants: Mapping[str, Array], remarks: tuple[Remark, ...]) -> Graph:
+    known: dict[int | None, Node | None] = {None: None}
+    nodes = []
+    for number, op, inputs, attributes, spec, line, narrow in flat:
+        known[number] = node = Node(number, op, tuple(known[i] for i in inputs), attributes, spec, line, narrow)
+        nodes.append(node)
+    return Graph(tuple(nodes), constants, remarks)
 
 
 def trace(loss: Callable[[Any, Any], Any], params: Any, batch: Any, *, cotangent: Array | None = None) -> Graph:
@@ -220,14 +261,15 @@ class Tracer:
     """Records nodes. The fused ops to `expand` are replaced by their definitions as they come; `spread`: broadcasting
     becomes an op.
 
-    `taken` are leaf paths that no constant may use. `line`: where the op being replayed was called.
+    `taken` are leaf paths that no constant may use. `line`, `narrow`: of the op being replayed, or captured.
     """
 
     def __init__(
         self, *, expand: Collection[str] | None = None, spread: bool = False, taken: Iterable[str] = ()
     ) -> None:
         self.replays, self.expand, self.spread = expand is not None, frozenset(expand or ()), spread
-        self.line: tuple[str, int] | None = None
+        self.line: Place | None = None
+        self.narrow: str | None = None
         self.taken = set(taken)
         self.nodes: list[Node] = []
         self.constants: dict[str, Array] = {}
@@ -262,7 +304,8 @@ class Tracer:
         except (ShapeError, TraceError) as error:
             if isinstance(error, TraceError) and error.args[0].startswith(op + ":"):
                 raise
-            raise TraceError(_explain(declared, operands, attributes, str(error))) from None
+            line = self.line if self.replays else _user_line()
+            raise TraceError(_explain(declared, operands, attributes, str(error), line)) from None
 
     def _apply(self, op: Op, operands: list[Value | None], attributes: Mapping[str, Any]) -> Any:
         specs = [None if v is None else v.spec for v in operands]
@@ -312,7 +355,8 @@ class Tracer:
         return self.leaf(path, spec)
 
     def _add(self, op: str, inputs: tuple[Node | None, ...], attributes: Mapping[str, Any], spec: Any) -> Node:
-        node = Node(len(self.nodes), op, inputs, attributes, spec, self.line if self.replays else _user_line())
+        line = self.line if self.replays else _user_line()
+        node = Node(len(self.nodes), op, inputs, attributes, spec, line, self.narrow)
         self.nodes.append(node)
         return node
 
@@ -320,20 +364,18 @@ class Tracer:
 _INTERNAL = (os.path.dirname(__file__) + os.sep + "ops" + os.sep, __file__)
 
 
-def _user_line() -> tuple[str, int] | None:
+def _user_line() -> Place | None:
     """File and line of the innermost frame outside the tracer and the ops."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_INTERNAL):
         frame = frame.f_back
-    return None if frame is None else (frame.f_code.co_filename, frame.f_lineno)
+    return None if frame is None else Place(frame.f_code.co_filename, frame.f_lineno)
 
 
-def _explain(op: Op, operands: Sequence[Any], attributes: Mapping[str, Any], reason: str) -> str:
+def _explain(op: Op, operands: Sequence[Any], attributes: Mapping[str, Any], reason: str, line: Place | None) -> str:
     lines = [f"{op.name}: {reason}"]
-    location = _user_line()
-    if location is not None:
-        file, number = location
-        lines.append(f"  at {file}:{number}: {linecache.getline(file, number).strip()}")
+    if line is not None:
+        lines.append(f"  at {line}")
     for position, operand in enumerate(operands):
         if operand is not None:
             lines.append(f"  {op.name_of_operand(position)}: {_describe(operand)}")

@@ -78,7 +78,7 @@ class Intention:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A loss over `gradwitness.ops`, with the point at which its gradient is asked for.
+    """A loss over `gradwitness.ops`, or its graph, with the point at which its gradient is asked for.
 
     loss: None where each candidate brings a loss of its own. params, batch: nested dicts, lists or
     tuples of arrays. Floating leaves of params are differentiated, or the leaves of params or batch
@@ -92,7 +92,7 @@ class Problem:
     """
 
     name: str
-    loss: Loss | None
+    loss: Loss | Graph | None
     params: Any
     batch: Any
     wrt: tuple[str, ...] | None = None
@@ -143,6 +143,8 @@ class Problem:
     @cached_property
     def graph(self) -> Graph:
         """The loss, traced. Raises TraceError if it cannot be, ProblemError if there is none."""
+        if isinstance(self.loss, Graph):
+            return self.loss
         if self.loss is None:
             raise ProblemError(f"{self.name!r} has no loss over gradwitness.ops: each candidate brings its own")
         weights = None if self.cotangent is None else self.leaves[COTANGENT]

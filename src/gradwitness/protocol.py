@@ -23,6 +23,7 @@ __all__ = [
     "Array",
     "Backend",
     "Capabilities",
+    "Capturing",
     "CustomRule",
     "Deviation",
     "Explaining",
@@ -123,6 +124,15 @@ class Perturbing(Protocol):
     def perturbed(
         self, params: Primals, errors: RoundingErrors, *, runs: int, seed: Sequence[int], gradients: bool = True
     ) -> Iterator[tuple[float, dict[str, Array | None]]]: ...
+
+
+@runtime_checkable
+class Capturing(Protocol):
+    """A Prepared whose loss, in its framework's own arrays, may be read into a graph at a point."""
+
+    def captured(self, params: Primals) -> Graph:
+        """Raises CaptureError, with what has no rule and the user's line, and whatever running the loss raises."""
+        ...
 
 
 @dataclass(frozen=True)

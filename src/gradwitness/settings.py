@@ -23,7 +23,8 @@ __all__ = ["OPTIONS", "Option", "Settings", "dtype_names", "names", "seed_from"]
 @dataclass(frozen=True)
 class Settings:
     """How a run is made; `gradwitness.verify` tells of each. timeout: None for this process, and as long as it takes.
-    paths: none for the plain one of each candidate."""
+    paths: none for the plain one of each candidate. capture: whether losses in a framework's own arrays are read into
+    graphs."""
 
     dtypes: tuple[str, ...] = ("float64", "float32")
     devices: tuple[str, ...] = ("cpu",)
@@ -33,6 +34,7 @@ class Settings:
     seconds: float = 10.0
     timeout: float | None = None
     paths: tuple[str, ...] = ()
+    capture: str = "auto"
 
     def __post_init__(self) -> None:
         for name, option in OPTIONS.items():
@@ -126,6 +128,11 @@ OPTIONS = {
         "The ways to the gradient: each candidate along each, such as torch.func.grad or vmap, that its backend has.",
         metavar="all|A,B",
         reads=names,
+    ),
+    "capture": Option(
+        "--capture",
+        "Read losses in a framework's own arrays into graphs where that can be done, or judge them by their values.",
+        choices=("auto", "never"),
     ),
 }
 

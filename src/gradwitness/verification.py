@@ -44,6 +44,7 @@ def verify(
     seconds: float = Settings.seconds,
     timeout: float | None = Settings.timeout,
     paths: str | Sequence[str] = Settings.paths,
+    capture: str = Settings.capture,
     wrt: str | Sequence[str] | None = None,
     cotangent: Any = None,
     intended: Intended | None = None,
@@ -82,6 +83,9 @@ def verify(
     framework differentiates its loss is then one for each of those that it has, "mine [eager]" and "mine [vmap]";
     others stay as they are. A path that does not apply is `unsupported`, with the reason.
 
+    capture: "auto" reads a loss in torch or jax into a graph, where that can be done and the graph proves to be the
+    loss: its gradient is then judged as that of a loss over gradwitness.ops is. "never" judges it by its values.
+
     allow: verdicts that pass as well, such as "inconclusive". require: backends, or labels of candidates, that must run
     and agree.
 
@@ -100,7 +104,7 @@ def verify(
     problem = _problem(loss, name, params=params, batch=batch, wrt=wrt, cotangent=cotangent, intended=intended)
     chosen = problem.own_dtypes if dtypes is None else dtype_names(dtypes)
     ways = names(paths, "paths")
-    settings = Settings(chosen, names(devices, "devices"), precision, seed, reference, seconds, timeout, ways)
+    settings = Settings(chosen, names(devices, "devices"), precision, seed, reference, seconds, timeout, ways, capture)
     if isinstance(problem.cotangent, str):
         problem = with_random_cotangent(problem, {**(named or {}), **own}.values(), settings)
     if problem.loss is not None:

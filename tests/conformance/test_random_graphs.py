@@ -129,17 +129,17 @@ def shrink(fine: Collection[str], examples: int, number: int, backends: Sequence
 def test_500_random_graphs_agree_in_float64(number: int) -> None:
     """A hundred in each of five walks, so that several processes may share them. jax, which takes most of the time, is
     in the first alone, and each night in all."""
-    walk(155, "float64", number=number, backends=DIRECT if number == 11 else ("numpy", "torch")).expect(counted=100)
+    walk(190, "float64", number=number, backends=DIRECT if number == 11 else ("numpy", "torch")).expect(counted=100)
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("number", range(12, 16))
 def test_500_random_graphs_agree_in_jax(number: int) -> None:
-    walk(155, "float64", number=number, backends=("jax",)).expect(counted=100)
+    walk(190, "float64", number=number, backends=("jax",)).expect(counted=100)
 
 
 def test_these_graphs_call_every_op() -> None:
-    called = {op for number in range(11, 16) for graph in drawn(155, number) for op in graph.op_names}
+    called = {op for number in range(11, 16) for graph in drawn(190, number) for op in graph.op_names}
     assert called >= set(DIFFERENTIABLE)
 
 
@@ -198,8 +198,7 @@ def test_one_in_ten_graphs_has(has: Callable[[Graph], bool]) -> None:
 # of families that have little in common
 PLANTED = [
     "tanh",
-    "take",
-    *(pytest.param(op, marks=pytest.mark.nightly) for op in ("norm", "log_softmax", "conv2d", "layer_norm")),
+    *(pytest.param(op, marks=pytest.mark.nightly) for op in ("take", "norm", "log_softmax", "conv2d", "layer_norm")),
 ]
 
 

@@ -20,6 +20,7 @@ from gradwitness.ops import OPS, Value
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Interpreter
 from gradwitness.report import Report, Row
+from gradwitness.run.cell import graph_referee
 from gradwitness.run.problems import verify_problem
 from gradwitness.settings import Settings
 from gradwitness_numpy.rules import RULES
@@ -363,3 +364,10 @@ def test_a_relu_network_of_a_million_parameters_raises_no_false_alarm(seed: int)
     report = verify(problem, backends=("torch", "jax"), dtypes="float32", reference="differences")
     assert report
     assert {str(row.verdict) for row in report.rows} <= {"agree", "convention"}
+
+
+def test_a_tie_that_moves_little_in_bfloat16_is_still_a_kink_to_differences() -> None:
+    """They are taken in float64, and would refute what the tie shares out by half."""
+    batch = {"x": np.array([0.5, 1.0, 2.0, -1.0, -2.0, 0.25]), "w": np.array([0.25, -0.7, 2.0, 1.1, 0.9, 2.2])}
+    problem = Problem("tie", lambda p, b: ops.sum(ops.minimum(b["x"], p["y"]) * b["w"]), {"y": np.array([0.5])}, batch)
+    assert graph_referee(problem, "bfloat16", Settings(dtypes=("bfloat16",))).kinked == {"y": ""}

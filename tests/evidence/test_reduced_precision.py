@@ -280,7 +280,7 @@ def test_another_formula_that_is_nearly_the_same_stays_a_different_loss(depth: i
 @pytest.mark.parametrize("by", [1 + 1e-4, 1 + 1e-3])
 def test_a_loss_scaled_by_a_little_stays_a_different_loss(by: float) -> None:
     problem = network("mlp")
-    scaled = gw.Problem("scaled", lambda p, b: problem.loss(p, b) * by, problem.params, problem.batch)  # type: ignore[misc]
+    scaled = gw.Problem("scaled", lambda p, b: problem.loss(p, b) * by, problem.params, problem.batch)  # type: ignore[misc, operator]
     rows = verified(problem, Candidate("torch", scaled.graph))
     assert {row.verdict for row in rows} == {Verdict.DIFFERENT_LOSS}
 

@@ -65,7 +65,8 @@ def verified(layers: int) -> tuple[gw.Report, int]:
     """(the report on a small GPT, the calls of its loss)."""
     words = np.random.default_rng(1).integers(0, VOCABULARY, (3, LENGTH + 1))
     loss = Counted(gpt)
-    report = gw.verify({"torch": loss}, parameters(layers), {"x": words[:, :-1], "y": words[:, 1:]}, dtypes="float64")
+    batch = {"x": words[:, :-1], "y": words[:, 1:]}
+    report = gw.verify({"torch": loss}, parameters(layers), batch, dtypes="float64", capture="never")
     return report, loss.calls
 
 

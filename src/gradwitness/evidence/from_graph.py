@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -48,7 +48,7 @@ class FromGraph:
     asked for.
 
     arithmetic: how the interpreter's own float64 sums round. seconds: what a gradient in 256 bits may take; 0 to do
-    without.
+    without. given_neighbours: where the losses are compared, if it is known already.
     """
 
     interpreter: Interpreter
@@ -57,9 +57,19 @@ class FromGraph:
     arithmetic: Arithmetic
     seed: int
     seconds: float
+    given_neighbours: Neighbours | None = None
     _floors: dict[Arithmetic, Floors] = field(default_factory=dict)
     _nearby: dict[Arithmetic, tuple[TensorFloor, ...]] = field(default_factory=dict)
     _predictions: dict[Arithmetic, Predictions] = field(default_factory=dict)
+
+    def in_dtype(self, dtype: str) -> FromGraph:
+        """The same at the same point, where floors are those of another dtype."""
+        if dtype == self.dtype:
+            return self
+        other = replace(self, dtype=dtype, _floors={}, _nearby={}, _predictions={})
+        for name in ("tape", "loss", "_found", "affordable", "neighbours"):
+            other.__dict__[name] = getattr(self, name)
+        return other
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -154,6 +164,8 @@ class FromGraph:
 
     @cached_property
     def neighbours(self) -> Neighbours:
+        if self.given_neighbours is not None:
+            return self.given_neighbours
         return draw_neighbours(self.problem.primals, self._is_usable, self.dtype, seed=(self.seed, 4))
 
     def _is_usable(self, neighbour: Leaves) -> bool:
@@ -247,7 +259,7 @@ class FromGraph:
 
         arithmetic: that of the candidate which gave them in the dtype on trial; None for the graph's own, in float64.
         """
-        slack = partial(self._slack, self.arithmetic if arithmetic is None else arithmetic, arithmetic is None)
+        slack = partial(self.slack, self.arithmetic if arithmetic is None else arithmetic, arithmetic is None)
         smooth = {path: g for path, g in gradients.items() if path not in self._at_kinks}
         others = {path: g for path, g in gradients.items() if path in self._at_kinks}
         seen = look(self.differencing, smooth, slack, seed=(self.seed, 2)) if smooth else {}
@@ -264,7 +276,7 @@ class FromGraph:
             sight = sight.refuted_by(probe, gradient, explained)
         return sight
 
-    def _slack(
+    def slack(
         self, arithmetic: Arithmetic, wide: bool, moved: Mapping[str, tuple[Array, Array]]
     ) -> tuple[float, float]:
         """What is rounded in a gradient, as a derivative along a direction; wide: in float64."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gradwitness.arithmetic import Arithmetic
-from gradwitness.dtypes import Array
+from gradwitness.dtypes import Array, find_dtype
 from gradwitness.evidence.kinks import (
     Choice,
     Kinked,
@@ -123,7 +123,15 @@ class LocalSlopes:
         if not self.kinked:
             return False
         moved, floor = self.influence[path], self.floors(self.start, ONE_ROUNDING)[path]
-        return norm(moved) > MATTERS * floor.norm or bool(np.any(moved > MATTERS * floor.elements))
+        return self._is_beyond(moved, floor)
+
+    def _is_beyond(self, moved: Array, floor: TensorFloor) -> bool:
+        """Whether a gradient moves by more than rounding may explain. Where all units are at a kink in float64 too,
+        differences see it that fine, whatever the dtype on trial rounds."""
+        is_exact = all(np.all(k.exact) for k in self.kinked)
+        finest = find_dtype("float64" if is_exact else self.dtype).unit_roundoff
+        floors = MATTERS * finest / find_dtype(self.dtype).unit_roundoff
+        return norm(moved) > floors * floor.norm or bool(np.any(moved > floors * floor.elements))
 
     def base(self, path: str, reference: Exact) -> Exact:
         """This leaf's gradient at the vocabulary's own slopes: the reference if it takes them, else in float64."""
@@ -139,7 +147,7 @@ class LocalSlopes:
         for number, k in enumerate(self.kinked):
             choice = (*self.start[:number], drawn(k, rng), *self.start[number + 1 :])
             moved = np.abs(self.gradient(choice)[path] - start)
-            if norm(moved) > MATTERS * floor.norm or bool(np.any(moved > MATTERS * floor.elements)):
+            if self._is_beyond(moved, floor):
                 found.append(k)
         return found
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gradwitness.arithmetic import Arithmetic, RoundingErrors, Sums
-from gradwitness.dtypes import Array
+from gradwitness.dtypes import Array, find_dtype
 from gradwitness.evidence.norms import norm, rms
 from gradwitness.evidence.products import products
 from gradwitness.graph import Graph, Node
@@ -116,7 +116,7 @@ def deviations(
     on_cotangent: OnCotangent = lambda node, step, cotangent, sent: sent,
 ) -> tuple[Array, dict[str, Array]]:
     """How far each run moves the loss, of shape (RUNS,), and the gradients by path, (RUNS, *shape)."""
-    errors = _Errors(dtype, arithmetic)
+    errors = _Errors(dtype, arithmetic, graph)
     tape = interpreter.forward(graph, leaves, on_value=errors.on_value)
     loss = interpreter.loss(tape)
     gradients = interpreter.backward(
@@ -159,7 +159,7 @@ def operand_spreads(
         interpreter.forward(graph, leaves, on_value=on_value)
         return given
 
-    errors = _Errors(dtype, ONE_ROUNDING)
+    errors = _Errors(dtype, ONE_ROUNDING, graph)
     exact = operands(errors.on_value)
     squares: dict[int, list[Any]] = {key: [0.0] * len(given) for key, given in exact.items()}
     for run in errors.runs(RUNS, seed):
@@ -198,7 +198,7 @@ def value_deviations(
     runs: int = RUNS,
 ) -> Array:
     """How far each run moves the loss, of shape (runs,): forward passes only."""
-    errors = _Errors(dtype, arithmetic)
+    errors = _Errors(dtype, arithmetic, graph)
     loss = interpreter.loss(interpreter.forward(graph, leaves, on_value=errors.on_value))
     values = [
         interpreter.loss(interpreter.forward(graph, leaves, on_value=run.on_value)) - loss
@@ -257,9 +257,11 @@ class _Errors:
     Perturbed runs take it from there, as errors move it only in second order.
     """
 
-    def __init__(self, dtype: str, arithmetic: Arithmetic) -> None:
+    def __init__(self, dtype: str, arithmetic: Arithmetic, graph: Graph) -> None:
         found = RoundingErrors.of(dtype, arithmetic)
-        self.roundoff, self.tiny, self.amplification = found.roundoff, found.tiny, found.amplification
+        self.own, self.tiny = found.roundoff / found.amplification, found.tiny
+        narrow = any(node.narrow and find_dtype(node.narrow).unit_roundoff > self.own for node in graph.nodes)
+        self.amplification = 1.0 if narrow else found.amplification  # of errors that float64 would lose
         self.arithmetic = arithmetic
         self.of_values: dict[int, Any] = {}
         self.of_sent: dict[int, Sequence[Any]] = {}
@@ -273,26 +275,26 @@ class _Errors:
     def on_value(self, node: Node, step: Any) -> Any:
         kind = _rounding(node).value
         if kind == "rounded":
-            self.of_values[node.id] = self._deviation(step.output)
+            self.of_values[node.id] = self._deviation(node, step.output)
         elif kind != "exact":
             moment = step.with_operands([_square(o) for o in step.operands]).output
             growth: Any = 1.0
             if sums := self._sums(node, kind):
                 growth = sums.growth(step.with_operands([_one(o) for o in step.operands]).output)
-            self.of_values[node.id] = self._deviation(step.output, moment, growth)
+            self.of_values[node.id] = self._deviation(node, step.output, moment, growth)
         return step.output
 
     def on_cotangent(self, node: Node, step: Any, cotangent: Any, sent: Sequence[Any]) -> Sequence[Any]:
         kind = _rounding(node).cotangent
         if kind == "rounded":
-            self.of_sent[node.id] = [None if s is None else self._deviation(s) for s in sent]
+            self.of_sent[node.id] = [None if s is None else self._deviation(node, s) for s in sent]
         elif kind != "exact":
             moments = self._pulled(step, _square, cotangent)
             growths: Sequence[Any] = [1.0] * len(sent)
             if sums := self._sums(node, kind):
                 growths = [None if k is None else sums.growth(k) for k in self._pulled(step, _one, cotangent)]
             parts = zip(sent, moments, growths, strict=True)
-            self.of_sent[node.id] = [None if s is None else self._deviation(s, m, c) for s, m, c in parts]
+            self.of_sent[node.id] = [None if s is None else self._deviation(node, s, m, c) for s, m, c in parts]
         return sent
 
     def on_sum(self, node: Node, total: Any, parts: Sequence[Any]) -> Any:
@@ -303,8 +305,13 @@ class _Errors:
             count[key] += np.asarray(values) != 0
             squares[key] += np.square(values)
         added = np.maximum(count - 1, 0.0)
-        self.of_sums[node.id] = self._deviation(total, np.where(added > 1, squares, 0.0), np.sqrt(added))
+        self.of_sums[node.id] = self._deviation(node, total, np.where(added > 1, squares, 0.0), np.sqrt(added))
         return total
+
+    def _roundoff(self, node: Node) -> float:
+        """That of the dtype on trial, or of the narrower one in which a captured loss computes this node."""
+        narrow = find_dtype(node.narrow).unit_roundoff if node.narrow else 0.0
+        return self.amplification * max(self.own, narrow)
 
     def _sums(self, node: Node, kind: str) -> Sums | None:
         return self.arithmetic.sums_of("sum" if kind == "sum" else node.op)
@@ -316,11 +323,11 @@ class _Errors:
         pulled: Sequence[Any] = changed.pull(change(cotangent))
         return pulled
 
-    def _deviation(self, x: Any, moment: Any = None, growth: Any = 1.0) -> Any:
+    def _deviation(self, node: Node, x: Any, moment: Any = None, growth: Any = 1.0) -> Any:
         # a moment is negative only by a wrong vjp
         size = np.abs(x) if moment is None else growth * np.sqrt(np.square(x) + np.abs(moment))
         # what is 0 without any rounding (a sum of zeros, a masked value) is 0 in every format
-        deviation = self.roundoff * size + np.where(size > 0, self.tiny, 0.0)
+        deviation = self._roundoff(node) * size + np.where(size > 0, self.tiny, 0.0)
         # an infinity, as of a mask, is exact
         return np.where(np.isinf(x), 0.0, deviation)
 

@@ -58,7 +58,7 @@ def op_bundles(seed: int = 0, *, vocabulary: Collection[str] | None = None) -> l
 def bundle(name: str, problems: Sequence[Problem]) -> Problem:
     """One problem whose loss is the sum of theirs, the leaves of each nested under the parts of its name."""
     names = [problem.name.split(".") for problem in problems]
-    parts = [(problem.loss, parts) for problem, parts in zip(problems, names, strict=True) if problem.loss]
+    parts = [(problem.loss, parts) for problem, parts in zip(problems, names, strict=True) if callable(problem.loss)]
 
     def loss(params: Any, batch: Any) -> Value:
         losses: list[Value] = [part(_find(params, name), _find(batch, name)) for part, name in parts]

@@ -47,7 +47,9 @@ class Row(Judgement, Address):
     candidate. referee: this is the gradient that the others are held against. refused: why there is no reference in
     256 bits. Where the losses are black boxes, against is the label of the candidate from whose gradient `error` is
     measured, and fd_dtype what the differences were taken in. custom: the custom rules that the candidate refers to, by
-    name, and whether its gradient is made of them; None where that cannot be told.
+    name, and whether its gradient is made of them; None where that cannot be told. captured: how many ops has the graph
+    into which the candidate's own loss was read, and by which it was judged; not_captured: why there is none. remarks:
+    what that graph takes for granted, with the lines.
     """
 
     shape: tuple[int, ...] | None = None
@@ -59,6 +61,9 @@ class Row(Judgement, Address):
     against: str | None = None
     fd_dtype: str | None = None
     custom: Mapping[str, bool] | None = None
+    captured: int | None = None
+    not_captured: str | None = None
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, address: Address, judgement: Judgement, **facts: Any) -> Row:

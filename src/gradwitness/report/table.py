@@ -46,6 +46,7 @@ def table(
         *_inapplicable(rows),
         *_remarks(rows),
         *_custom(rows),
+        *_captured(rows, verbose),
         *_held_against(rows),
         *_refusals(rows, verbose),
         *(_textbook(rows) if verbose else ()),
@@ -208,6 +209,25 @@ def _custom(rows: Sequence[Row]) -> list[str]:
         f"custom rule {name} {'ran' if ran else 'NEVER RAN'} in {', '.join(labels)}"
         for (name, ran), labels in where.items()
     ]
+
+
+def _captured(rows: Sequence[Row], verbose: bool) -> list[str]:
+    """Whose losses were read into graphs, what these take for granted, and why others were not."""
+    read: dict[str, None] = {}
+    judged_by_values: dict[tuple[str, str], None] = {}
+    granted: dict[str, None] = {}
+    for row in rows:
+        if row.captured:
+            read[f"{row.label} ({row.captured} ops)"] = None
+            granted |= dict.fromkeys(row.remarks)
+        elif row.not_captured:
+            why = row.not_captured if verbose else row.not_captured.partition("\n")[0]
+            judged_by_values[row.label, why] = None
+    lines = [f"captured: {', '.join(read)}"] if read else []
+    lines += [f"not captured, so judged by its values: {label}: {why}" for label, why in judged_by_values]
+    shown = list(granted) if verbose else list(granted)[:NOTED]
+    more = [f"... and {len(granted) - len(shown)} more (--verbose)"] if len(granted) > len(shown) else []
+    return [*lines, *(f"  {remark}" for remark in shown), *more]
 
 
 def _held_against(rows: Sequence[Row]) -> list[str]:

@@ -15,8 +15,9 @@ from threading import Thread
 from typing import Any
 
 from gradwitness import registry
-from gradwitness.errors import GradwitnessError
-from gradwitness.protocol import CustomRule, Explaining, Forgetful, Perturbing, Prepared, Primals
+from gradwitness.errors import VALUES_ALONE, CaptureError, GradwitnessError
+from gradwitness.graph import Graph
+from gradwitness.protocol import Capturing, CustomRule, Explaining, Forgetful, Perturbing, Prepared, Primals
 from gradwitness.run.crossing import Channel, Held, Raised
 from gradwitness.run.custom import observed
 from gradwitness.run.failing import first_lines
@@ -96,6 +97,7 @@ class Answers:
             "custom_rules": self._custom,
             "why_missing": self._why_missing,
             "is_forgetful": self._is_forgetful,
+            "captured": self._captured,
         }
         if name in own:
             return own[name](*found, **kwargs)
@@ -133,6 +135,11 @@ class Answers:
 
     def _is_forgetful(self, primals: Primals) -> bool | None:
         return self._prepared.is_forgetful(primals) if isinstance(self._prepared, Forgetful) else None
+
+    def _captured(self, primals: Primals) -> Graph:
+        if not isinstance(self._prepared, Capturing):
+            raise CaptureError(VALUES_ALONE)
+        return self._prepared.captured(primals)
 
     def _hold(self, result: Any) -> Held:
         handle = Held(next(self._numbers))

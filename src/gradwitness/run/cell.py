@@ -22,6 +22,7 @@ from gradwitness.evidence.reach import JITTER_REACH, Reach, node_reach
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Forgetful, Prepared, Primals
 from gradwitness.report import Address, Row
+from gradwitness.run.captured import Capture, by_capture, captured
 from gradwitness.run.custom import custom_rules, fault_rows
 from gradwitness.run.failing import first_lines
 from gradwitness.run.intended import as_intended
@@ -150,7 +151,8 @@ class _Run:
         answer = tried.losses[0], tried.gradients
         wide, finest, note = self._in_float64(address, candidate, tried.prepared, answer)
         known = FromValues(tried.prepared, wide, finest, self.problem, self.dtype, arithmetic, self.settings.seed)
-        return OwnLoss(*witness, [note] if note else [], known=known)
+        capturing = partial(captured, known, self.neighbours, self.settings)
+        return OwnLoss(*witness, [note] if note else [], known=known, capturing=capturing)
 
     def _in_float64(
         self, address: Address, candidate: Candidate, narrow: Prepared, answer: Answer
@@ -278,12 +280,15 @@ class _Run:
             reference = norm(known.gradients[path].high)
             return {"reference": reference, "refused": known.refused.get(path), "referee": witness.is_referee}
         assert isinstance(witness, OwnLoss)
+        if path in witness.by_graph and isinstance(witness.capture, Capture):
+            return by_capture(witness.capture, path)
         gradient = self.peers.reference(path, witness)
         against = ITSELF if witness.known.is_narrowed else self.peers.against(witness, path)
         return {
             "reference": 0.0 if gradient is None else norm(gradient),
             "against": None if witness.judgements[path].error is None else against,
             "fd_dtype": witness.known.fd_dtype,
+            "not_captured": witness.why_not_by_graph if witness.is_judged else None,
         }
 
 

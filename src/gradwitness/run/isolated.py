@@ -122,6 +122,10 @@ class Isolated:
         found: str = self._ask("why_missing")
         return found
 
+    def captured(self, params: Primals) -> Graph:
+        found: Graph = self._ask("captured", dict(params))
+        return found
+
     def is_forgetful(self, params: Primals) -> bool | None:
         found: bool | None = self._ask("is_forgetful", dict(params))
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -20,8 +20,9 @@ from gradwitness.evidence.reach import node_reach
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import CustomRule, Explaining
 from gradwitness.report import Address
+from gradwitness.run.captured import Capture
 from gradwitness.run.trial import Trial
-from gradwitness.verdict import Judgement
+from gradwitness.verdict import Judgement, Verdict
 from gradwitness.verdict.at_kink import AtKink
 from gradwitness.verdict.checks import judge
 from gradwitness.verdict.leaf import LeafEvidence, Standing
@@ -125,33 +126,38 @@ class OfGraph(Witness):
         return self.known.probes
 
     def evidence_on(self, path: str) -> LeafEvidence:
-        known, primals = self.known, self.problem.primals
-        floor = known.floors_of(self.arithmetic).tensors[path]
-        return LeafEvidence(
-            known.dtype,
-            known.gradients[path],
-            _standing(path, known),
-            floor,
-            node_reach(floor),
-            known.sights.get(path),
-            sight_of=lambda gradient: known.sight_of({path: gradient}, self.arithmetic)[path],
-            size=typical(primals[path]),
-            scale=known.scale,
-            reached=path in known.reached,
-            kink=self._kink(path),
-            closer=lambda index: known.closer(path, [index]),
-            probes=() if path in known.kinked else known.probes.get(path, ()),
-            is_referee=self.is_referee,
-        )
+        return _by_graph(self.known, path, self.arithmetic, is_referee=self.is_referee)
 
-    def _kink(self, path: str) -> AtKink | None:
-        """The units at kinks; those within rounding of one only where they are few enough to be tried one by one."""
-        known, slopes = self.known, self.known.slopes
-        if not slopes.can_fit(known.gradients[path].high.size):
-            slopes = slopes.only_exact
-        if not slopes.kinked:
-            return None
-        return AtKink(slopes, path, known.gradients[path], self.arithmetic, known.across_kinks)
+
+def _by_graph(known: FromGraph, path: str, arithmetic: Arithmetic, *, is_referee: bool = False) -> LeafEvidence:
+    """What a gradient of a graph is judged by, whose candidate rounds sums with this arithmetic."""
+    floor = known.floors_of(arithmetic).tensors[path]
+    return LeafEvidence(
+        known.dtype,
+        known.gradients[path],
+        _standing(path, known),
+        floor,
+        node_reach(floor),
+        known.sights.get(path),
+        sight_of=lambda gradient: known.sight_of({path: gradient}, arithmetic)[path],
+        size=typical(known.problem.primals[path]),
+        scale=known.scale,
+        reached=path in known.reached,
+        kink=_kink(known, path, arithmetic),
+        closer=lambda index: known.closer(path, [index]),
+        probes=() if path in known.kinked else known.probes.get(path, ()),
+        is_referee=is_referee,
+    )
+
+
+def _kink(known: FromGraph, path: str, arithmetic: Arithmetic) -> AtKink | None:
+    """The units at kinks; those within rounding of one only where they are few enough to be tried one by one."""
+    slopes = known.slopes
+    if not slopes.can_fit(known.gradients[path].high.size):
+        slopes = slopes.only_exact
+    if not slopes.kinked:
+        return None
+    return AtKink(slopes, path, known.gradients[path], arithmetic, known.across_kinks)
 
 
 def _standing(path: str, known: FromGraph) -> Standing:
@@ -166,9 +172,16 @@ def _standing(path: str, known: FromGraph) -> Standing:
 
 @dataclass(eq=False)
 class OwnLoss(Witness):
-    """A candidate with a loss of its own. known: what its values tell."""
+    """A candidate with a loss of its own. known: what its values tell. capturing: gives its loss as a graph, or why
+    there is none. by_graph: the leaves whose gradients were judged by that."""
 
     known: FromValues = field(kw_only=True)
+    capturing: Callable[[], Capture | str] = field(kw_only=True)
+    by_graph: set[str] = field(default_factory=set)
+
+    @cached_property
+    def capture(self) -> Capture | str:
+        return self.capturing()
 
     @property
     def is_judged(self) -> bool:
@@ -176,10 +189,41 @@ class OwnLoss(Witness):
         return self.is_steady and not self.loss
 
     def judged(self, path: str) -> Judgement:
-        return self.loss or super().judged(path)
+        if self.loss:
+            return self.loss
+        found = super().judged(path)
+        return self._narrowed(path, found) if path in self.by_graph and self.known.is_narrowed else found
+
+    def _narrowed(self, path: str, found: Judgement) -> Judgement:
+        """The judgement of a gradient of fewer digits, where it is known what the same function gives in float64.
+
+        No rounding excuses a formula that is wrong there. How a right one rounds its own operations tell best.
+        """
+        assert isinstance(self.capture, Capture)
+        wide = self.known.finest_answer[1].get(path)
+        evidence = replace(_by_graph(self.capture.fine, path, self.capture.fine.arithmetic), may_flush=True)
+        formula = judge(wide, evidence)
+        if formula.verdict is Verdict.DISAGREE and found.verdict in (Verdict.AGREE, Verdict.DISAGREE):
+            return found.instead(Verdict.DISAGREE, f"wrong in float64 as well: {formula.message}")
+        if formula.verdict is Verdict.AGREE and found.verdict is Verdict.DISAGREE:
+            self.by_graph.discard(path)
+            return judge(self.given(path), self._by_values(path))
+        return found
 
     def probes(self) -> Mapping[str, Sequence[Probe]]:
+        if self.by_graph and isinstance(self.capture, Capture):
+            return self.capture.probes
         return {path: sight.probes for path, sight in self.known.sights.items()}
+
+    @cached_property
+    def why_not_by_graph(self) -> str:
+        """Why its gradients are judged by its values; empty where the graph of its loss may be trusted."""
+        if isinstance(self.capture, str):
+            return self.capture
+        known = self.capture.known
+        floors = known.loss_floors_of(self.known.arithmetic)
+        apart = judge_loss(self.tried.losses, known.losses, floors, whose="the graph")
+        return apart.message if apart else self.capture.mistrust
 
     def finest(self, path: str) -> Array | None:
         """The gradient in float64 if there is one, else in the dtype on trial; None where it is no finite gradient."""
@@ -189,6 +233,14 @@ class OwnLoss(Witness):
         return self.known.gradients.get(path)
 
     def evidence_on(self, path: str) -> LeafEvidence:
+        """By the graph of its loss where that may stand for it, else by its values."""
+        if isinstance(self.capture, Capture) and not self.why_not_by_graph and self.capture.stands_for(path):
+            self.by_graph.add(path)
+            found = _by_graph(self.capture.known, path, self.known.arithmetic)
+            return replace(found, is_vouched=self.is_vouched(path), may_flush=True)
+        return self._by_values(path)
+
+    def _by_values(self, path: str) -> LeafEvidence:
         known = self.known
         floors = known.floors
         floor = floors.tensors[path]

@@ -46,7 +46,8 @@ class LeafEvidence:
     gradient and value of any leaf of the problem. reached: whether a path leads from the leaf to the loss; None where
     nobody knows but the differences. kink: the units at kinks, or within rounding of one, if there are any. closer:
     takes a further difference, by one element (a flat index). probes: differences for the reader. is_referee: whether
-    the gradient is that of the reference's own interpreter.
+    the gradient is that of the reference's own interpreter. may_flush: whether subnormal numbers may become zero on the
+    way, as in a user's own kernels.
 
     Where the standing is OWN: own_noise: what its own arithmetic rounds in the truth, by norm, asked for where that is
     small; narrowed: whether the truth is another gradient than the one on trial, that in float64;
@@ -69,6 +70,7 @@ class LeafEvidence:
     closer: Callable[[int], tuple[Probe, ...]] = lambda index: ()
     probes: tuple[Probe, ...] = ()
     is_referee: bool = False
+    may_flush: bool = False
     narrowed: bool = False
     another_loss: str = ""
     is_vouched: bool = True
@@ -88,7 +90,7 @@ class LeafEvidence:
         A subnormal number may become zero, as where exp overflows on the way to it. float16 has too few others.
         """
         size = np.abs(self.truth.high)
-        may = self.narrowed and self.dtype != "float16"
+        may = (self.narrowed or self.may_flush) and self.dtype != "float16"
         return np.where(size < find_dtype(self.dtype).smallest_normal, size, 0.0) if may else np.zeros(size.shape)
 
     @property

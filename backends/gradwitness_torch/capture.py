@@ -1,0 +1,358 @@
+"""A loss in torch, as its user wrote it, as a graph over the vocabulary.
+
+The loss runs once, on real numbers, and every aten op that it calls is seen below autograd: what an autograd.Function
+does going forward, and nothing of its backward. An op none of whose operands depends on a floating leaf is left alone,
+and its result is a constant. Any other has a rule (`aten.RULES`), or torch takes it apart until each part
+has one. Views and writes in place are resolved by the storage that tensors share.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch._decomp import decomposition_table
+from torch._library.custom_ops import OPDEFS
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from gradwitness import ops
+from gradwitness.compositions import labels, moved
+from gradwitness.dtypes import Array
+from gradwitness.errors import CaptureError, GradwitnessError
+from gradwitness.graph import Graph, Place
+from gradwitness.ops.value import FLOAT, Value
+from gradwitness.recording import Recorder
+from gradwitness_torch.aten import DETACHED, IDENTITIES, MOVES, RULES, SHAPE_ALONE, by_labels
+
+__all__ = ["capture"]
+
+CORE = os.path.dirname(os.path.dirname(ops.__file__))
+OURS = tuple(folder + os.sep for folder in (os.path.dirname(torch.__file__), CORE, os.path.dirname(__file__)))
+DETACHED_FROM = "detached from what it was computed from: no gradient passes"
+PICKED = frozenset(("topk", "sort", "kthvalue", "median", "mode", "nanmedian", "cummax", "cummin"))  # with indices
+DECIDED = frozenset(("floor", "ceil", "round", "trunc", "sgn", "heaviside"))  # flat wherever they have a slope
+Tensors = Mapping[str, torch.Tensor]
+
+
+def capture(
+    loss: Callable[[dict[str, torch.Tensor]], torch.Tensor],
+    leaves: dict[str, torch.Tensor],
+    known: Mapping[str, Array],
+    wrt: Sequence[str],
+) -> Graph:
+    """The graph of `loss(leaves)`.
+
+    leaves: on the device, by path; known: the same on the host, in float64; wrt: those that it is differentiated by.
+    Raises CaptureError, with the op and the line, for what has no rule.
+    """
+    mode = _Capture(Recorder(known, wrt), leaves, known, wrt)
+    with mode, torch.compiler.set_stance("force_eager"):
+        found = loss(leaves)
+        try:
+            return mode.graph(found)
+        except CaptureError:
+            raise
+        except GradwitnessError as error:
+            raise CaptureError(str(error)) from None
+
+
+@dataclass(slots=True)
+class _Storage:
+    """The memory that some tensors share. flat: all of it, once it was written to; version: how often it was."""
+
+    keep: torch.Tensor
+    value: Any
+    flat: Any = None
+    version: int = 0
+
+
+@dataclass(slots=True)
+class _Known:
+    """What a tensor held when its storage was at this version."""
+
+    keep: torch.Tensor
+    value: Any
+    version: int
+
+
+class _Capture(TorchDispatchMode):
+    def __init__(self, recorder: Recorder, leaves: Tensors, known: Mapping[str, Array], wrt: Sequence[str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.recorder = recorder
+        self.modules: dict[int, str] = {}  # qualified names
+        self.detached: dict[int, tuple[torch.Tensor, Place | None]] = {}
+        self.digits = min((torch.finfo(leaves[path].dtype).eps for path in wrt), default=0.0)
+        self.storages: dict[int, _Storage] = {}
+        self.known: dict[int, _Known] = {}
+        self.constants: dict[tuple[int, int], tuple[torch.Tensor, Array]] = {}
+        for path, tensor in leaves.items():
+            if tensor.dtype.is_floating_point:
+                self._learn(tensor, recorder.leaf_at(path))
+            else:
+                self.constants[id(tensor), tensor._version] = tensor, known[path]
+
+    def graph(self, loss: Any) -> Graph:
+        if not isinstance(loss, torch.Tensor) or not self._is_tracked(loss):
+            raise CaptureError("the loss does not depend on what it is differentiated by")
+        return self.recorder.recorded(self._read(loss))
+
+    # Every call
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not any(map(self._is_tracked, _tensors((args, kwargs)))):
+            return func(*args, **kwargs)
+        name = str(func._schema.name).partition("::")[2]
+        if name in SHAPE_ALONE:
+            return func(*args, **kwargs)
+        place = self._place()
+        self.recorder.at(place, None)
+        try:
+            if name == "_local_scalar_dense":
+                return self._read_out(func(*args, **kwargs))
+            return self._seen(func, name, args, kwargs)
+        except CaptureError:
+            raise
+        except GradwitnessError as error:
+            raise CaptureError(f"{func}: {error}\n  at {place}") from None
+
+    def _read_out(self, number: Any) -> Any:
+        self.recorder.remark("number", f"the number {number:.6g} is read out of a tensor, and stays as it is")
+        return number
+
+    def _seen(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        """The call itself, with what it returns, or writes to, learnt."""
+        target = _written(func, args, kwargs)
+        base = name.removesuffix("_") if target is not None else name
+        if target is None or name in RULES:  # which has no part in what else it writes to, running means
+            target = None
+            if (apart := self._taken_apart(func, name, args, kwargs)) is not None:
+                return apart[0]
+        before = None if target is None else self._memory(target)
+        given, options = tree_map(self._operand, (args, kwargs))
+        result = func(*args, **kwargs)
+        self.recorder.narrow = self._narrow(result)
+        if any(isinstance(x, Value) for x in tree_leaves((given, options))):
+            values = self._values(func, base, given, {k: v for k, v in options.items() if k != "out"}, result)
+            self._note_detached(name, args, kwargs, result)
+        elif target is None:
+            return result
+        else:
+            values = self._array(target)
+        if target is None:
+            self._learn_all(result, values)
+        else:
+            assert before is not None
+            self._write(target, values, before)
+        return result
+
+    def _values(self, func: Any, name: str, given: Any, options: Any, result: Any) -> Any:
+        """What a call returns, as values: by the op's own rule, or by where its elements come from."""
+        if name in IDENTITIES:
+            return given[0]
+        if name == "copy":
+            return _like(given[0], _rounded(given[1], self.recorder.narrow))
+        if name in RULES:
+            return RULES[name](*given, **options)
+        if name in MOVES:
+            function = getattr(getattr(torch.ops.aten, name), func._overloadname, None)
+            return by_labels(function or func, given, options)
+        if name in PICKED:
+            self._decide(f"which elements {name} picks is decided at the point", given)
+            return _picked(given[0], _argument(func, "dim", given, options), result[1]), None
+        if not any(x.dtype.is_floating_point for x in _tensors(result)) or name in DECIDED:
+            self._decide(f"{name} is decided at the point", given)
+            return tree_map(lambda _: None, result)
+        raise CaptureError(f"{func}: there is no rule for this op\n  at {self.recorder.line}")
+
+    def _decide(self, text: str, given: Any) -> None:
+        if any(self.recorder.depends(x) for x in tree_leaves(given)):
+            self.recorder.remark("decision", text)
+
+    def _note_detached(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
+        """Remark on what is detached once it is used: what autograd saves for itself it detaches as well."""
+        if name in DETACHED:
+            self.detached[id(result)] = result, self.recorder.line
+        for x in _tensors((args, kwargs)):
+            if id(x) in self.detached:
+                self.recorder.remark("detached", DETACHED_FROM, self.detached[id(x)][1])
+
+    def _taken_apart(self, func: Any, name: str, args: Any, kwargs: Any) -> tuple[Any] | None:
+        """What an op returns that has no rule, and that torch or its author takes apart: called part by part."""
+        if any(name in known for known in (RULES, IDENTITIES, MOVES, PICKED, DECIDED)):
+            return None
+        python = _written_in_python(func, args)
+        with self:
+            if python is not None:
+                return (python(*args, **kwargs),)
+            if (found := func.decompose(*args, **kwargs)) is not NotImplemented:
+                return (found,)
+            if func in decomposition_table:
+                return (decomposition_table[func](*args, **kwargs),)
+        return None
+
+    def _narrow(self, result: Any) -> str | None:
+        """The dtype of what is computed with fewer digits than the leaves have."""
+        for x in _tensors(result):
+            if x.dtype.is_complex:
+                raise CaptureError(f"complex numbers\n  at {self.recorder.line}")
+            if x.dtype.is_floating_point and torch.finfo(x.dtype).eps > self.digits:
+                return str(x.dtype).removeprefix("torch.")
+        return None
+
+    def _place(self) -> Place | None:
+        """The line of the user's that is running, and the module that it is in."""
+        frame: FrameType | None = sys._getframe(2)
+        found, inner, outer = None, None, None
+        while frame is not None:
+            file = frame.f_code.co_filename
+            if found is None and not file.startswith(OURS):
+                found = file, frame.f_lineno
+            owner = frame.f_locals.get("self")
+            if isinstance(owner, nn.Module):
+                inner, outer = inner or owner, owner
+            frame = frame.f_back
+        if found is None:
+            return None
+        if outer is not None and id(outer) not in self.modules:
+            self.modules |= {id(part): name for name, part in outer.named_modules()} | {id(outer): ""}
+        return Place(*found, self.modules.get(id(inner), ""))
+
+    # What tensors hold
+
+    def _is_tracked(self, tensor: torch.Tensor) -> bool:
+        return id(tensor) in self.known or (_key(tensor) in self.storages)
+
+    def _operand(self, x: Any) -> Any:
+        """What a rule takes for an argument of an op."""
+        if not isinstance(x, torch.Tensor):
+            return x
+        return self._read(x) if self._is_tracked(x) else self._array(x)
+
+    def _array(self, tensor: torch.Tensor) -> Array:
+        """A constant; the same array for the same tensor, unless it was written to."""
+        key = id(tensor), tensor._version
+        if key not in self.constants:
+            host = tensor.detach().cpu()
+            wide = host.double() if host.dtype.is_floating_point else host
+            self.constants[key] = tensor, np.array(wide.numpy())
+        return self.constants[key][1]
+
+    def _read(self, tensor: torch.Tensor) -> Any:
+        """What a tensor holds now: another may have written to the memory that they share."""
+        storage, known = self.storages[_key(tensor)], self.known.get(id(tensor))
+        if known is None or known.version != storage.version:
+            value = moved(1 + _addresses(tensor), self._flat(storage))
+            known = self.known[id(tensor)] = _Known(tensor, value, storage.version)
+        return known.value
+
+    def _learn_all(self, result: Any, values: Any) -> None:
+        several = isinstance(result, tuple | list)
+        pairs = zip(result, values, strict=False) if several else [(result, values)]
+        for tensor, value in pairs:
+            if isinstance(tensor, torch.Tensor) and isinstance(value, Value):
+                self._learn(tensor, value)
+
+    def _learn(self, tensor: torch.Tensor, value: Value) -> None:
+        if tuple(tensor.shape) != value.shape:
+            raise CaptureError(f"the rule gives {value.spec} for {list(tensor.shape)}\n  at {self.recorder.line}")
+        storage = self.storages.setdefault(_key(tensor), _Storage(tensor, value))
+        self.known[id(tensor)] = _Known(tensor, value, storage.version)
+
+    def _memory(self, target: torch.Tensor) -> Any:
+        """All of the memory that a tensor is a part of, flat, before it is written to."""
+        if _key(target) in self.storages:
+            return self._flat(self.storages[_key(target)])
+        return self._array(target.as_strided((_extent(target),), (1,), 0))
+
+    def _flat(self, storage: _Storage) -> Any:
+        if storage.flat is None:
+            where = np.zeros(_extent(storage.keep), np.int64)
+            where[_addresses(storage.keep)] = 1 + np.arange(storage.keep.numel()).reshape(storage.keep.shape)
+            storage.flat = moved(where, storage.value)
+        return storage.flat
+
+    def _write(self, target: torch.Tensor, value: Any, before: Any) -> None:
+        mine, theirs = labels((_extent(target),), tuple(target.shape))
+        mine[_addresses(target)] = theirs
+        storage = self.storages.setdefault(_key(target), _Storage(target, value))
+        storage.flat, storage.version = moved(mine, before, _like(target, value)), storage.version + 1
+        if isinstance(value, Value) and value.shape == tuple(target.shape):
+            self.known[id(target)] = _Known(target, value, storage.version)
+
+
+def _tensors(nested: Any) -> list[torch.Tensor]:
+    return [x for x in tree_leaves(nested) if isinstance(x, torch.Tensor)]
+
+
+def _key(tensor: torch.Tensor) -> int:
+    """What tensors that share memory have in common; 0 for one that has no plain memory."""
+    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else 0
+
+
+def _extent(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().nbytes() // tensor.element_size()
+
+
+def _addresses(tensor: torch.Tensor) -> Array:
+    """Where each element lies in the memory, counted in elements."""
+    where = np.full((), tensor.storage_offset())
+    for extent, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        where = np.add.outer(where, stride * np.arange(extent))
+    return where
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> torch.Tensor | None:
+    """The tensor that a call writes to, if any."""
+    for place, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            given = args[place] if place < len(args) else kwargs.get(argument.name)
+            if isinstance(given, torch.Tensor):
+                return given
+    return None
+
+
+def _written_in_python(func: Any, args: Any) -> Callable[..., Any] | None:
+    """The function that an op of `torch.library.custom_op` runs."""
+    definition = OPDEFS.get(func._qualified_op_name if hasattr(func, "_qualified_op_name") else func._schema.name)
+    if definition is None:
+        return None
+    device = next((x.device.type for x in _tensors(args)), "cpu")
+    found: Callable[..., Any] = definition._backend_fns.get(device, definition._init_fn)
+    return found
+
+
+def _argument(func: Any, name: str, given: Any, options: Any) -> Any:
+    """What an argument of a call is, by its name."""
+    place, declared = next((i, a) for i, a in enumerate(func._schema.arguments) if a.name == name)
+    return given[place] if place < len(given) else options.get(name, declared.default_value)
+
+
+def _picked(x: Value, axis: int, indices: torch.Tensor) -> Any:
+    """The elements at these indices along an axis, which may be gone from the indices' shape."""
+    (marks,) = labels(x.shape)
+    where = indices.cpu().numpy()
+    if where.ndim == marks.ndim:
+        return moved(np.take_along_axis(marks, where, axis), x) if marks.ndim else x
+    return moved(np.take_along_axis(marks, np.expand_dims(where, axis), axis).squeeze(axis), x)
+
+
+def _like(target: Any, value: Any) -> Any:
+    """The value in the shape of the target."""
+    shape = tuple(target.shape)
+    if np.shape(value) == shape:
+        return value
+    return ops.broadcast_to(value, shape=shape) if isinstance(value, Value) else np.broadcast_to(value, shape)
+
+
+def _rounded(x: Any, narrow: str | None) -> Any:
+    """A copy into fewer digits rounds."""
+    return x * 1.0 if narrow and isinstance(x, Value) and x.dtype == FLOAT else x

@@ -1,0 +1,124 @@
+"""A candidate's own loss, read into a graph, and whether the graph may stand for it.
+
+Nothing about a graph is believed. Its loss must equal the candidate's, at the point and at both neighbours, and its
+gradient must have the derivatives that differences of the candidate's own loss have. Equal values alone say little: an
+iteration that ends on a comparison, or a table of steps, has the same values and another derivative.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+
+from gradwitness import registry
+from gradwitness.dtypes import Array
+from gradwitness.errors import VALUES_ALONE, NoAnswerError
+from gradwitness.evidence.finite_difference import Probe
+from gradwitness.evidence.from_graph import FromGraph
+from gradwitness.evidence.from_values import FromValues
+from gradwitness.evidence.neighbours import Neighbours
+from gradwitness.evidence.norms import norm
+from gradwitness.evidence.probes import for_the_reader
+from gradwitness.evidence.sight import Sight, look
+from gradwitness.graph import Graph
+from gradwitness.problem import Problem
+from gradwitness.protocol import Capturing
+from gradwitness.run.failing import first_lines
+from gradwitness.settings import Settings
+from gradwitness.verdict.losses import judge_loss
+
+__all__ = ["Capture", "by_capture", "captured"]
+
+DERIVATIVES = "its values agree with the loss and its derivatives do not: does a step of it end on a comparison?"
+
+
+@dataclass(frozen=True, eq=False)
+class Capture:
+    """A loss as a graph. known: what is known of it; own: the same of the loss by its values, in the finest dtype."""
+
+    known: FromGraph
+    own: FromValues
+
+    @property
+    def graph(self) -> Graph:
+        return self.known.problem.graph
+
+    @cached_property
+    def mistrust(self) -> str:
+        """Why it may not stand for the loss; empty if it may."""
+        return self._other_values or (DERIVATIVES if any(s.refuted for s in self.sights.values()) else "")
+
+    def stands_for(self, path: str) -> bool:
+        """Whether the gradient of a leaf may be judged by it: differences have seen all of the leaf, and it is meant to
+        be its derivative."""
+        return path not in self.own.problem.intentions and not self.mistrust and not self.sights[path].unseen
+
+    @cached_property
+    def fine(self) -> FromGraph:
+        """The same in the dtype in which the loss is differenced."""
+        return self.known.in_dtype(self.own.fd_dtype)
+
+    @cached_property
+    def _other_values(self) -> str:
+        places = [{}, *self.known.neighbours]
+        losses = [self.own.finest.value({**self.own.problem.primals, **place}) for place in places]
+        found = judge_loss(losses, self.known.losses, self.fine.loss_floors_of(self.own.arithmetic), whose="the graph")
+        return found.message if found else ""
+
+    @cached_property
+    def probes(self) -> dict[str, tuple[Probe, ...]]:
+        """Differences of the loss itself by single coordinates, for the reader."""
+        return for_the_reader(
+            self.own.differencing, {p: g for p, g in self.gradients.items() if np.all(np.isfinite(g))}
+        )
+
+    @cached_property
+    def gradients(self) -> dict[str, Array]:
+        return {path: exact.high for path, exact in self.known.gradients.items()}
+
+    @cached_property
+    def sights(self) -> dict[str, Sight]:
+        """What differences of the loss itself see of the graph's gradient."""
+        finite = {path: g for path, g in self.gradients.items() if np.all(np.isfinite(g))}
+        slack = partial(self.fine.slack, self.own.arithmetic, False)
+        found = look(self.own.differencing, finite, slack, seed=(self.own.seed, 2)) if finite else {}
+        return {path: found.get(path, Sight(g.size, unseen=g.size)) for path, g in self.gradients.items()}
+
+
+def captured(own: FromValues, neighbours: Neighbours | None, settings: Settings) -> Capture | str:
+    """The loss as a graph, or why there is none."""
+    if settings.capture == "never":
+        return 'capture="never" was asked for'
+    if not isinstance(own.finest, Capturing):
+        return VALUES_ALONE
+    try:
+        graph = own.finest.captured(own.problem.primals)
+    except NoAnswerError:
+        raise
+    except Exception as error:  # noqa: BLE001  # a user's function may raise anything on what it does not expect
+        return first_lines(error)
+    return Capture(known_of(graph, own, neighbours, settings), own)
+
+
+def by_capture(capture: Capture, path: str) -> dict[str, Any]:
+    """What a row says of a gradient that was judged by the graph."""
+    known = capture.known
+    return {
+        "reference": norm(known.gradients[path].high),
+        "refused": known.refused.get(path),
+        "fd_dtype": capture.own.fd_dtype,
+        "captured": sum(node.is_op for node in capture.graph.nodes),
+        "remarks": tuple(f"{remark.text} ({remark.line})" for remark in capture.graph.remarks),
+    }
+
+
+def known_of(graph: Graph, own: FromValues, neighbours: Neighbours | None, settings: Settings) -> FromGraph:
+    """What is known of the graph at the problem's point."""
+    interpreter = registry.interpreter()
+    arithmetic = interpreter.capabilities.arithmetic("float64")
+    seconds = settings.seconds if settings.reference == "extended" else 0.0
+    problem: Problem = replace(own.problem, loss=graph, intended={})
+    return FromGraph(interpreter, problem, own.dtype, arithmetic, own.seed, seconds, neighbours)
