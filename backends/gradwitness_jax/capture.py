@@ -66,15 +66,17 @@ def capture(
     placed: dict[str, Any],
     inputs: dict[str, Any],
     known: Mapping[str, Array],
+    *,
+    stops: bool = False,
 ) -> Graph:
     """The graph of `loss(placed, inputs)`, differentiated by `placed`.
 
-    known: all leaves on the host, in float64. Raises CaptureError, with the primitive and the line, for what has no
-    rule; what tracing the loss raises passes.
+    known: all leaves on the host, in float64. stops: whether no derivative goes through a stop_gradient. Raises
+    CaptureError, with the primitive and the line, for what has no rule; what tracing the loss raises passes.
     """
     program = jax.make_jaxpr(loss)(placed, inputs)
     recorder = Recorder(known, tuple(placed))
-    seen = _Capture(recorder, placed)
+    seen = _Capture(recorder, placed, stops)
     paths = [*(("placed", p) for p in sorted(placed)), *(("inputs", p) for p in sorted(inputs))]
     given = []
     for kind, path in paths:
@@ -94,8 +96,8 @@ def capture(
 
 
 class _Capture:
-    def __init__(self, recorder: Recorder, placed: Mapping[str, Any]) -> None:
-        self.recorder = recorder
+    def __init__(self, recorder: Recorder, placed: Mapping[str, Any], stops: bool) -> None:
+        self.recorder, self.stops = recorder, stops
         self.hosts: dict[int, tuple[Any, Array]] = {}
         self.digits = min((_eps(x.dtype) for x in placed.values()), default=0.0)
         self.count = 0
@@ -218,6 +220,7 @@ class _Capture:
                 return [ops.stop_gradient(operands[0])]  # a shift that cancels, as in a softmax
             if name == "stop_gradient":
                 self.recorder.remark("detached", DETACHED)
+                return [ops.stop_gradient(operands[0])] if self.stops else operands
             return operands
         if name == "sort":
             return self._sorted(given, operands, **equation.params)

@@ -110,12 +110,12 @@ class JaxPrepared:
                 result = float(value), self.fetch(gradient) if gradients else {}
             yield result  # outside of x64, which is the caller's again
 
-    def captured(self, params: Primals) -> Graph:
+    def captured(self, params: Primals, *, stops: bool = False) -> Graph:
         if self.of_vocabulary:
             raise CaptureError("it has no loss of its own")
         with quiet(), self._x64():
             placed, inputs = self._split(params)
-            return capture(self._plain, placed, inputs, {**self._given, **params})
+            return capture(self._plain, placed, inputs, {**self._given, **params}, stops=stops)
 
     def custom_rules(self, params: Primals) -> tuple[CustomRule, ...] | None:
         """Each custom_vjp and custom_jvp that the loss calls, and whether its derivative is made of it: the same on

@@ -37,23 +37,28 @@ __all__ = ["capture"]
 CORE = os.path.dirname(os.path.dirname(ops.__file__))
 OURS = tuple(folder + os.sep for folder in (os.path.dirname(torch.__file__), CORE, os.path.dirname(__file__)))
 DETACHED_FROM = "detached from what it was computed from: no gradient passes"
+UNDER_NO_GRAD = "computed under no_grad: no gradient passes"
 PICKED = frozenset(("topk", "sort", "kthvalue", "median", "mode", "nanmedian", "cummax", "cummin"))  # with indices
 DECIDED = frozenset(("floor", "ceil", "round", "trunc", "sgn", "heaviside"))  # flat wherever they have a slope
-Tensors = Mapping[str, torch.Tensor]
+RULE = os.path.join("torch", "autograd", "function.py")
+Tensors = dict[str, torch.Tensor]
 
 
 def capture(
-    loss: Callable[[dict[str, torch.Tensor]], torch.Tensor],
-    leaves: dict[str, torch.Tensor],
+    loss: Callable[[Tensors], torch.Tensor],
+    leaves: Tensors,
     known: Mapping[str, Array],
     wrt: Sequence[str],
+    *,
+    stops: bool = False,
 ) -> Graph:
     """The graph of `loss(leaves)`.
 
     leaves: on the device, by path; known: the same on the host, in float64; wrt: those that it is differentiated by.
-    Raises CaptureError, with the op and the line, for what has no rule.
+    stops: whether no derivative goes through what is detached. Raises CaptureError, with the op and the line, for what
+    has no rule.
     """
-    mode = _Capture(Recorder(known, wrt), leaves, known, wrt)
+    mode = _Capture(Recorder(known, wrt), leaves, known, wrt, stops)
     with mode, torch.compiler.set_stance("force_eager"):
         found = loss(leaves)
         try:
@@ -84,11 +89,14 @@ class _Known:
 
 
 class _Capture(TorchDispatchMode):
-    def __init__(self, recorder: Recorder, leaves: Tensors, known: Mapping[str, Array], wrt: Sequence[str]) -> None:
+    def __init__(
+        self, recorder: Recorder, leaves: Tensors, known: Mapping[str, Array], wrt: Sequence[str], stops: bool
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.recorder = recorder
+        self.recorder, self.stops = recorder, stops
+        self.in_rule = False  # whether a user's autograd.Function runs, whose derivative is its own affair
         self.modules: dict[int, str] = {}  # qualified names
-        self.detached: dict[int, tuple[torch.Tensor, Place | None]] = {}
+        self.detached: dict[int, tuple[torch.Tensor, str, Place | None]] = {}
         self.digits = min((torch.finfo(leaves[path].dtype).eps for path in wrt), default=0.0)
         self.storages: dict[int, _Storage] = {}
         self.known: dict[int, _Known] = {}
@@ -142,7 +150,7 @@ class _Capture(TorchDispatchMode):
         self.recorder.narrow = self._narrow(result)
         if any(isinstance(x, Value) for x in tree_leaves((given, options))):
             values = self._values(func, base, given, {k: v for k, v in options.items() if k != "out"}, result)
-            self._note_detached(name, args, kwargs, result)
+            values = self._cut(name, args, kwargs, result, values)
         elif target is None:
             return result
         else:
@@ -177,13 +185,21 @@ class _Capture(TorchDispatchMode):
         if any(self.recorder.depends(x) for x in tree_leaves(given)):
             self.recorder.remark("decision", text)
 
-    def _note_detached(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
-        """Remark on what is detached once it is used: what autograd saves for itself it detaches as well."""
-        if name in DETACHED:
-            self.detached[id(result)] = result, self.recorder.line
+    def _cut(self, name: str, args: Any, kwargs: Any, result: Any, values: Any) -> Any:
+        """The values, with no derivative through what is detached, if that is asked for. It is remarked on once it is
+        used, as autograd detaches what it saves for itself."""
         for x in _tensors((args, kwargs)):
             if id(x) in self.detached:
-                self.recorder.remark("detached", DETACHED_FROM, self.detached[id(x)][1])
+                self.recorder.remark("detached", *self.detached[id(x)][1:])
+        if self.in_rule:
+            return values
+        if name in DETACHED:
+            self.detached[id(result)] = result, DETACHED_FROM, self.recorder.line
+        elif not torch.is_grad_enabled():
+            self.recorder.remark("detached", UNDER_NO_GRAD)
+        else:
+            return values
+        return tree_map(lambda y: _stopped(y) if self.stops else y, values)
 
     def _taken_apart(self, func: Any, name: str, args: Any, kwargs: Any) -> tuple[Any] | None:
         """What an op returns that has no rule, and that torch or its author takes apart: called part by part."""
@@ -212,10 +228,12 @@ class _Capture(TorchDispatchMode):
         """The line of the user's that is running, and the module that it is in."""
         frame: FrameType | None = sys._getframe(2)
         found, inner, outer = None, None, None
+        self.in_rule = False
         while frame is not None:
             file = frame.f_code.co_filename
             if found is None and not file.startswith(OURS):
                 found = file, frame.f_lineno
+            self.in_rule |= frame.f_code.co_name == "apply" and file.endswith(RULE)
             owner = frame.f_locals.get("self")
             if isinstance(owner, nn.Module):
                 inner, outer = inner or owner, owner
@@ -287,6 +305,10 @@ class _Capture(TorchDispatchMode):
         storage.flat, storage.version = moved(mine, before, _like(target, value)), storage.version + 1
         if isinstance(value, Value) and value.shape == tuple(target.shape):
             self.known[id(target)] = _Known(target, value, storage.version)
+
+
+def _stopped(value: Any) -> Any:
+    return ops.stop_gradient(value) if isinstance(value, Value) and value.dtype == FLOAT else value
 
 
 def _tensors(nested: Any) -> list[torch.Tensor]:

@@ -127,12 +127,13 @@ class TorchPrepared:
             *(CustomRule(name, False, *found) for name, found in others.items()),
         )
 
-    def captured(self, params: Primals) -> Graph:
+    def captured(self, params: Primals, *, stops: bool = False) -> Graph:
         if self.plain is None:
             raise CaptureError("it has no loss of its own")
         placed = self.place(params)
         with _recording(), quiet():
-            return capture(self.plain, {**self._inputs, **placed}, {**self._given, **params}, tuple(placed))
+            known = {**self._given, **params}
+            return capture(self.plain, {**self._inputs, **placed}, known, tuple(placed), stops=stops)
 
     def why_missing(self) -> str:
         if self._frozen:

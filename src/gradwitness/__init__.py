@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradwitness import ops as ops
+    from gradwitness.capturing import capture
     from gradwitness.errors import GradwitnessError
     from gradwitness.graph import Graph, trace
     from gradwitness.own_ops import define_op, forget_op, verify_op
@@ -30,6 +31,7 @@ __all__ = [
     "Row",
     "Verdict",
     "__version__",
+    "capture",
     "define_op",
     "forget_op",
     "ops",
@@ -48,6 +50,7 @@ _PLACES = {  # the module of each name
     "Report": "report",
     "Row": "report",
     "Verdict": "verdict",
+    "capture": "capturing",
     "define_op": "own_ops",
     "forget_op": "own_ops",
     "register_backend": "registry",

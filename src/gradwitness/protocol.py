@@ -130,8 +130,11 @@ class Perturbing(Protocol):
 class Capturing(Protocol):
     """A Prepared whose loss, in its framework's own arrays, may be read into a graph at a point."""
 
-    def captured(self, params: Primals) -> Graph:
-        """Raises CaptureError, with what has no rule and the user's line, and whatever running the loss raises."""
+    def captured(self, params: Primals, *, stops: bool = False) -> Graph:
+        """stops: whether no derivative goes through what the loss detaches; else that is an identity, as the derivative
+        is that of the values. Raises CaptureError, with what has no rule and the user's line, and whatever running the
+        loss raises.
+        """
         ...
 
 

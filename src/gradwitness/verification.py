@@ -10,8 +10,10 @@ from typing import Any, Never
 
 from gradwitness import registry
 from gradwitness.advice import expect_loss
+from gradwitness.capturing import any_captured
 from gradwitness.errors import GradwitnessError, UnknownName
 from gradwitness.evidence.exercise import Exercise, exercise
+from gradwitness.graph import Graph
 from gradwitness.paths import expect_taken
 from gradwitness.problem import Candidate, Intended, Loss, Problem
 from gradwitness.protocol import expect_options
@@ -30,7 +32,7 @@ TOLERANCES = ("atol", "rtol", "eps", "tol", "tolerance", "delta")  # of gradchec
 
 
 def verify(
-    loss: Loss | Problem | Candidate | Mapping[str, Loss | Candidate],
+    loss: Loss | Graph | Problem | Candidate | Mapping[str, Loss | Candidate],
     params: Any = None,
     batch: Any = None,
     *,
@@ -57,16 +59,17 @@ def verify(
 ) -> Report:
     """Judge each gradient of a loss, in every dtype and on every device asked for.
 
-    loss: `loss(params, batch)` over `gradwitness.ops`, or a Problem: it runs on every backend
-    installed, or on `backends`, and is held against the hand-derived gradient: in 256 bits, or
+    loss: `loss(params, batch)` over `gradwitness.ops`, its Graph, or a Problem: it runs on every backend
+    installed, or on `backends` ("all", or some by name), and is held against the hand-derived gradient: in 256 bits, or
     with reference="differences" in float64, confirmed by finite differences; so it is too where 256 bits would
     take more than `seconds`: then they validate the rules on fewer examples, or, where none can be left
     out, check the float64 gradient along single directions. candidates: further ones by label, held against the
     same gradient, such as {"mine": Candidate("numpy", gradient=my_gradient)}.
 
     Or loss: candidates by label, each with a loss in its framework's own arrays and perhaps a gradient written by hand:
-    a Candidate, or, under a backend's name, the bare loss; one Candidate may stand alone. These are judged by
-    numerical derivatives of their own losses, and held against each other.
+    a Candidate, or, under a backend's name, the bare loss; one Candidate may stand alone. These are judged by the
+    graphs into which their losses are read, or by numerical derivatives of the losses, and held against each other.
+    With `backends`, such a loss runs on those as well, in their own ops.
 
     params, batch: nested dicts, lists or tuples of arrays. dtypes: by default those of the leaves to differentiate.
     precision: of matrix products, "highest", or "default" for what people run. wrt: paths of leaves of params or
@@ -102,6 +105,8 @@ def verify(
         raise GradwitnessError("no params: call gw.verify(loss, params, batch), params the arrays to differentiate by")
     named, own = _candidates(loss, backends, params), _beside(loss, candidates)
     problem = _problem(loss, name, params=params, batch=batch, wrt=wrt, cotangent=cotangent, intended=intended)
+    if backends is not None and isinstance(loss, Mapping | Candidate):
+        own = {**own, **_elsewhere(named or {}, problem, backends)}
     chosen = problem.own_dtypes if dtypes is None else dtype_names(dtypes)
     ways = names(paths, "paths")
     settings = Settings(chosen, names(devices, "devices"), precision, seed, reference, seconds, timeout, ways, capture)
@@ -156,19 +161,26 @@ def _candidates(loss: Any, backends: str | Sequence[str] | None, params: Any) ->
     if not isinstance(loss, Mapping):
         if not isinstance(loss, Problem):
             expect_loss(loss, params)
-        if not (callable(loss) or isinstance(loss, Problem)):
+        if not (callable(loss) or isinstance(loss, Problem | Graph)):
             raise GradwitnessError(
                 f"expected a loss(params, batch), a Problem or candidates by label, got {type(loss).__name__}: give"
                 ' them as gw.verify({"torch": loss, "mine": gw.Candidate("numpy", loss, gradient=...)}, params, batch)'
             )
-        return None if backends is None else {label: Candidate(label) for label in names(backends, "backends")}
-    if backends is not None:
-        raise GradwitnessError(
-            "backends= chooses where one loss over gradwitness.ops runs; each candidate names its own"
-        )
+        return None if backends is None else {label: Candidate(label) for label in _backend_names(backends)}
     if not loss:
         raise GradwitnessError("no candidates: give at least one, by its label")
     return {label: _candidate(label, given, params) for label, given in loss.items()}
+
+
+def _backend_names(backends: str | Sequence[str]) -> tuple[str, ...]:
+    return registry.backend_names() if backends == "all" else names(backends, "backends")
+
+
+def _elsewhere(named: Candidates, problem: Problem, backends: str | Sequence[str]) -> Candidates:
+    """The loss of one of the candidates, read into a graph, on further backends."""
+    chosen = [registry.backend(name).name for name in _backend_names(backends)]
+    graph = any_captured(named, problem)
+    return {(f"{name} (captured)" if name in named else name): Candidate(name, graph) for name in chosen}
 
 
 def _beside(loss: Any, candidates: Mapping[str, Candidate] | None) -> Candidates:

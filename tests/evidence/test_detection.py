@@ -12,7 +12,7 @@ from gradwitness.evidence.reach import node_reach
 from gradwitness.networks import NETWORKS, network
 from gradwitness.problem import Candidate
 from gradwitness.report import Address
-from gradwitness.run.cell import graph_referee
+from gradwitness.run.referee import graph_referee
 from gradwitness.run.trial import Trial
 from gradwitness.run.witness import OfGraph
 from gradwitness.settings import Settings

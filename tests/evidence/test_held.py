@@ -20,7 +20,7 @@ from gradwitness.networks.single_ops import problems_of
 from gradwitness.ops import OPS
 from gradwitness.problem import Problem
 from gradwitness.protocol import Interpreter
-from gradwitness.run.cell import graph_referee
+from gradwitness.run.referee import graph_referee
 from gradwitness.settings import Settings
 
 Array = np.ndarray[Any, Any]

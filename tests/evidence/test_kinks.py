@@ -20,8 +20,8 @@ from gradwitness.ops import OPS, Value
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Interpreter
 from gradwitness.report import Report, Row
-from gradwitness.run.cell import graph_referee
 from gradwitness.run.problems import verify_problem
+from gradwitness.run.referee import graph_referee
 from gradwitness.settings import Settings
 from gradwitness_numpy.rules import RULES
 

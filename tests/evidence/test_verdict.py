@@ -22,7 +22,7 @@ from gradwitness.evidence.reference import Exact, exactly
 from gradwitness.evidence.sight import Refutation, Sight
 from gradwitness.problem import Candidate, Problem
 from gradwitness.report import Address
-from gradwitness.run.cell import graph_referee
+from gradwitness.run.referee import graph_referee
 from gradwitness.run.trial import Trial
 from gradwitness.run.witness import OfGraph
 from gradwitness.settings import Settings

@@ -232,6 +232,12 @@ class FromGraph:
         return self._differencing(held_branches(self.problem.graph, lambda node: self.tape.steps[node.id]))
 
     @cached_property
+    def with_decisions(self) -> Differencing:
+        """The same, but for comparisons, which are made anew: stairs are seen as what they are."""
+        steps = self.tape.steps
+        return self._differencing(held_branches(self.problem.graph, lambda node: steps[node.id], decisions=False))
+
+    @cached_property
     def across_kinks(self) -> Differencing:
         """Of the loss in float64 as it is: what one-sided derivatives are taken of."""
         return self._differencing(None)

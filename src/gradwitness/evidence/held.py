@@ -22,12 +22,17 @@ from gradwitness.ops.value import FLOAT
 __all__ = ["held_branches"]
 
 
-def held_branches(graph: Graph, steps: Callable[[Node], Any]) -> Callable[[Node, Any], Any] | None:
+def held_branches(
+    graph: Graph, steps: Callable[[Node], Any], *, decisions: bool = True
+) -> Callable[[Node, Any], Any] | None:
     """A hook for `Interpreter.forward`, `on_value`; None for a graph that has no branches.
 
-    steps: the step of each op at the point.
+    steps: the step of each op at the point. decisions: whether comparisons are held, beside bends and extrema, which
+    are continuous.
     """
     rules = {node.id: rule for node in graph.nodes if node.is_op and (rule := _rule(node)) is not None}
+    if not decisions:
+        rules = {number: rule for number, rule in rules.items() if rule is not _decided}
     if not rules:
         return None
     fixed: dict[int, Any] = {}

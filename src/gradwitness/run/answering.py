@@ -136,10 +136,10 @@ class Answers:
     def _is_forgetful(self, primals: Primals) -> bool | None:
         return self._prepared.is_forgetful(primals) if isinstance(self._prepared, Forgetful) else None
 
-    def _captured(self, primals: Primals) -> Graph:
+    def _captured(self, primals: Primals, *, stops: bool) -> Graph:
         if not isinstance(self._prepared, Capturing):
             raise CaptureError(VALUES_ALONE)
-        return self._prepared.captured(primals)
+        return self._prepared.captured(primals, stops=stops)
 
     def _hold(self, result: Any) -> Held:
         handle = Held(next(self._numbers))

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from gradwitness import registry
 from gradwitness.dtypes import Array
-from gradwitness.errors import VALUES_ALONE, NoAnswerError
+from gradwitness.errors import VALUES_ALONE, CaptureError, NoAnswerError
 from gradwitness.evidence.finite_difference import Probe
 from gradwitness.evidence.from_graph import FromGraph
 from gradwitness.evidence.from_values import FromValues
@@ -24,9 +23,9 @@ from gradwitness.evidence.norms import norm
 from gradwitness.evidence.probes import for_the_reader
 from gradwitness.evidence.sight import Sight, look
 from gradwitness.graph import Graph
-from gradwitness.problem import Problem
 from gradwitness.protocol import Capturing
 from gradwitness.run.failing import first_lines
+from gradwitness.run.referee import graph_referee
 from gradwitness.settings import Settings
 from gradwitness.verdict.losses import judge_loss
 
@@ -47,14 +46,43 @@ class Capture:
         return self.known.problem.graph
 
     @cached_property
+    def detached(self) -> list[str]:
+        """The lines at which the loss detaches."""
+        return [f"{remark.line}" for remark in self.graph.remarks if remark.kind == "detached"]
+
+    @cached_property
+    def stopping(self) -> dict[str, Array]:
+        """The gradient through which no derivative goes where the loss detaches."""
+        assert isinstance(self.own.finest, Capturing)
+        graph = self.own.finest.captured(self.own.problem.primals, stops=True)
+        leaves, paths = self.own.problem.leaves, self.own.problem.differentiated
+        tape = self.known.interpreter.forward(graph, {**leaves, **graph.constants})
+        zeros = {path: np.zeros(leaves[path].shape) for path in paths}
+        return zeros | self.known.interpreter.backward(tape, paths)
+
+    @cached_property
     def mistrust(self) -> str:
         """Why it may not stand for the loss; empty if it may."""
         return self._other_values or (DERIVATIVES if any(s.refuted for s in self.sights.values()) else "")
 
     def stands_for(self, path: str) -> bool:
-        """Whether the gradient of a leaf may be judged by it: differences have seen all of the leaf, and it is meant to
-        be its derivative."""
-        return path not in self.own.problem.intentions and not self.mistrust and not self.sights[path].unseen
+        """Whether the gradient of a leaf may be judged by it. Differences must have seen all of the leaf, those of the
+        loss; or, where its noise hides some, those of the graph itself, of which nothing is held that was decided."""
+        if path in self.own.problem.intentions or self.mistrust:
+            return False
+        return not self.sights[path].unseen or not self._among_its_own[path].unseen
+
+    @cached_property
+    def _among_its_own(self) -> dict[str, Sight]:
+        """What differences of the graph see of its gradient. Each element is claimed to be unseen where something was
+        decided at the point that is not decided anew."""
+        unseen = {path: Sight(g.size, unseen=g.size) for path, g in self.gradients.items()}
+        if any(remark.kind in ("decision", "number") for remark in self.graph.remarks):
+            return unseen
+        wide = self.known.in_dtype("float64")
+        slack = partial(wide.slack, wide.arithmetic, False)
+        found = look(wide.with_decisions, self._finite, slack, seed=(self.own.seed, 2)) if self._finite else {}
+        return unseen | {path: sight for path, sight in found.items() if not sight.refuted}
 
     @cached_property
     def fine(self) -> FromGraph:
@@ -80,9 +108,13 @@ class Capture:
         return {path: exact.high for path, exact in self.known.gradients.items()}
 
     @cached_property
+    def _finite(self) -> dict[str, Array]:
+        return {path: g for path, g in self.gradients.items() if np.all(np.isfinite(g))}
+
+    @cached_property
     def sights(self) -> dict[str, Sight]:
         """What differences of the loss itself see of the graph's gradient."""
-        finite = {path: g for path, g in self.gradients.items() if np.all(np.isfinite(g))}
+        finite = self._finite
         slack = partial(self.fine.slack, self.own.arithmetic, False)
         found = look(self.own.differencing, finite, slack, seed=(self.own.seed, 2)) if finite else {}
         return {path: found.get(path, Sight(g.size, unseen=g.size)) for path, g in self.gradients.items()}
@@ -98,9 +130,12 @@ def captured(own: FromValues, neighbours: Neighbours | None, settings: Settings)
         graph = own.finest.captured(own.problem.primals)
     except NoAnswerError:
         raise
+    except CaptureError as error:
+        return str(error)
     except Exception as error:  # noqa: BLE001  # a user's function may raise anything on what it does not expect
         return first_lines(error)
-    return Capture(known_of(graph, own, neighbours, settings), own)
+    problem = replace(own.problem, loss=graph, intended={})
+    return Capture(graph_referee(problem, own.dtype, settings, neighbours=neighbours), own)
 
 
 def by_capture(capture: Capture, path: str) -> dict[str, Any]:
@@ -113,12 +148,3 @@ def by_capture(capture: Capture, path: str) -> dict[str, Any]:
         "captured": sum(node.is_op for node in capture.graph.nodes),
         "remarks": tuple(f"{remark.text} ({remark.line})" for remark in capture.graph.remarks),
     }
-
-
-def known_of(graph: Graph, own: FromValues, neighbours: Neighbours | None, settings: Settings) -> FromGraph:
-    """What is known of the graph at the problem's point."""
-    interpreter = registry.interpreter()
-    arithmetic = interpreter.capabilities.arithmetic("float64")
-    seconds = settings.seconds if settings.reference == "extended" else 0.0
-    problem: Problem = replace(own.problem, loss=graph, intended={})
-    return FromGraph(interpreter, problem, own.dtype, arithmetic, own.seed, seconds, neighbours)

@@ -19,6 +19,7 @@ from gradwitness.evidence.noise_floor import TensorFloor, joint
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.own_floors import Answer
 from gradwitness.evidence.reach import JITTER_REACH, Reach, node_reach
+from gradwitness.graph import Graph
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Forgetful, Prepared, Primals
 from gradwitness.report import Address, Row
@@ -31,24 +32,18 @@ from gradwitness.run.preparing import prepare
 from gradwitness.run.progress import Progress
 from gradwitness.run.purity import compiled_anew, impure
 from gradwitness.run.reductions import as_reduced
+from gradwitness.run.referee import graph_referee
 from gradwitness.run.trial import Failure, Trial, attempt, trial
 from gradwitness.run.witness import OfGraph, OwnLoss, Witness
 from gradwitness.settings import Settings
 from gradwitness.verdict import Judgement, Verdict
 from gradwitness.verdict.losses import judge_alone, judge_loss
 
-__all__ = ["cell", "graph_referee"]
+__all__ = ["cell"]
 
+COARSE = "differences cannot tell whether the graph of its loss is the loss"
 ITSELF = "itself in float64"
 SAME = 4.0  # units of roundoff that two answers to the same question may differ by unlooked into
-
-
-def graph_referee(problem: Problem, dtype: str, settings: Settings) -> FromGraph:
-    """What is known of the problem's gradient where `dtype` can hold the point; nothing is computed yet."""
-    interpreter = registry.interpreter()
-    arithmetic = interpreter.capabilities.arithmetic("float64")
-    seconds = settings.seconds if settings.reference == "extended" else 0.0
-    return FromGraph(interpreter, problem.rounded(dtype), dtype, arithmetic, settings.seed, seconds)
 
 
 def cell(
@@ -95,6 +90,7 @@ class _Run:
     witnesses: list[Witness] = field(default_factory=list)
     neighbours: Neighbours | None = None
     peers: Peers = field(default_factory=Peers)
+    graphs: dict[int, FromGraph] = field(default_factory=dict)  # that candidates bring
 
     # Trial
 
@@ -148,11 +144,20 @@ class _Run:
             lowered = candidate.loss is None and not candidate.is_written_by_hand
             speaks = capabilities.interpreter and self.dtype == "float64" and lowered and not self.referee.extended
             return OfGraph(*witness, known=self.referee, arithmetic=arithmetic, is_referee=speaks)
+        if isinstance(candidate.loss, Graph):
+            return OfGraph(*witness, known=self._known_of(candidate.loss), arithmetic=arithmetic, is_referee=False)
         answer = tried.losses[0], tried.gradients
         wide, finest, note = self._in_float64(address, candidate, tried.prepared, answer)
         known = FromValues(tried.prepared, wide, finest, self.problem, self.dtype, arithmetic, self.settings.seed)
         capturing = partial(captured, known, self.neighbours, self.settings)
         return OwnLoss(*witness, [note] if note else [], known=known, capturing=capturing)
+
+    def _known_of(self, graph: Graph) -> FromGraph:
+        """What is known of a graph that a candidate brings."""
+        if id(graph) not in self.graphs:
+            problem = replace(self.problem, loss=graph, intended={})
+            self.graphs[id(graph)] = graph_referee(problem, self.dtype, self.settings, neighbours=self.neighbours)
+        return self.graphs[id(graph)]
 
     def _in_float64(
         self, address: Address, candidate: Candidate, narrow: Prepared, answer: Answer
@@ -183,7 +188,8 @@ class _Run:
 
     def compare_losses(self) -> None:
         """Hold each loss against the graph's, or against the first that is finite and steady."""
-        first = next((w for w in self.witnesses if w.is_steady and all(map(math.isfinite, w.tried.losses))), None)
+        own = [w for w in self.witnesses if isinstance(w, OwnLoss)]
+        first = next((w for w in own if w.is_steady and all(map(math.isfinite, w.tried.losses))), None)
         for witness in self.witnesses:
             if not witness.loss:
                 found = attempt(partial(self._compared, witness, first or witness))
@@ -288,7 +294,7 @@ class _Run:
             "reference": 0.0 if gradient is None else norm(gradient),
             "against": None if witness.judgements[path].error is None else against,
             "fd_dtype": witness.known.fd_dtype,
-            "not_captured": witness.why_not_by_graph if witness.is_judged else None,
+            "not_captured": (witness.why_not_by_graph or COARSE) if witness.is_judged else None,
         }
 
 

@@ -122,8 +122,8 @@ class Isolated:
         found: str = self._ask("why_missing")
         return found
 
-    def captured(self, params: Primals) -> Graph:
-        found: Graph = self._ask("captured", dict(params))
+    def captured(self, params: Primals, *, stops: bool = False) -> Graph:
+        found: Graph = self._ask("captured", dict(params), stops=stops)
         return found
 
     def is_forgetful(self, params: Primals) -> bool | None:

@@ -41,7 +41,8 @@ def _in_one_dtype(
     problem: Problem, candidates: Mapping[str, Candidate], dtype: str, settings: Settings, progress: Progress
 ) -> list[Row]:
     """What is known of a graph serves every device."""
-    from gradwitness.run.cell import cell, graph_referee  # here, so that importing gradwitness is quick
+    from gradwitness.run.cell import cell  # here, so that importing gradwitness is quick
+    from gradwitness.run.referee import graph_referee
 
     cells = [_addresses(problem, candidates, dtype, device) for device in settings.devices]
     referee = None

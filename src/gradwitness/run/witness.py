@@ -24,12 +24,13 @@ from gradwitness.run.captured import Capture
 from gradwitness.run.trial import Trial
 from gradwitness.verdict import Judgement, Verdict
 from gradwitness.verdict.at_kink import AtKink
-from gradwitness.verdict.checks import judge
+from gradwitness.verdict.checks import compare, judge
 from gradwitness.verdict.leaf import LeafEvidence, Standing
 from gradwitness.verdict.losses import judge_loss
 
 __all__ = ["OfGraph", "OwnLoss", "Witness"]
 
+SHOWN = 3  # lines of a loss in a message
 FAR = 1e3  # a floor by node that is so many times the one by inputs is said
 CAST = "a step of it computes in a dtype of its own choice: a cast, or autocast"
 BY_DTYPE = "does it depend on the dtype, by a cast, autocast, an eps, a branch, or random numbers drawn in it?"
@@ -192,7 +193,22 @@ class OwnLoss(Witness):
         if self.loss:
             return self.loss
         found = super().judged(path)
-        return self._narrowed(path, found) if path in self.by_graph and self.known.is_narrowed else found
+        if path in self.by_graph and self.known.is_narrowed:
+            found = self._narrowed(path, found)
+        if found.verdict is Verdict.DISAGREE and (where := self._where_it_stops(path)):
+            return found.instead(found.verdict, f"{found.message}; it stops where the loss detaches: {where}")
+        return found
+
+    def _where_it_stops(self, path: str) -> str:
+        """The lines at which the loss detaches, if that is what a gradient follows that is not its derivative."""
+        given = self.given(path)
+        if path not in self.by_graph or not isinstance(self.capture, Capture) or given is None:
+            return ""
+        if not self.capture.detached:
+            return ""
+        floor = self.capture.known.floors_of(self.known.arithmetic).tensors[path]
+        apart = compare(given - self.capture.stopping[path], floor, node_reach(floor))
+        return ", ".join(self.capture.detached[:SHOWN]) if apart.ratio <= 1 else ""
 
     def _narrowed(self, path: str, found: Judgement) -> Judgement:
         """The judgement of a gradient of fewer digits, where it is known what the same function gives in float64.

@@ -1,0 +1,59 @@
+"""A loss in torch or jax, as its users wrote it, as a graph over the vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gradwitness import registry
+from gradwitness.errors import VALUES_ALONE, CaptureError, GradwitnessError
+from gradwitness.graph import Graph
+from gradwitness.problem import Candidate, Problem
+from gradwitness.protocol import Capturing
+
+__all__ = ["any_captured", "capture", "captured_at"]
+
+
+def capture(
+    candidate: Candidate, params: Any, batch: Any = None, *, dtype: str = "float64", device: str = "cpu"
+) -> Graph:
+    """Read a candidate's own loss into a Graph, which stands wherever a loss over `gradwitness.ops` may stand.
+
+    The loss runs once in `dtype`, on real numbers. An autograd.Function, custom_vjp or custom_jvp is read by what it
+    does going forward. detach, no_grad and stop_gradient are identities. Loops and branches are as they were at this
+    point: the graph holds for this batch. Whether it is the same function elsewhere is not known yet; `verify` finds
+    that out before it uses one.
+
+    `graph.remarks` says what was taken for granted: which elements a top-k picks, numbers that Python read out.
+
+    Raises CaptureError, with the op and the line, for what has no rule.
+    """
+    if not isinstance(candidate, Candidate):
+        raise GradwitnessError(
+            'capture takes a Candidate, which says whose arrays the loss takes: capture(gw.Candidate("torch", loss), '
+            f"params, batch); got {type(candidate).__name__}"
+        )
+    problem = Problem("loss", None, params, {} if batch is None else batch)
+    return captured_at(candidate, problem.rounded(dtype), dtype, device)
+
+
+def captured_at(candidate: Candidate, problem: Problem, dtype: str, device: str) -> Graph:
+    """The same at a problem's point, which `dtype` can hold."""
+    prepared = registry.installed(candidate.backend).prepare(candidate, problem, dtype=dtype, device=device)
+    if not isinstance(prepared, Capturing):
+        raise CaptureError(f"{candidate.backend}: {VALUES_ALONE}")
+    return prepared.captured(problem.primals)
+
+
+def any_captured(candidates: Mapping[str, Candidate], problem: Problem) -> Graph:
+    """The graph of the first of several losses that can be read into one. Raises CaptureError, with every reason."""
+    reasons = []
+    for label, candidate in candidates.items():
+        for dtype in dict.fromkeys(("float64", *problem.own_dtypes)):
+            try:
+                return captured_at(candidate, problem.rounded(dtype), dtype, "cpu")
+            except Exception as error:  # noqa: BLE001  # a user's loss may raise anything
+                reasons.append(f"{label} in {dtype}: {error}")
+    raise CaptureError(
+        "backends= runs a loss where it was not written for, and none could be read:\n" + "\n".join(reasons)
+    )
