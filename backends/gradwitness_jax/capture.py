@@ -29,6 +29,7 @@ from gradwitness_jax.primitives import (
     RULES,
     added_by_scatter,
     by_labels,
+    multiplied_by_scatter,
     picked_by_sort,
 )
 from gradwitness_jax.rounding import CALLS
@@ -40,6 +41,7 @@ CORE = os.path.dirname(os.path.dirname(ops.__file__))
 OURS = tuple(folder + os.sep for folder in (os.path.dirname(jax.__file__), CORE, os.path.dirname(__file__)))
 DETACHED = "detached from what it was computed from: no gradient passes"
 DECIDED = frozenset(("floor", "ceil", "round", "argmax", "argmin"))
+SCATTERS = {"scatter-add": added_by_scatter, "scatter-mul": multiplied_by_scatter}
 MOST = 100_000  # equations of one capture, loops unrolled
 
 
@@ -101,6 +103,7 @@ class _Capture:
         self.hosts: dict[int, tuple[Any, Array]] = {}
         self.digits = min((_eps(x.dtype) for x in placed.values()), default=0.0)
         self.count = 0
+        self.place: Place | None = None
 
     def run(self, program: Any, consts: Sequence[_Item], given: Sequence[_Item]) -> list[_Item]:
         """What a program returns."""
@@ -112,7 +115,7 @@ class _Capture:
         for equation in program.eqns:
             self.count += 1
             if self.count > MOST:
-                raise CaptureError(f"more than {MOST:,} equations\n  at {_place(equation)}")
+                raise CaptureError(f"more than {MOST:,} equations\n  at {self.place}")
             results = self._equation(equation, [read(atom) for atom in equation.invars])
             items |= dict(zip(equation.outvars, results, strict=True))
         return [read(atom) for atom in program.outvars]
@@ -120,7 +123,7 @@ class _Capture:
     def _equation(self, equation: Any, given: Sequence[_Item]) -> Sequence[_Item]:
         if not any(item.value is not None for item in given):
             return [_Item(number) for number in _bound(equation, [item.number for item in given])]
-        name, place = equation.primitive.name, _place(equation)
+        name, place = equation.primitive.name, self._place(equation)
         try:
             if (entered := self._entered(equation, name, given)) is not None:
                 return entered
@@ -153,9 +156,14 @@ class _Capture:
         own = NAMED.get(_named(called)) if len(given) == 1 else None
         if own is None:
             return self._call(called, given)
-        self.recorder.at(_place(equation), self._narrow(equation))
+        self.recorder.at(self.place, self._narrow(equation))
         (number,) = _evaluated(called, [item.number for item in given])
         return [_Item(number, own(given[0].value))]
+
+    def _place(self, equation: Any) -> Place | None:
+        """The user's line that an equation stands for; within jax's own functions, that which called them."""
+        self.place = _place(equation) or self.place
+        return self.place
 
     def _call(self, called: Any, given: Sequence[_Item]) -> list[_Item]:
         consts = [_Item(c) for c in getattr(called, "consts", ())]
@@ -231,14 +239,14 @@ class _Capture:
         if not any(_is_float_or_bool(v.aval.dtype) for v in equation.outvars) or name in DECIDED:
             self._decide(f"{name} is decided at the point", operands)
             return [None] * len(equation.outvars)
-        if name == "scatter-add":
-            return [added_by_scatter(equation, operands)]
+        if name in SCATTERS:
+            return [SCATTERS[name](equation, operands)]
         if name in MOVES:
             if any(item.value is not None and item.value.dtype != FLOAT for item in given):
-                raise CaptureError(f"{name} at indices that depend on what is differentiated\n  at {_place(equation)}")
+                raise CaptureError(f"{name} at indices that depend on what is differentiated\n  at {self.place}")
             return by_labels(equation, operands)
         if name not in RULES:
-            raise CaptureError(f"{name}: there is no rule for this primitive\n  at {_place(equation)}")
+            raise CaptureError(f"{name}: there is no rule for this primitive\n  at {self.place}")
         return [RULES[name](*operands, **equation.params)]
 
     def _decide(self, text: str, operands: Sequence[Any]) -> None:

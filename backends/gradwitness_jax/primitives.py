@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
 
 from gradwitness import ops
 from gradwitness.compositions import (
@@ -33,7 +34,7 @@ from gradwitness.dtypes import Array
 from gradwitness.errors import GradwitnessError
 from gradwitness.ops.value import FLOAT, Value
 
-__all__ = ["IDENTITIES", "MOVES", "NAMED", "RULES", "added_by_scatter", "by_labels"]
+__all__ = ["IDENTITIES", "MOVES", "NAMED", "RULES", "added_by_scatter", "by_labels", "multiplied_by_scatter"]
 
 Operand = Any
 
@@ -65,19 +66,39 @@ def by_labels(equation: Any, operands: Sequence[Operand]) -> list[Operand]:
 
 
 def added_by_scatter(equation: Any, operands: Sequence[Operand]) -> Operand:
-    """What scatter-add returns: the transpose of its linear part shows where each update goes."""
+    """What scatter-add returns."""
     x, indices, updates = operands
+    where, updates = _scattered_to(equation, np.shape(x), indices, updates)
+    return added_at(x, where, updates)
+
+
+def multiplied_by_scatter(equation: Any, operands: Sequence[Operand]) -> Operand:
+    """What scatter-mul returns."""
+    x, indices, updates = operands
+    where, updates = _scattered_to(equation, np.shape(x), indices, updates)
+    if np.unique(where).size < where.size:
+        raise GradwitnessError("several factors at one place have no rule")
+    flat = np.full(math.prod(np.shape(x)), NOTHING)
+    flat[where] = 1 + np.arange(where.size)
+    marks = flat.reshape(np.shape(x))
+    factors, ones = moved(marks, updates), np.where(marks == NOTHING, 1.0, 0.0)
+    return ops.multiply(x, ops.add(factors, ones) if isinstance(factors, Value) else factors + ones)
+
+
+def _scattered_to(equation: Any, shape: tuple[int, ...], indices: Operand, updates: Operand) -> tuple[Array, Operand]:
+    """(the position in row-major order that each update goes to, the updates flat), but for those that are dropped, as
+    they fall outside. The transpose of a scatter that adds tells."""
+    params = equation.params
+    kept = {name: params[name] for name in ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")}
 
     def scattered(update: Any) -> Any:
-        zeros = jax.numpy.zeros(np.shape(x))
-        return equation.primitive.bind(zeros, jax.numpy.asarray(indices), update, **equation.params)
+        return lax.scatter_add(jax.numpy.zeros(shape), jax.numpy.asarray(indices), update, **kept)
 
     _, pull = jax.vjp(scattered, jax.numpy.zeros(np.shape(updates)))
-    positions = np.arange(1.0, 1 + math.prod(np.shape(x))).reshape(np.shape(x))
+    positions = np.arange(1.0, 1 + math.prod(shape)).reshape(shape)
     where = np.asarray(pull(jax.numpy.asarray(positions))[0]).astype(np.int64).reshape(-1) - 1
     (marks,) = labels(np.shape(updates))
-    inside = where >= 0  # what falls outside is dropped
-    return added_at(x, where[inside], moved(marks.reshape(-1)[inside], updates))
+    return where[where >= 0], moved(marks.reshape(-1)[where >= 0], updates)
 
 
 def _is_float(x: Operand) -> bool:
@@ -96,10 +117,13 @@ def _cast(x: Operand, *, new_dtype: Any, **ignored: Any) -> Operand:
 
 
 def _select(which: Operand, *cases: Operand) -> Operand:
-    if not _is_truth(which):
-        raise GradwitnessError("a choice among more than two has no rule")
     if len(cases) == 1:
         return cases[0]
+    if not _is_truth(which):  # the number of a case
+        chosen = cases[-1]
+        for number, case in reversed(list(enumerate(cases[:-1]))):
+            chosen = ops.where(np.asarray(which) == number, case, chosen)
+        return chosen
     no, yes = cases
     if _is_truth(no):
         return either(both(which, yes), both(negated(which), no))
@@ -332,7 +356,7 @@ RULES: dict[str, Callable[..., Any]] = {
     ),
     "expand_dims": lambda x, *, dimensions: _shaped(x, np.expand_dims(np.empty(x.shape), tuple(dimensions)).shape),
     "slice": _slice,
-    "concatenate": lambda *arrays, dimension: ops.concatenate(*arrays, axis=dimension),
+    "concatenate": lambda *arrays, dimension: ops.concatenate(*arrays, axis=int(dimension)),
     "stack": lambda *arrays, axis=0: ops.stack(*arrays, axis=axis),
     "pad": _pad,
     # sums

@@ -38,6 +38,7 @@ from gradwitness.ops.value import FLOAT, Value
 
 __all__ = ["DETACHED", "IDENTITIES", "MOVES", "RULES", "SHAPE_ALONE", "by_labels"]
 
+LEAST = -1e300  # for a maximum: what takes no part in it
 Operand = Any  # a Value, a NumPy array or a scalar
 
 
@@ -225,6 +226,30 @@ def _extremum(function: Callable[..., Any]) -> Callable[..., Any]:
     return apply
 
 
+def _log_add(x: Operand, y: Operand) -> Operand:
+    return ops.add(ops.maximum(x, y), ops.log1p(ops.exp(ops.negative(ops.abs(ops.subtract(x, y))))))
+
+
+def _rrelu(
+    x: Operand, noise: Operand, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, *rest: Any
+) -> Operand:
+    if training:
+        raise GradwitnessError("it draws its slopes: give training=False, or model.eval()")
+    return ops.leaky_relu(x, negative_slope=(lower + upper) / 2)
+
+
+def _trilinear(
+    x: Operand, y: Operand, z: Operand, new_x: Any, new_y: Any, new_z: Any, summed: Any, *rest: Any
+) -> Operand:
+    """The product of all three, each with new axes at these places, summed over others."""
+    wide = []
+    for operand, axes in ((x, new_x), (y, new_y), (z, new_z)):
+        for axis in sorted(axes):
+            operand = _shaped(operand, np.expand_dims(np.empty(np.shape(operand)), axis).shape)
+        wide.append(operand)
+    return ops.sum(ops.multiply(ops.multiply(wide[0], wide[1]), wide[2]), axis=tuple(summed))
+
+
 def _cumsum(x: Operand, dim: int, *, dtype: Any = None) -> Operand:
     return cumulative(_float(x), dim, ops.add, 0.0)
 
@@ -356,6 +381,8 @@ def _index_add(x: Operand, dim: int, index: Array, source: Operand, *, alpha: fl
 
 
 def _index_put(x: Operand, indices: Sequence[Any], values: Operand, accumulate: bool = False, *rest: Any) -> Operand:
+    if len(indices) == 1 and _is_truth(indices[0]) and np.shape(indices[0]) == np.shape(x) and not np.shape(values):
+        return ops.where(indices[0], ops.add(x, values) if accumulate else values, x)
     places = torch.from_numpy(_positions(x))
     chosen = [None if i is None else torch.from_numpy(np.asarray(i)) for i in indices]
     positions = torch.ops.aten.index(places, chosen).numpy()
@@ -472,21 +499,33 @@ def _nll(logs: Operand, target: Array, weight: Operand, reduction: int, ignore_i
     (marks,) = labels(np.shape(logs))
     picked = np.take_along_axis(marks, np.expand_dims(classes, along_classes), axis=along_classes)
     chosen = ops.negative(moved(picked.squeeze(along_classes), logs))
-    weights = counts.astype(np.float64) * (1.0 if weight is None else np.asarray(weight)[classes])
-    losses = chosen if np.all(weights == 1.0) else ops.multiply(chosen, weights)
+    weights: Operand = counts.astype(np.float64)
+    if isinstance(weight, Value):
+        weights = ops.multiply(ops.take(weight, classes, axis=0), weights)
+    elif weight is not None:
+        weights = weights * weight[classes]
+    plain = isinstance(weights, np.ndarray) and np.all(weights == 1.0)
+    losses = chosen if plain else ops.multiply(chosen, weights)
     if reduction == 0:
         return losses, None
     total = ops.sum(losses) if np.shape(losses) else losses
-    return (ops.divide(total, float(weights.sum())) if reduction == 1 else total), None
+    whole = ops.sum(weights) if isinstance(weights, Value) else float(np.sum(weights))
+    return (ops.divide(total, whole) if reduction == 1 else total), None
 
 
 def _max_pool(
-    x: Value, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+    x: Value,
+    kernel: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    *,
+    axes: int = 2,
 ) -> Any:
-    axes = 2
     kernel, padding, dilation = (_each(s, axes) for s in (kernel, padding, dilation))
     stride = _each(stride, axes) if stride else kernel
-    if not ceil_mode and dilation == (1,) * axes and x.ndim == 4:
+    if axes == 2 and not ceil_mode and dilation == (1, 1) and x.ndim == 4:
         return ops.max_pool2d(x, kernel_size=kernel, stride=stride, padding=padding), None
     out = _pooled_sizes(x.shape[-axes:], kernel, stride, padding, dilation, ceil_mode=ceil_mode)
     return max_pooled(x, out, kernel=kernel, stride=stride, padding=padding, dilation=dilation), None
@@ -593,6 +632,9 @@ RULES: dict[str, Callable[..., Any]] = {
     "clamp": _clamp,
     "clamp_min": lambda x, low: _clamp(x, low),
     "clamp_max": lambda x, high: _clamp(x, None, high),
+    "rrelu_with_noise": _rrelu,
+    "zero": lambda x: np.zeros(np.shape(x)),
+    "fill": lambda x, value: value if isinstance(value, Value) else np.full(np.shape(x), float(value)),
     "_to_copy": _cast,
     "to": _cast,
     "convert_element_type": _cast,
@@ -622,7 +664,9 @@ RULES: dict[str, Callable[..., Any]] = {
     "prod": _prod,
     "cumsum": _cumsum,
     "cumprod": lambda x, dim, *, dtype=None: cumulative(_float(x), dim, ops.multiply, 1.0),
+    "logcumsumexp": lambda x, dim: cumulative(x, dim, _log_add, LEAST),
     "linalg_vector_norm": _vector_norm,
+    "_trilinear": _trilinear,
     "mm": _mm,
     "bmm": ops.matmul,
     "mv": ops.matmul,
@@ -670,7 +714,9 @@ RULES: dict[str, Callable[..., Any]] = {
     "nll_loss_forward": _nll,
     "nll_loss2d_forward": _nll,
     "max_pool2d_with_indices": _max_pool,
+    "max_pool3d_with_indices": lambda x, *args: _max_pool(x, *args, axes=3),
     "avg_pool2d": _avg_pool,
+    "avg_pool3d": lambda x, *args: _avg_pool(x, *args, axes=3),
     "avg_pool1d": lambda x, *args: _avg_pool(x, *args, axes=1),
     "_adaptive_avg_pool2d": _adaptive_mean,
     "adaptive_avg_pool1d": _adaptive_mean,

@@ -39,6 +39,8 @@ OURS = tuple(folder + os.sep for folder in (os.path.dirname(torch.__file__), COR
 DETACHED_FROM = "detached from what it was computed from: no gradient passes"
 UNDER_NO_GRAD = "computed under no_grad: no gradient passes"
 PICKED = frozenset(("topk", "sort", "kthvalue", "median", "mode", "nanmedian", "cummax", "cummin"))  # with indices
+PICKED_OF_PLANES = frozenset(("adaptive_max_pool2d", "fractional_max_pool2d"))  # with indices into each plane
+BY_POSITION = MOVES | {"index_put", "_unsafe_index_put", "scatter_add", "index_add", "embedding", "nll_loss_forward"}
 DECIDED = frozenset(("floor", "ceil", "round", "trunc", "sgn", "heaviside"))  # flat wherever they have a slope
 RULE = os.path.join("torch", "autograd", "function.py")
 Tensors = dict[str, torch.Tensor]
@@ -95,6 +97,7 @@ class _Capture(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.recorder, self.stops = recorder, stops
         self.in_rule = False  # whether a user's autograd.Function runs, whose derivative is its own affair
+        self.apart: list[Any] = []  # the ops that are being taken apart
         self.modules: dict[int, str] = {}  # qualified names
         self.detached: dict[int, tuple[torch.Tensor, str, Place | None]] = {}
         self.digits = min((torch.finfo(leaves[path].dtype).eps for path in wrt), default=0.0)
@@ -145,7 +148,8 @@ class _Capture(TorchDispatchMode):
             if (apart := self._taken_apart(func, name, args, kwargs)) is not None:
                 return apart[0]
         before = None if target is None else self._memory(target)
-        given, options = tree_map(self._operand, (args, kwargs))
+        by_position = name.removesuffix("_") in BY_POSITION
+        given, options = tree_map(self._position if by_position else self._operand, (args, kwargs))
         result = func(*args, **kwargs)
         self.recorder.narrow = self._narrow(result)
         if any(isinstance(x, Value) for x in tree_leaves((given, options))):
@@ -173,6 +177,9 @@ class _Capture(TorchDispatchMode):
         if name in MOVES:
             function = getattr(getattr(torch.ops.aten, name), func._overloadname, None)
             return by_labels(function or func, given, options)
+        if name in PICKED_OF_PLANES:
+            self._decide(f"which elements {name} picks is decided at the point", given)
+            return _picked_of_planes(given[0], result[1]), None
         if name in PICKED:
             self._decide(f"which elements {name} picks is decided at the point", given)
             return _picked(given[0], _argument(func, "dim", given, options), result[1]), None
@@ -203,16 +210,19 @@ class _Capture(TorchDispatchMode):
 
     def _taken_apart(self, func: Any, name: str, args: Any, kwargs: Any) -> tuple[Any] | None:
         """What an op returns that has no rule, and that torch or its author takes apart: called part by part."""
-        if any(name in known for known in (RULES, IDENTITIES, MOVES, PICKED, DECIDED)):
+        if any(name in known for known in (RULES, IDENTITIES, MOVES, PICKED, PICKED_OF_PLANES, DECIDED)):
             return None
-        python = _written_in_python(func, args)
-        with self:
-            if python is not None:
-                return (python(*args, **kwargs),)
-            if (found := func.decompose(*args, **kwargs)) is not NotImplemented:
-                return (found,)
-            if func in decomposition_table:
-                return (decomposition_table[func](*args, **kwargs),)
+        ways = (_written_in_python(func, args), func.decompose, decomposition_table.get(func))
+        if func in self.apart:  # which takes itself apart into itself
+            return None
+        self.apart.append(func)
+        try:
+            with self:
+                for way in ways:
+                    if way is not None and (found := way(*args, **kwargs)) is not NotImplemented:
+                        return (found,)
+        finally:
+            self.apart.pop()
         return None
 
     def _narrow(self, result: Any) -> str | None:
@@ -254,6 +264,13 @@ class _Capture(TorchDispatchMode):
         if not isinstance(x, torch.Tensor):
             return x
         return self._read(x) if self._is_tracked(x) else self._array(x)
+
+    def _position(self, x: Any) -> Any:
+        """The same of an op that takes positions: those that depend on floats are decided at the point."""
+        if not isinstance(x, torch.Tensor) or x.dtype.is_floating_point or not self._is_tracked(x):
+            return self._operand(x)
+        self._decide("which elements are meant is decided at the point", self._read(x))
+        return self._array(x)
 
     def _array(self, tensor: torch.Tensor) -> Array:
         """A constant; the same array for the same tensor, unless it was written to."""
@@ -365,6 +382,14 @@ def _picked(x: Value, axis: int, indices: torch.Tensor) -> Any:
     if where.ndim == marks.ndim:
         return moved(np.take_along_axis(marks, where, axis), x) if marks.ndim else x
     return moved(np.take_along_axis(marks, np.expand_dims(where, axis), axis).squeeze(axis), x)
+
+
+def _picked_of_planes(x: Value, indices: torch.Tensor) -> Any:
+    """The elements at these indices into the planes of the last two axes."""
+    (marks,) = labels(x.shape)
+    where = indices.cpu().numpy()
+    planes = marks.reshape(*marks.shape[:-2], -1)
+    return moved(np.take_along_axis(planes, where.reshape(*where.shape[:-2], -1), -1).reshape(where.shape), x)
 
 
 def _like(target: Any, value: Any) -> Any:

@@ -30,9 +30,11 @@ Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
 @dataclass
 class Seen:
-    """ran: rules whose backward ran, by name, in order. ops: the first call of each op of torch.library, by name."""
+    """ran: rules whose backward ran, by name, in order. ops: the first call of each op of torch.library, by name.
+    changed: what a rule's backward wrote to that is not its own, by the rule."""
 
     ran: dict[str, None] = field(default_factory=dict)
+    changed: dict[str, str] = field(default_factory=dict)
     ops: dict[str, Call] = field(default_factory=dict)
 
 
@@ -44,7 +46,7 @@ def watching() -> Iterator[Seen]:
     seen, backwards = Seen(), dict[str, None]()
     try:
         for name, plain in called.items():
-            setattr(BackwardCFunction, name, _noting(plain, backwards))
+            setattr(BackwardCFunction, name, _noting(plain, backwards, seen.changed))
         with _nothing_compiled(), _Ops(seen.ops):
             yield seen
     finally:
@@ -67,13 +69,28 @@ def _backward_of(name: str, op: Any) -> str:
     return f"GeneratedBackwardFor_{name.replace('::', '_')}_{op._overloadname}"
 
 
-def _noting(plain: Callable[..., Any], backwards: dict[str, None]) -> Callable[..., Any]:
+def _noting(plain: Callable[..., Any], backwards: dict[str, None], changed: dict[str, str]) -> Callable[..., Any]:
     def noted(self: Any, *cotangents: Any) -> Any:
-        if name := _name(self._forward_cls):
-            backwards[name] = None
-        return plain(self, *cotangents)
+        if (name := _name(self._forward_cls)) is None:
+            return plain(self, *cotangents)
+        backwards[name] = None
+        plainly = [g for g in cotangents if isinstance(g, torch.Tensor) and _has_bytes(g)]
+        before = [_bytes(g) for g in plainly]
+        result = plain(self, *cotangents)
+        if any(bytes_ != _bytes(g) for bytes_, g in zip(before, plainly, strict=True)):
+            changed.setdefault(name, "its backward writes to grad_output, which others may hold too")
+        return result
 
     return noted
+
+
+def _has_bytes(x: torch.Tensor) -> bool:
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)
+    return x.layout is torch.strided and x.device.type != "meta" and not wrapped
+
+
+def _bytes(x: torch.Tensor) -> bytes:
+    return x.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if x.ndim else repr(x.item()).encode()
 
 
 def _name(function: type) -> str | None:

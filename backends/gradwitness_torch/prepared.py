@@ -122,8 +122,11 @@ class TorchPrepared:
             self.value_and_gradient(params)
         faults = {op: faults_of(op, seen) if self._is_plain else ({}, {}) for op in seen.ops}
         others = {op: found for op, found in faults.items() if op not in seen.ran and any(found)}
+        wrote = {name: {"to leave its arguments alone": why} for name, why in seen.changed.items()}
+        none: tuple[dict[str, str], dict[str, str]] = {}, {}
+        told = {name: (faults.get(name, none)[0] | wrote.get(name, {}), faults.get(name, none)[1]) for name in seen.ran}
         return (
-            *(CustomRule(name, True, *faults.get(name, ({}, {}))) for name in seen.ran),
+            *(CustomRule(name, True, *told[name]) for name in seen.ran),
             *(CustomRule(name, False, *found) for name, found in others.items()),
         )
 

@@ -34,6 +34,7 @@ SHOWN = 3  # lines of a loss in a message
 FAR = 1e3  # a floor by node that is so many times the one by inputs is said
 CAST = "a step of it computes in a dtype of its own choice: a cast, or autocast"
 BY_DTYPE = "does it depend on the dtype, by a cast, autocast, an eps, a branch, or random numbers drawn in it?"
+SUMMED = "as where a sum is kept in as few digits as its terms"
 LARGE = 1e-2  # of the gradient's norm: what rounding may reach before that is looked into
 
 
@@ -221,10 +222,18 @@ class OwnLoss(Witness):
         formula = judge(wide, evidence)
         if formula.verdict is Verdict.DISAGREE and found.verdict in (Verdict.AGREE, Verdict.DISAGREE):
             return found.instead(Verdict.DISAGREE, f"wrong in float64 as well: {formula.message}")
-        if formula.verdict is Verdict.AGREE and found.verdict is Verdict.DISAGREE:
-            self.by_graph.discard(path)
-            return judge(self.given(path), self._by_values(path))
-        return found
+        if formula.verdict is not Verdict.AGREE or found.verdict is not Verdict.DISAGREE:
+            return found
+        rounded = judge(self.given(path), self._by_values(path))
+        if rounded.verdict is Verdict.AGREE and self.is_of_users_rules:
+            message = f"right in float64, but {found.message}: only its own operations explain that, {SUMMED}"
+            return rounded.instead(Verdict.INCONCLUSIVE, message)
+        return rounded
+
+    @property
+    def is_of_users_rules(self) -> bool:
+        """Whether the gradient is made of rules that a user wrote, in whole or in part."""
+        return self.candidate.is_written_by_hand or any(rule.ran for rule in self.rules or ())
 
     def probes(self) -> Mapping[str, Sequence[Probe]]:
         if self.by_graph and isinstance(self.capture, Capture):
