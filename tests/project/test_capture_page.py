@@ -1,0 +1,20 @@
+"""docs/capture.md tells the truth: its first example runs, and finds what the page says that it finds."""
+
+from __future__ import annotations
+
+import re
+
+from tests.project.readme import README, blocks, printed, table_in
+
+PAGE = README.parent / "docs" / "capture.md"
+
+
+def without_figures(table: str) -> str:
+    """Floors differ from one CPU to the next."""
+    return re.sub(r"[-\d][-+.\de]*", "#", re.sub(r" +", " ", table))
+
+
+def test_the_first_example_finds_a_ten_billionth() -> None:
+    found, shown = printed(blocks(PAGE)[0]), table_in(PAGE.read_text(encoding="utf-8"), "captured")
+    assert without_figures(found.partition("\n\n")[2]) == without_figures(shown.partition("\n\n")[2])
+    assert "disagree: off by 1e-10 of its norm" in found
