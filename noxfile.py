@@ -58,6 +58,14 @@ def adversary(session: nox.Session) -> None:
     run(session, "python", "-m", "benchmarks.adversary", *session.posargs)
 
 
+@nox.session(reuse_venv=True, default=False)
+def models(session: nox.Session) -> None:
+    """Verify published architectures of `transformers` on every backend, and write docs/models.md (minutes)."""
+    install(session, "--editable", ".[torch,jax]", *group("models"))
+    session.env["OMP_NUM_THREADS"] = "1"
+    session.run("python", "-m", "benchmarks.models", *(session.posargs or ["--write"]))
+
+
 @nox.session(requires=["environment"], venv_backend="none")
 def types(session: nox.Session) -> None:
     """Check the types; arguments are mypy's."""

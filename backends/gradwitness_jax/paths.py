@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradwitness.errors import GradwitnessError
-from gradwitness.lowering import LossOfLeaves, expect_one_number, reduction_over_examples
+from gradwitness.lowering import LossOfLeaves, expect_one_number, expect_one_output, reduction_over_examples
 from gradwitness.problem import Problem
 
 __all__ = ["PATHS", "Case", "Path", "one_number"]
@@ -43,6 +43,7 @@ class Path:
 
 def one_number(loss: Any) -> jax.Array:
     """A loss as an array of no axes. Raises GradwitnessError for what is none."""
+    expect_one_output(loss)
     if not isinstance(loss, jax.Array | np.ndarray | np.generic):
         raise GradwitnessError(f"the loss must return a jax.Array of one number, got {type(loss).__name__}")
     number = jnp.asarray(loss)

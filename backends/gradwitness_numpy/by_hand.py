@@ -10,7 +10,7 @@ import numpy as np
 
 from gradwitness.dtypes import Array
 from gradwitness.errors import GradwitnessError
-from gradwitness.lowering import Implementation, expect_one_number
+from gradwitness.lowering import Implementation, expect_one_number, expect_one_output
 
 __all__ = ["PreparedByHand"]
 
@@ -75,6 +75,7 @@ def _called(function: Callable[[Leaves], Any], leaves: Leaves) -> Any:
 
 
 def _number(value: Any) -> float:
+    expect_one_output(value)
     number = np.asarray(value)
     if number.dtype.kind not in "fiub":
         raise GradwitnessError(f"the loss must return one real number, got {type(value).__name__} of {number.dtype}")

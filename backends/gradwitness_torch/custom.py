@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 
 from gradwitness_torch.quiet import quiet
 
-__all__ = ["Seen", "faults_of", "watching"]
+__all__ = ["CALLED", "Seen", "faults_of", "name_of", "watching"]
 
 OWN = frozenset(  # torch's own namespaces of ops
     {"_c10d_functional", "_quantized", "aten", "c10d", "debugprims", "fsdp", "higher_order", "inductor", "mkl"}
@@ -71,7 +71,7 @@ def _backward_of(name: str, op: Any) -> str:
 
 def _noting(plain: Callable[..., Any], backwards: dict[str, None], changed: dict[str, str]) -> Callable[..., Any]:
     def noted(self: Any, *cotangents: Any) -> Any:
-        if (name := _name(self._forward_cls)) is None:
+        if (name := name_of(self._forward_cls)) is None:
             return plain(self, *cotangents)
         backwards[name] = None
         plainly = [g for g in cotangents if isinstance(g, torch.Tensor) and _has_bytes(g)]
@@ -93,7 +93,7 @@ def _bytes(x: torch.Tensor) -> bytes:
     return x.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if x.ndim else repr(x.item()).encode()
 
 
-def _name(function: type) -> str | None:
+def name_of(function: type) -> str | None:
     """The user's name of a Function; None for torch's own. torch.func and torch.library make Functions of their own
     around a user's."""
     name, place = function.__name__, function.__module__

@@ -43,6 +43,7 @@ class TorchBackend(Extensible):
             "checkpoint",
             "non-contiguous",
             "channels-last",
+            "strided cotangents",
         ),
         compiled_paths=("torch.compile", "torch.compile(grad)"),
         sums={

@@ -15,9 +15,11 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint
 
 from gradwitness.errors import GradwitnessError, UnsupportedError
-from gradwitness.lowering import Implementation, expect_one_number, reduction_over_examples
-from gradwitness.problem import COTANGENT, Candidate, Problem
+from gradwitness.lowering import Implementation, expect_one_number, expect_one_output, reduction_over_examples
+from gradwitness.problem import Candidate, Problem
+from gradwitness_torch.accumulating import differentiated
 from gradwitness_torch.anew import anew
+from gradwitness_torch.cotangents import strided_cotangents
 
 __all__ = ["PATHS", "Path", "along", "one_number"]
 
@@ -92,6 +94,7 @@ def _explaining(function: Callable[[Leaves], Any]) -> Callable[[Leaves], Any]:
 
 def one_number(loss: Any) -> torch.Tensor:
     """A loss as a tensor of no axes. Raises GradwitnessError for what is none."""
+    expect_one_output(loss)
     if not isinstance(loss, torch.Tensor):
         raise GradwitnessError(f"the loss must return a torch.Tensor of one number, got {type(loss).__name__}")
     expect_one_number(loss.shape)
@@ -130,11 +133,15 @@ def _compiled_gradient(case: Case) -> Both:
 def _of_leaves(own: Callable[..., Any], problem: Problem) -> Loss:
     """A user's loss as a function of leaves by path, by torch's own pytrees, which torch.compile knows."""
     order, structure = tree_flatten(problem.arguments({path: path for path in problem.leaves}))
-    is_weighted = problem.cotangent is not None
+    weights = problem.weights
 
     def loss(leaves: Leaves) -> torch.Tensor:
         value: torch.Tensor = own(*tree_unflatten([leaves[path] for path in order], structure))
-        return (value * leaves[COTANGENT]).sum() if is_weighted else value
+        if not weights:
+            return value
+        outputs, _ = tree_flatten(value)
+        total: torch.Tensor = sum((y * leaves[path]).sum() for y, path in zip(outputs, weights, strict=True))
+        return total
 
     return loss
 
@@ -202,6 +209,21 @@ def _laid_out(case: Case, layout: Callable[[torch.Tensor], torch.Tensor]) -> Los
     return lambda leaves: case.loss({path: layout(x) for path, x in leaves.items()})
 
 
+def _strided_cotangents(case: Case) -> Both:
+    """A plain backward pass, in which rules of the user's own get cotangents that are not contiguous."""
+
+    def both(leaves: Leaves) -> tuple[torch.Tensor, Gradients]:
+        by = {path: leaves[path].detach().requires_grad_() for path in case.wrt}
+        value = one_number(case.loss({**leaves, **by}))
+        with strided_cotangents() as seen:
+            found = differentiated(value, by)
+        if not seen:
+            raise UnsupportedError("no autograd.Function of one's own runs, which would get other cotangents")
+        return value, found
+
+    return both
+
+
 def _split(leaves: Leaves, wrt: Sequence[str]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     return {path: leaves[path] for path in wrt}, {path: x for path, x in leaves.items() if path not in wrt}
 
@@ -222,6 +244,7 @@ PATHS: dict[str, Path] = {
     "checkpoint": Path(loss=_checkpointed),
     "non-contiguous": Path(loss=_non_contiguous),
     "channels-last": Path(loss=_channels_last),
+    "strided cotangents": Path(both=_strided_cotangents),
 }
 
 REFUSALS = {  # what torch says where a loss was not written for a path -> what it lacks

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gradwitness import ops as ops
     from gradwitness.capturing import capture
+    from gradwitness.closeness import assert_gradients_close
     from gradwitness.errors import GradwitnessError
     from gradwitness.graph import Graph, trace
     from gradwitness.own_ops import define_op, forget_op, verify_op
@@ -31,6 +32,7 @@ __all__ = [
     "Row",
     "Verdict",
     "__version__",
+    "assert_gradients_close",
     "capture",
     "define_op",
     "forget_op",
@@ -50,6 +52,7 @@ _PLACES = {  # the module of each name
     "Report": "report",
     "Row": "report",
     "Verdict": "verdict",
+    "assert_gradients_close": "closeness",
     "capture": "capturing",
     "define_op": "own_ops",
     "forget_op": "own_ops",

@@ -16,6 +16,7 @@ from click.core import ParameterSource
 
 from gradwitness import __name__ as package
 from gradwitness import registry
+from gradwitness.advice import expect_loss
 from gradwitness.errors import GradwitnessError
 from gradwitness.settings import OPTIONS, Settings, names
 from gradwitness.targets import is_target, load
@@ -220,6 +221,8 @@ def _targets(names: Sequence[str]) -> tuple[list[Problem], dict[str, Callable[..
     runs: dict[str, Callable[..., Any]] = {}
     for name in filter(is_target, dict.fromkeys(names)):
         found = load(name)
+        if hasattr(found, "named_parameters"):
+            expect_loss(found, None)  # a module, which is told the line to type
         if callable(found):
             _expect_to_run_alone(name, found)
             runs[name] = found

@@ -5,6 +5,7 @@ Each message says what is wrong, where, what was expected, what came, and how to
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 __all__ = [
     "VALUES_ALONE",
@@ -42,12 +43,15 @@ class CaptureError(GradwitnessError):
 
 
 class NotOneNumberError(GradwitnessError):
-    """A loss returned an array of this shape instead of one number."""
+    """A loss returned an array of this shape instead of one number, or several arrays, whose shapes are nested as they
+    are."""
 
-    def __init__(self, shape: tuple[int, ...], advice: str = "end it in a mean or a sum") -> None:
+    def __init__(self, shape: Any, advice: str = "end it in a mean or a sum") -> None:
         self.shape = shape
+        several = not isinstance(shape, tuple) or any(not isinstance(n, int) for n in shape)
+        got = f"several arrays, of shapes {shape}" if several else f"an array of shape {shape}"
         super().__init__(
-            f"the loss must return one number, got an array of shape {shape}: {advice}, or give "
+            f"the loss must return one number, got {got}: {advice}, or give "
             'verify(cotangent="random"), which weighs its elements at random, or weights of your own'
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import linecache
+import operator
 import os
 import sys
 import traceback
@@ -22,9 +23,10 @@ from gradwitness.errors import GradwitnessError, NotOneNumberError, ShapeError, 
 from gradwitness.ops.value import BOOL, FLOAT, INT, Spec, Value
 from gradwitness.ops.vocabulary import OPS, Op, find_op
 
-__all__ = ["Graph", "Node", "Place", "Remark", "Tracer", "spec_of", "trace"]
+__all__ = ["COTANGENT", "Graph", "Node", "Place", "Remark", "Tracer", "shapes_of", "spec_of", "trace"]
 
 LEAF, LITERAL, OUTPUT = "leaf", "literal", "output"  # nodes that are no ops
+COTANGENT = "cotangent"  # the path of the weights of an array-valued loss
 STOP = "stop_gradient"  # the one op through which no derivative goes
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -204,6 +206,15 @@ class Graph:
         return "\n".join(lines) + "\n"
 
 
+def shapes_of(output: Any) -> Any:
+    """Nested as the output."""
+    if isinstance(output, Mapping):
+        return {key: shapes_of(part) for key, part in output.items()}
+    if isinstance(output, list | tuple):
+        return [shapes_of(part) for part in output]
+    return tuple(getattr(output, "shape", ()))
+
+
 def _from_flat(flat: Sequence[tuple[Any, ...]], constants: Mapping[str, Array], remarks: tuple[Remark, ...]) -> Graph:
     known: dict[int | None, Node | None] = {None: None}
     nodes = []
@@ -213,7 +224,7 @@ def _from_flat(flat: Sequence[tuple[Any, ...]], constants: Mapping[str, Array], 
     return Graph(tuple(nodes), constants, remarks)
 
 
-def trace(loss: Callable[[Any, Any], Any], params: Any, batch: Any, *, cotangent: Array | None = None) -> Graph:
+def trace(loss: Callable[[Any, Any], Any], params: Any, batch: Any, *, cotangent: Any = None) -> Graph:
     """Record `loss(params, batch)`, written over `gradwitness.ops`, as a Graph.
 
     params and batch are nested dicts, lists or tuples of arrays; only their shapes and dtypes are
@@ -237,11 +248,16 @@ def trace(loss: Callable[[Any, Any], Any], params: Any, batch: Any, *, cotangent
     return tracer.graph(output, tracer.constants)
 
 
-def _weighted(tracer: Tracer, output: Any, cotangent: Array) -> Any:
-    if not isinstance(output, Value) or output.spec.shape != cotangent.shape:
-        got = output.spec if isinstance(output, Value) else type(output).__name__
-        raise TraceError(f"the cotangent has shape {cotangent.shape}, the loss returned {got}")
-    return (output * tracer.leaf("cotangent", spec_of(cotangent))).sum()
+def _weighted(tracer: Tracer, output: Any, cotangent: Any) -> Any:
+    outputs = tree.flatten({COTANGENT: output}, COTANGENT)
+    parts = []
+    for path, weights in tree.flatten({COTANGENT: cotangent}, COTANGENT).items():
+        value = outputs.get(path)
+        if not isinstance(value, Value) or value.spec.shape != weights.shape:
+            got = value.spec if isinstance(value, Value) else type(value).__name__
+            raise TraceError(f"the {path} has shape {weights.shape}, the loss returned {got}")
+        parts.append((value * tracer.leaf(path, spec_of(weights))).sum())
+    return functools.reduce(operator.add, parts)
 
 
 def spec_of(array: Any) -> Spec:
@@ -280,6 +296,8 @@ class Tracer:
 
     def graph(self, output: Any, constants: Mapping[str, Array]) -> Graph:
         """The recorded nodes that reach `output`, which must be a scalar of this tracer's."""
+        if isinstance(output, Mapping | list | tuple):
+            raise NotOneNumberError(shapes_of(output), "end it in .mean() or .sum() of them all")
         if not isinstance(output, Value):
             raise TraceError(
                 f"the loss must return a traced value computed by gradwitness.ops, got {type(output).__name__}. "

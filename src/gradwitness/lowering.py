@@ -6,8 +6,10 @@ called with params and batch as they expect them.
 
 from __future__ import annotations
 
+import functools
 import linecache
 import math
+import operator
 import weakref
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from typing import Any
 from gradwitness import tree
 from gradwitness.dtypes import DTYPES, Array
 from gradwitness.errors import GradwitnessError, NotOneNumberError, UnsupportedError
-from gradwitness.graph import Graph
+from gradwitness.graph import Graph, shapes_of
 from gradwitness.ops import OPS
 from gradwitness.problem import COTANGENT, Candidate, Problem
 
@@ -25,6 +27,7 @@ __all__ = [
     "Implementation",
     "LossOfLeaves",
     "expect_one_number",
+    "expect_one_output",
     "implement",
     "lower",
     "reduction_over_examples",
@@ -81,18 +84,25 @@ def _contracted(loss: LossOfLeaves, problem: Problem) -> LossOfLeaves:
         return loss
 
     def contracted(leaves: Leaves) -> Any:
-        value, shape = loss(leaves), tuple(leaves[COTANGENT].shape)  # of fewer examples than the problem's, perhaps
-        if tuple(getattr(value, "shape", ())) != shape:
-            raise GradwitnessError(
-                f"the cotangent has shape {shape}, the loss returned {_described(value)}: every candidate must return "
-                "an array of that shape"
-            )
-        return (value * leaves[COTANGENT]).sum()
+        outputs = tree.flatten({COTANGENT: loss(leaves)}, COTANGENT)
+        for path in problem.weights:  # of fewer examples than the problem's, perhaps
+            value, shape = outputs.pop(path, None), tuple(leaves[path].shape)
+            if tuple(getattr(value, "shape", ())) != shape or value is None:
+                raise GradwitnessError(
+                    f"the {path} has shape {shape}, the loss returned {_described(value)}: every candidate must return "
+                    "an array of that shape"
+                )
+            outputs[path] = (value * leaves[path]).sum()
+        if others := [path for path in outputs if path not in problem.weights]:
+            raise GradwitnessError(f"the loss returned {', '.join(others)} as well, for which there is no cotangent")
+        return functools.reduce(operator.add, outputs.values())
 
     return contracted
 
 
 def _described(value: Any) -> str:
+    if value is None:
+        return "nothing there"
     shape = getattr(value, "shape", None)
     return f"a {type(value).__name__}" if shape is None else f"an array of shape {tuple(shape)}"
 
@@ -174,6 +184,12 @@ def _expect_dtype(path: str, gradient: Any, leaf: Any) -> None:
     if got == expected or (got in DTYPES and DTYPES[got].unit_roundoff <= DTYPES[expected].unit_roundoff):
         return
     raise GradwitnessError(f"the gradient of {path} has dtype {got}, its parameter {expected}: give it in that dtype")
+
+
+def expect_one_output(value: Any) -> None:
+    """Raise NotOneNumberError for a tuple, a list or a dict of arrays."""
+    if isinstance(value, Mapping | list | tuple):
+        raise NotOneNumberError(shapes_of(value))
 
 
 def expect_one_number(shape: tuple[int, ...]) -> None:

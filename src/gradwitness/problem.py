@@ -15,7 +15,7 @@ import numpy as np
 from gradwitness import tree
 from gradwitness.dtypes import DTYPES, Array, frozen, round_to
 from gradwitness.errors import GradwitnessError, ProblemError
-from gradwitness.graph import Graph, trace
+from gradwitness.graph import COTANGENT, Graph, trace
 
 __all__ = ["COTANGENT", "Candidate", "Intention", "Problem"]
 
@@ -24,7 +24,6 @@ Intended = Mapping[str, str | tuple[str, float]]
 NAMED = re.compile(r"(?P<path>.*)\[(?P<where>[-\d\s,:]+)\]")  # a leaf with elements of it: "embedding[0]"
 WIDE = {"f": np.float64, "i": np.int64, "u": np.int64, "b": np.bool_}  # by kind, what leaves are held as
 LARGEST = np.iinfo(np.int64).max
-COTANGENT = "cotangent"  # the path of the weights of an array-valued loss
 
 
 @dataclass(frozen=True)
@@ -83,10 +82,11 @@ class Problem:
     loss: None where each candidate brings a loss of its own. params, batch: nested dicts, lists or
     tuples of arrays. Floating leaves of params are differentiated, or the leaves of params or batch
     that `wrt` names by path. Floats are held as float64, integers as int64. cotangent: the weights of the elements
-    of a loss that returns an array, of its shape: a leaf with the path "cotangent". intended: the differentiated leaves
-    whose gradient is meant to differ from the derivative, each with the reason ("straight-through"), or with the reason
-    and a distance, as part of the gradient's norm, within which it is right, ("continuous adjoint", 1e-4); a key may be
-    a pattern, as "encoder.*", and name elements, as "embedding[0]".
+    of a loss that returns an array, of its shape: a leaf with the path "cotangent". Of a loss that returns a tuple,
+    list or dict of arrays it is nested alike. intended: the differentiated leaves whose gradient is meant to differ
+    from the derivative, each with the reason ("straight-through"), or with the reason and a distance, as part of the
+    gradient's norm, within which it is right, ("continuous adjoint", 1e-4); a key may be a pattern, as "encoder.*", and
+    name elements, as "embedding[0]".
 
     Raises ProblemError, with the path, for what cannot be differentiated.
     """
@@ -114,10 +114,20 @@ class Problem:
                 )
             both[path] = array
         if self.cotangent is not None and not isinstance(self.cotangent, str):
-            if COTANGENT in both:
-                raise ProblemError(f"a leaf has the path {COTANGENT!r}, which the cotangent takes: rename it")
-            both[COTANGENT] = _as_array(self.cotangent, COTANGENT)
+            for path, weights in tree.flatten({COTANGENT: self.cotangent}, COTANGENT).items():
+                if path in both:
+                    raise ProblemError(f"a leaf has the path {path!r}, which the cotangent takes: rename it")
+                both[path] = _as_array(weights, path)
         return both
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The paths of the cotangent: one for each array that the loss returns."""
+        return () if self.cotangent is None else tuple(tree.flatten({COTANGENT: self.cotangent}, COTANGENT))
+
+    def cotangent_of(self, leaves: Mapping[str, Any]) -> Any:
+        """The cotangent, nested as what the loss returns, that holds these leaves."""
+        return tree.rebuild({COTANGENT: self.cotangent}, leaves, COTANGENT)[COTANGENT]
 
     @cached_property
     def differentiated(self) -> tuple[str, ...]:
@@ -147,7 +157,7 @@ class Problem:
             return self.loss
         if self.loss is None:
             raise ProblemError(f"{self.name!r} has no loss over gradwitness.ops: each candidate brings its own")
-        weights = None if self.cotangent is None else self.leaves[COTANGENT]
+        weights = None if self.cotangent is None else self.cotangent_of(self.leaves)
         return trace(self.loss, self.params, self.batch, cotangent=weights)
 
     @cached_property
@@ -161,7 +171,7 @@ class Problem:
 
     def pullback_arguments(self, leaves: Mapping[str, Any]) -> tuple[Any, ...]:
         """What a gradient written by hand takes: (params, batch), and the cotangent if there is one."""
-        weights = () if self.cotangent is None else (leaves[COTANGENT],)
+        weights = () if self.cotangent is None else (self.cotangent_of(leaves),)
         return (*self.arguments(leaves), *weights)
 
     def inputs(self, graph: Graph) -> dict[str, Array]:
@@ -205,7 +215,7 @@ class Problem:
     @property
     def by_example(self) -> tuple[str, ...]:
         """Paths of the leaves that hold an entry for each example, along their first axis."""
-        paths = self._batched if self.cotangent is None else [*self._batched, COTANGENT]
+        paths = [*self._batched, *self.weights]
         return tuple(p for p in paths if self.leaves[p].ndim and len(self.leaves[p]) == self.examples)
 
     @property
@@ -243,7 +253,7 @@ class Problem:
     def _with(self, leaves: Mapping[str, Array]) -> Problem:
         params, batch = self.arguments(leaves)
         moved = replace(self, params=params, batch=batch)
-        return moved if self.cotangent is None else replace(moved, cotangent=leaves[COTANGENT])
+        return moved if self.cotangent is None else replace(moved, cotangent=self.cotangent_of(leaves))
 
 
 def _arrays(structure: Any, root: str) -> dict[str, Array]:
@@ -269,6 +279,11 @@ def _as_array(leaf: Any, path: str) -> Array:
     if hasattr(leaf, "__next__"):
         raise ProblemError(
             f"{path}: got a {type(leaf).__name__}; give dict(module.named_parameters()), or a list of arrays"
+        )
+    if array.dtype.kind == "c":
+        raise ProblemError(
+            f"{path}: complex numbers, which are not verified yet: give the real and the imaginary part as two leaves, "
+            "and let the loss put them together"
         )
     if wide is None:
         raise ProblemError(

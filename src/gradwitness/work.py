@@ -16,7 +16,7 @@ from gradwitness.run.progress import Progress
 from gradwitness.settings import Settings
 from gradwitness.side_by_side import verify_side_by_side
 from gradwitness.terminal import progress
-from gradwitness.verification import verify_problems
+from gradwitness.verification import verify, verify_problems
 
 __all__ = ["Case", "Work", "done", "jobs_for"]
 
@@ -78,7 +78,10 @@ def done(work: Work) -> tuple[list[Report], BaseException | None]:
 
 
 def _reported(name: str, run: Callable[..., Any], given: Mapping[str, Any]) -> Report:
-    """What a user's own function returns."""
+    """What a user's own function returns; of one without arguments that returns (candidates, params, batch), what
+    verifying these gives."""
+    given_later = given if _takes_nothing(run) else {}
+    given = {} if given_later is given else given
     try:
         inspect.signature(run).bind(**given)
     except TypeError as error:
@@ -95,6 +98,25 @@ def _reported(name: str, run: Callable[..., Any], given: Mapping[str, Any]) -> R
         raise GradwitnessError(f"{name}: {error}") from None
     except Exception as error:
         raise GradwitnessError(f"{name} raised {located(error)}") from error
+    if isinstance(report, tuple) and len(report) == 3:
+        candidates, params, batch = report
+        return verify(candidates, params, batch, **{"name": name.rpartition(":")[2], **given_later})
+    if given_later:
+        first = next(iter(given_later))
+        raise GradwitnessError(
+            f"{name}: got an unexpected keyword argument {first!r}; let it take **options, and hand them to "
+            "gradwitness.verify"
+        )
     if not isinstance(report, Report):
-        raise GradwitnessError(f"{name} returned {type(report).__name__}; return what gradwitness.verify returns")
+        raise GradwitnessError(
+            f"{name} returned {type(report).__name__}; return what gradwitness.verify returns, or (candidates, params, "
+            "batch) without taking arguments"
+        )
     return report
+
+
+def _takes_nothing(run: Callable[..., Any]) -> bool:
+    try:
+        return not inspect.signature(run).parameters
+    except ValueError:  # a builtin may not say what it takes
+        return False

@@ -39,6 +39,14 @@ wrong = partial(gw.verify, gw.Candidate("numpy", loss, gradient=partial(gradient
 
 def nothing(**options):
     return None
+
+
+def given():
+    return {"mine": gw.Candidate("numpy", loss, gradient=gradient)}, params, batch
+
+
+def pair():
+    return params, batch
 """
 
 
@@ -61,6 +69,25 @@ def test_a_problem_runs_through_every_backend(folder: Path, place: str) -> None:
     assert result.exit_code == 0, result.output
     assert "4 gradients: 4 agree" in result.output
     assert "mine" in result.output
+
+
+def test_a_function_may_return_what_is_to_be_verified(folder: Path) -> None:
+    result = run("own_targets.py:given", "--dtype", "float64", "--json", "report.json")
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads((folder / "report.json").read_text())["rows"]
+    assert (row["network"], row["dtype"], row["verdict"]) == ("given", "float64", "agree")
+    wrong = run("own_targets.py:pair")
+    assert wrong.exit_code == 2
+    assert "own_targets.py:pair returned tuple; return what gradwitness.verify returns, or (candidates, params" in (
+        wrong.output
+    )
+
+
+def test_a_bare_module_is_told_the_line_to_type(folder: Path) -> None:
+    (folder / "modules.py").write_text("import torch\nmodel = torch.nn.Linear(3, 2)\n")
+    result = run("modules.py:model")
+    assert result.exit_code == 2
+    assert "gradwitness_torch.from_module(" in result.output
 
 
 def test_a_function_that_verifies_gets_the_options_given(folder: Path) -> None:

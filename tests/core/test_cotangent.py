@@ -57,6 +57,71 @@ def test_arrays_are_weighted(cotangent: Any) -> None:
     assert len(report.rows) == 2 * 4 * 2
 
 
+SEVERAL: dict[str, Any] = {
+    "torch": lambda p, d: (in_torch(p, d), scores(p, d).sum()),
+    "jax": lambda p, d: (jax.nn.softmax(scores(p, d), -1), scores(p, d).sum()),
+}
+
+
+def of_both(p: Any, d: Any, cotangent: Any, factor: float = 1.0) -> dict[str, Any]:
+    found, ones = pullback(p, d, cotangent[0]), factor * cotangent[1] * np.ones((8, 4))
+    return {"w": found["w"] + ones.T @ d["x"], "b": found["b"] + ones.sum(axis=0)}
+
+
+@pytest.mark.parametrize("cotangent", ["random", (WEIGHTS, 0.7)], ids=["random", "given"])
+def test_a_loss_may_return_several_arrays(cotangent: Any) -> None:
+    mine = gw.Candidate("numpy", lambda p, d: (softmax(p, d), scores(p, d).sum()), gradient=of_both)
+    report = gw.verify({**SEVERAL, "mine": mine}, PARAMS, BATCH, cotangent=cotangent, dtypes=("float64", "float32"))
+    assert report, repr(report)
+    assert len(report.rows) == 2 * 3 * 2
+
+
+def test_a_cotangent_that_a_gradient_forgets_is_missed() -> None:
+    forgetful = gw.Candidate(
+        "numpy",
+        lambda p, d: (softmax(p, d), scores(p, d).sum()),
+        gradient=lambda p, d, c: of_both(p, d, c, factor=0.0),
+    )
+    report = gw.verify({**SEVERAL, "mine": forgetful}, PARAMS, BATCH, cotangent="random", dtypes="float64")
+    assert {str(row.verdict) for row in report.rows if row.candidate == "mine"} == {"disagree"}
+
+
+@pytest.mark.parametrize("path", ["eager", "torch.func.grad", "backward", "torch.compile(grad)"])
+def test_several_arrays_in_a_dict_on_the_paths_of_torch(path: str) -> None:
+    def loss(p: Any, d: Any) -> Any:
+        return {"scores": scores(p, d), "more": [in_torch(p, d)]}
+
+    report = gw.verify({"t": gw.Candidate("torch", loss)}, PARAMS, BATCH, cotangent="random", paths=[path])
+    assert report, repr(report)
+
+
+def test_a_traced_loss_may_return_several_arrays() -> None:
+    def loss(p: Any, d: Any) -> Any:
+        hidden = ops.linear(d["x"], p["w"], p["b"])
+        return ops.softmax(hidden, axis=-1), {"sum": ops.sum(hidden)}
+
+    assert gw.verify(loss, PARAMS, BATCH, cotangent="random", backends=("numpy", "torch"), dtypes="float64")
+
+
+def test_without_weights_several_arrays_are_an_error_that_shows_their_shapes() -> None:
+    (row,) = gw.verify({"torch": SEVERAL["torch"]}, PARAMS, BATCH, dtypes="float64").rows
+    assert "got several arrays, of shapes [(8, 4), ()]: " in row.message
+    assert 'verify(cotangent="random")' in row.message
+
+
+@pytest.mark.parametrize(
+    ("cotangent", "says"),
+    [
+        ((WEIGHTS,), "the loss returned cotangent.1 as well, for which there is no cotangent"),
+        ((WEIGHTS, 1.0, 2.0), "the cotangent.2 has shape (), the loss returned nothing there"),
+        ((WEIGHTS.T, 1.0), "the cotangent.0 has shape (4, 8), the loss returned an array of shape (8, 4)"),
+    ],
+)
+def test_weights_that_are_nested_otherwise_are_an_error(cotangent: Any, says: str) -> None:
+    (row,) = gw.verify({"torch": SEVERAL["torch"]}, PARAMS, BATCH, cotangent=cotangent, dtypes="float64").rows
+    assert says in row.message
+
+
 def test_a_zero_backward_of_a_softmax_is_found() -> None:
     """Weights of ones would let it pass: a softmax adds up to 1."""
     wrong = gw.Candidate("numpy", softmax, gradient=zeros)

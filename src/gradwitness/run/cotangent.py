@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -31,11 +32,18 @@ def with_random_cotangent(problem: Problem, candidates: Iterable[Candidate], set
         raise GradwitnessError(f'{COTANGENT} must be "random" or an array, got {problem.cotangent!r}')
     problem = replace(problem, cotangent=None)
     shape = _shape(problem, candidates, settings)
-    weights = None if shape is None else np.random.default_rng([settings.seed, 8]).standard_normal(shape)
+    weights = None if shape is None else _drawn(shape, np.random.default_rng([settings.seed, 8]))
     return replace(problem, cotangent=weights)
 
 
-def _shape(problem: Problem, candidates: Iterable[Candidate], settings: Settings) -> tuple[int, ...] | None:
+def _drawn(shape: Any, rng: np.random.Generator) -> Any:
+    """Weights of this shape, or of these, nested as they are."""
+    if isinstance(shape, dict):
+        return {key: _drawn(part, rng) for key, part in shape.items()}
+    return [_drawn(part, rng) for part in shape] if isinstance(shape, list) else rng.standard_normal(shape)
+
+
+def _shape(problem: Problem, candidates: Iterable[Candidate], settings: Settings) -> Any:
     """Of what the loss returns, unless that is one number: asked of the trace, or of the first candidate that runs."""
     if problem.loss is not None:
         try:

@@ -1,0 +1,1 @@
+"""Published architectures, as their package has them, on every backend: `python -m benchmarks.models`."""
