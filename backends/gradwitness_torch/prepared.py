@@ -15,7 +15,7 @@ from gradwitness.dtypes import Array
 from gradwitness.errors import CaptureError, GradwitnessError, UnsupportedError
 from gradwitness.graph import Graph
 from gradwitness.lowering import Implementation
-from gradwitness.protocol import CustomRule, Primals
+from gradwitness.protocol import CustomRule, Primals, RuleCall
 from gradwitness_torch.accumulating import accumulated, differentiated, frozen_checkpoints, is_refused
 from gradwitness_torch.capture import capture
 from gradwitness_torch.closed_over import named, others_in, warn_of_closed_over
@@ -23,6 +23,7 @@ from gradwitness_torch.custom import faults_of, watching
 from gradwitness_torch.paths import one_number
 from gradwitness_torch.quiet import quiet
 from gradwitness_torch.rounding import Rounding
+from gradwitness_torch.rule_calls import calls_of_rules
 
 __all__ = ["Tape", "TorchPrepared"]
 
@@ -137,6 +138,13 @@ class TorchPrepared:
         with _recording(), quiet():
             known = {**self._given, **params}
             return capture(self.plain, {**self._inputs, **placed}, known, tuple(placed), stops=stops)
+
+    def rule_calls(self, params: Primals) -> Sequence[RuleCall]:
+        if self._compiled:
+            return ()
+        with calls_of_rules() as found:
+            self.value_and_gradient(params)
+        return found
 
     def why_missing(self) -> str:
         if self._frozen:

@@ -36,6 +36,8 @@ __all__ = [
     "Perturbing",
     "Prepared",
     "Primals",
+    "RuleCall",
+    "RuleCalling",
     "RuleTelling",
     "Script",
     "Scripted",
@@ -160,6 +162,29 @@ class RuleTelling(Protocol):
     """
 
     def custom_rules(self, params: Primals) -> tuple[CustomRule, ...] | None: ...
+
+
+@dataclass(frozen=True)
+class RuleCall:
+    """One call of a rule of a user's own on the way to a gradient, to be looked at by itself.
+
+    loss: what the rule computes, as a loss of these params and this batch in the framework's arrays; cotangent: what
+    arrived at its results; gradient: what its backward made of that, by path of params.
+    """
+
+    name: str
+    loss: Callable[[Any, Any], Any] = field(repr=False)
+    params: Mapping[str, Array]
+    batch: Mapping[str, Array]
+    cotangent: Any
+    gradient: Mapping[str, Array | None]
+
+
+@runtime_checkable
+class RuleCalling(Protocol):
+    """A Prepared that can tell with what its users' own rules were called, the first call of each by name."""
+
+    def rule_calls(self, params: Primals) -> Sequence[RuleCall]: ...
 
 
 @runtime_checkable

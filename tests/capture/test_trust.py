@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -353,6 +354,37 @@ def test_a_sum_in_sixteen_bits_is_not_excused_by_its_own_rounding(
     assert in_wide or "only its own operations explain that, as where a sum is kept" in row.message
 
 
+class Halved(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, scale: Any, times: int) -> Any:
+        ctx.save_for_backward(scale)
+        ctx.times = times
+        return x * scale * times, x + 1
+
+    @staticmethod
+    def backward(ctx: Any, *g: Any) -> Any:
+        return 0.5 * g[0] * ctx.saved_tensors[0] * ctx.times + g[1], None, None
+
+
+def test_the_rule_that_is_wrong_is_named_and_no_other() -> None:
+    def loss(p: Any, b: Any) -> Any:
+        first, second = Halved.apply(Sine.apply(p["x"]), b["y"], 3)  # type: ignore[no-untyped-call]
+        return (first * second).sum()
+
+    (row,) = verified(loss, {"x": DATA["y"]}, {"y": DATA["y"]}).rows
+    assert str(row.verdict) == "disagree"
+    assert re.search(r"; wrong by itself: the backward of Halved \(input 0, by 0\.\d+ of its norm\)( |$)", row.message)
+
+
+def test_where_all_rules_are_right_none_is_named() -> None:
+    def loss(p: Any, b: Any) -> Any:
+        return (Sine.apply(p["w"]) * p["w"].detach()).sum()  # type: ignore[no-untyped-call]
+
+    (row,) = verified(loss).rows
+    assert str(row.verdict) == "disagree"
+    assert "by itself" not in row.message
+
+
 def test_values_alone_judge_where_that_is_asked_for() -> None:
     report = verified(branching, capture="never")
     assert report, repr(report)
@@ -367,13 +399,16 @@ def test_a_subprocess_captures_what_this_process_does() -> None:
 # Elsewhere
 
 
-@pytest.mark.parametrize(
-    ("loss", "backend", "others"), [(routed, "torch", ["numpy", "jax"]), (bisected_in_jax, "jax", ["numpy"])]
-)
-def test_a_captured_loss_runs_on_the_backends_that_it_was_not_written_for(
-    loss: Any, backend: str, others: list[str]
-) -> None:
-    params, batch = (ROUTED, {"x": np.array([1.0, -2.0, 0.5])}) if loss is routed else (W, {})
+def tanh_in_jax(p: Any, b: Any) -> Any:
+    return jnp.tanh(p["w"] * jnp.arange(3.0)).sum()
+
+
+ELSEWHERE = {"torch": (routed, ROUTED, {"x": np.array([1.0, -2.0, 0.5])}), "jax": (tanh_in_jax, W, {})}
+
+
+@pytest.mark.parametrize(("backend", "others"), [("torch", ["numpy", "jax"]), ("jax", ["numpy", "torch"])])
+def test_a_captured_loss_runs_on_the_backends_that_it_was_not_written_for(backend: str, others: list[str]) -> None:
+    loss, params, batch = ELSEWHERE[backend]
     report = verified(loss, params, batch, backend, backends=others, dtypes=("float64", "float32"))
     assert {row.candidate for row in report.rows} == {backend, *others}
     assert {str(row.verdict) for row in report.rows if row.candidate in others} == {"agree"}

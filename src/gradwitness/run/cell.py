@@ -33,6 +33,7 @@ from gradwitness.run.progress import Progress
 from gradwitness.run.purity import compiled_anew, impure
 from gradwitness.run.reductions import as_reduced
 from gradwitness.run.referee import graph_referee
+from gradwitness.run.rules import wrong_rules
 from gradwitness.run.trial import Failure, Trial, attempt, trial
 from gradwitness.run.witness import OfGraph, OwnLoss, Witness
 from gradwitness.settings import Settings
@@ -238,6 +239,19 @@ class _Run:
                 found = Judgement(Verdict.NONDETERMINISTIC, unsteady) if unsteady else witness.judged(path)
                 witness.judgements[path] = found
 
+    def name_rules(self, witness: Witness) -> None:
+        """Say beside a gradient that is wrong which of the rules that made it is wrong by itself."""
+        wrong = [path for path, found in witness.judgements.items() if found.verdict is Verdict.DISAGREE]
+        if not wrong or not any(rule.ran for rule in witness.rules or ()):
+            return
+        tried, backend = witness.tried.prepared, witness.candidate.backend
+        with registry.backend(backend).precision(self.settings.precision):
+            found = wrong_rules(tried, self.problem.primals, backend, self.dtype, self.settings)
+        for path in wrong if found else ():
+            judgement = witness.judgements[path]
+            message = f"{judgement.message}; wrong by itself: the backward of {', '.join(found)}"
+            witness.judgements[path] = judgement.instead(judgement.verdict, message)
+
     # What they say of each other
 
     def conclude(self) -> None:
@@ -252,6 +266,8 @@ class _Run:
         for witness in self.witnesses:
             if isinstance(found := attempt(partial(as_reduced, witness, self.settings)), Failure):
                 witness.notes.append(f"could not be tried in reduced precision: {found.message}")
+            if isinstance(found := attempt(partial(self.name_rules, witness)), Failure):
+                witness.notes.append(f"its rules could not be looked at one by one: {found.message}")
 
     def _leave_open(self, message: str) -> None:
         for witness in (w for w in self.witnesses if isinstance(w, OwnLoss)):
