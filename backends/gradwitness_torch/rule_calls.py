@@ -43,7 +43,7 @@ def calls_of_rules() -> Iterator[list[RuleCall]]:
         yield results
         results.extend(found.values())
     finally:
-        Function.apply = plain_apply
+        Function.apply = plain_apply  # type: ignore[method-assign]
         for name, plain in called.items():
             setattr(BackwardCFunction, name, plain)
 
