@@ -391,6 +391,13 @@ def test_values_alone_judge_where_that_is_asked_for() -> None:
     assert why_not(report) == 'capture="never" was asked for'
 
 
+def test_what_is_too_large_for_a_graph_is_judged_by_its_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gradwitness.run.captured.LARGEST", 2)
+    report = verified(branching)
+    assert report, repr(report)
+    assert why_not(report) == "it has 3 parameters, and graphs of up to 2 are held in memory beside them"
+
+
 def test_a_subprocess_captures_what_this_process_does() -> None:
     here, there = verified(branching), verified(branching, timeout=60)
     assert [row.captured for row in there.rows] == [row.captured for row in here.rows] == [2]

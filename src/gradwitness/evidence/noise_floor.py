@@ -98,10 +98,14 @@ def spread(
     on_cotangent: OnCotangent = lambda node, step, cotangent, sent: sent,
 ) -> NoiseFloor:
     """The same of a graph as it is: a fused op rounds once. `on_cotangent` may replace what an op sends, unrounded."""
-    values, moved = deviations(
-        interpreter, graph, leaves, wrt, dtype, seed=seed, arithmetic=arithmetic, on_cotangent=on_cotangent
-    )
-    return NoiseFloor(tensor_floor(values), {path: tensor_floor(found) for path, found in moved.items()})
+    values: list[float] = []
+    totals: dict[str, Array] = {}  # of the squares, by hypot: of a large network no run is kept
+    for value, moved in _deviated(interpreter, graph, leaves, wrt, dtype, seed, arithmetic, on_cotangent):
+        values.append(value)
+        for path, found in moved.items():
+            totals[path] = np.hypot(totals[path], found) if path in totals else np.abs(found)
+    floors = {path: _shrunk(total / np.sqrt(RUNS), RUNS) for path, total in totals.items()}
+    return NoiseFloor(tensor_floor(np.array(values)), floors)
 
 
 def deviations(
@@ -116,21 +120,38 @@ def deviations(
     on_cotangent: OnCotangent = lambda node, step, cotangent, sent: sent,
 ) -> tuple[Array, dict[str, Array]]:
     """How far each run moves the loss, of shape (RUNS,), and the gradients by path, (RUNS, *shape)."""
+    values: list[float] = []
+    moved: dict[str, list[Array]] = {}
+    for value, found in _deviated(interpreter, graph, leaves, wrt, dtype, seed, arithmetic, on_cotangent):
+        values.append(value)
+        for path, g in found.items():
+            moved.setdefault(path, []).append(g)
+    return np.array(values), {path: np.array(found) for path, found in moved.items()}
+
+
+def _deviated(
+    interpreter: Interpreter,
+    graph: Graph,
+    leaves: Mapping[str, Array],
+    wrt: Sequence[str],
+    dtype: str,
+    seed: Sequence[int],
+    arithmetic: Arithmetic,
+    on_cotangent: OnCotangent,
+) -> Iterator[tuple[float, dict[str, Array]]]:
+    """How far the loss, and the gradients by path, move in one run after another."""
     errors = _Errors(dtype, arithmetic, graph)
     tape = interpreter.forward(graph, leaves, on_value=errors.on_value)
     loss = interpreter.loss(tape)
     gradients = interpreter.backward(
         tape, wrt, on_cotangent=_then(on_cotangent, errors.on_cotangent), on_sum=errors.on_sum
     )
-    values: list[Array] = []
-    moved: dict[str, list[Array]] = {path: [] for path in gradients}
     for run in errors.runs(RUNS, seed):
         tape = interpreter.forward(graph, leaves, on_value=run.on_value)
-        values.append(np.array(interpreter.loss(tape) - loss) / errors.amplification)
+        value = (interpreter.loss(tape) - loss) / errors.amplification
         perturbed = _then(on_cotangent, run.on_cotangent)
-        for path, g in interpreter.backward(tape, wrt, on_cotangent=perturbed, on_sum=run.on_sum).items():
-            moved[path].append((g - gradients[path]) / errors.amplification)
-    return np.array(values), {path: np.array(found) for path, found in moved.items()}
+        found = interpreter.backward(tape, wrt, on_cotangent=perturbed, on_sum=run.on_sum)
+        yield value, {path: (g - gradients[path]) / errors.amplification for path, g in found.items()}
 
 
 def _then(first: OnCotangent, second: OnCotangent) -> OnCotangent:

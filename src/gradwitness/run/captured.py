@@ -31,6 +31,7 @@ from gradwitness.verdict.losses import judge_loss
 
 __all__ = ["Capture", "by_capture", "captured"]
 
+LARGEST = 20_000_000  # parameters of a graph: references and floors take as many bytes again as differences do
 DERIVATIVES = "its values agree with the loss and its derivatives do not: does a step of it end on a comparison?"
 
 
@@ -126,6 +127,9 @@ def captured(own: FromValues, neighbours: Neighbours | None, settings: Settings)
         return 'capture="never" was asked for'
     if not isinstance(own.finest, Capturing):
         return VALUES_ALONE
+    size = sum(x.size for x in own.problem.primals.values())
+    if size > LARGEST:
+        return f"it has {size:,} parameters, and graphs of up to {LARGEST:,} are held in memory beside them"
     try:
         graph = own.finest.captured(own.problem.primals)
     except NoAnswerError:
