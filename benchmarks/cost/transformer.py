@@ -58,9 +58,8 @@ def main(dtype: str, reference: str, own: bool) -> None:
         captured = gw.verify(in_torch(problem), problem.params, problem.batch, dtypes=dtype, reference=reference)
         ratio = (time.perf_counter() - started) / taken
         by_graph = sum(row.captured is not None for row in captured.rows)
-        click.echo(
-            f"as a loss in torch: {ratio:.2f} times that; {by_graph} of {len(captured.rows)} by its graph; {captured.summary()}"
-        )
+        judged = f"{by_graph} of {len(captured.rows)} by its graph; {captured.summary()}"
+        click.echo(f"as a loss in torch: {ratio:.2f} times what follows; {judged}")
     step = statistics.mean([before, training(problem, dtype)])
     count = sum(x.size for x in problem.primals.values())
     verdicts = Counter(str(row.verdict) for row in report.rows)
