@@ -336,5 +336,5 @@ def _is_of_the_user(equation: Any) -> bool:
     """Whether the user's own code calls stop_gradient, and not a function of jax."""
     frames = _frames(equation)
     called = [i for i, frame in enumerate(frames) if frame.function_name == "stop_gradient"]
-    after = frames[called[-1] + 1] if called and called[-1] + 1 < len(frames) else None
-    return after is not None and not after.file_name.startswith(JAX)
+    after = [f for f in frames[called[-1] + 1 :] if not f.file_name.endswith("tree_util.py")] if called else []
+    return bool(after) and not after[0].file_name.startswith(JAX)

@@ -66,6 +66,8 @@ MOVES = _names(  # each element of a result is one of an operand's, or zero
 
 def by_labels(func: Any, args: Any, kwargs: Any) -> Any:
     """What an op that only moves elements returns, by what it does with labels in place of floats."""
+    if func._overloadname.startswith(("value", "reduce")):
+        raise GradwitnessError("a number that is written to places has no rule; give a tensor")
     floats = [x for x in tree_flatten((args, kwargs))[0] if _is_float(x)]
     marks = dict(zip(map(id, floats), labels(*(np.shape(x) for x in floats)), strict=True))
 
@@ -86,7 +88,9 @@ def _is_float(x: Any) -> bool:
 
 
 def _scaled(x: Operand, alpha: float) -> Operand:
-    return x if alpha == 1 else ops.multiply(_float(x), alpha)
+    if alpha == 1:
+        return x
+    return ops.multiply(_float(x), alpha) if isinstance(x, Value) else np.multiply(_float(x), alpha)
 
 
 def _float(x: Operand) -> Operand:
@@ -134,7 +138,9 @@ def _clamp(x: Operand, min: Any = None, max: Any = None) -> Operand:
 
 
 def _elu(x: Operand, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Operand:
-    return _scaled(ops.elu(_scaled(x, input_scale), alpha=float(alpha)), scale)
+    if input_scale != 1:
+        raise GradwitnessError("an elu of a scaled input has no rule")
+    return _scaled(ops.elu(x, alpha=float(alpha)), scale)
 
 
 def _softplus(x: Operand, beta: float = 1, threshold: float = 20) -> Operand:
@@ -279,7 +285,13 @@ def _mm(x: Operand, y: Operand) -> Operand:
 
 def _is_transposed(y: Operand) -> bool:
     """Whether it is the transpose of a weight: then the product is what torch calls linear."""
-    return isinstance(y, Value) and y.node.op == "transpose" and y.ndim == 2 and not y.node.inputs[0].is_op
+    return (
+        isinstance(y, Value)
+        and y.node.op == "transpose"
+        and y.ndim == 2
+        and y.node.attributes["axes"] == (1, 0)
+        and not y.node.inputs[0].is_op
+    )
 
 
 def _transposed(y: Value) -> Value:
@@ -371,7 +383,8 @@ def _embedding(weight: Operand, indices: Operand, *ignored: Any) -> Operand:
 
 
 def _scatter_add(x: Operand, dim: int, index: Array, source: Operand) -> Operand:
-    positions = np.take_along_axis(_positions(x), index, axis=dim)
+    within = tuple(slice(None) if a == dim % index.ndim else slice(0, n) for a, n in enumerate(index.shape))
+    positions = np.take_along_axis(_positions(x)[within], index, axis=dim)
     cut = tuple(slice(0, n) for n in index.shape)
     return added_at(x, positions, source[cut])
 
@@ -386,7 +399,10 @@ def _index_put(x: Operand, indices: Sequence[Any], values: Operand, accumulate: 
     places = torch.from_numpy(_positions(x))
     chosen = [None if i is None else torch.from_numpy(np.asarray(i)) for i in indices]
     positions = torch.ops.aten.index(places, chosen).numpy()
-    source = values if np.shape(values) == positions.shape else ops.broadcast_to(values, shape=positions.shape)
+    source = values
+    if np.shape(values) != positions.shape:
+        is_value = isinstance(values, Value)
+        source = (ops.broadcast_to if is_value else np.broadcast_to)(values, shape=positions.shape)
     if accumulate:
         return added_at(x, positions, source)
     (mine, theirs) = labels(np.shape(x), positions.shape)
@@ -430,7 +446,8 @@ def _layer_norm(x: Operand, shape: Sequence[int], weight: Operand, bias: Operand
     if weight is not None and bias is not None:
         return ops.layer_norm(x, weight, bias, eps=float(eps)), None, None
     found = normalized(x, tuple(range(x.ndim - len(shape), x.ndim)), eps=float(eps))
-    return found if weight is None else ops.multiply(found, weight), None, None
+    found = found if weight is None else ops.multiply(found, weight)
+    return found if bias is None else ops.add(found, bias), None, None
 
 
 def _batch_norm(

@@ -37,6 +37,7 @@ __all__ = ["capture"]
 CORE = os.path.dirname(os.path.dirname(ops.__file__))
 OURS = tuple(folder + os.sep for folder in (os.path.dirname(torch.__file__), CORE, os.path.dirname(__file__)))
 DETACHED_FROM = "detached from what it was computed from: no gradient passes"
+DECIDED_AT_THE_POINT = "which elements are meant is decided at the point"
 UNDER_NO_GRAD = "computed under no_grad: no gradient passes"
 PICKED = frozenset(("topk", "sort", "kthvalue", "median", "mode", "nanmedian", "cummax", "cummin"))  # with indices
 PICKED_OF_PLANES = frozenset(("adaptive_max_pool2d", "fractional_max_pool2d"))  # with indices into each plane
@@ -97,6 +98,7 @@ class _Capture(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.recorder, self.stops = recorder, stops
         self.in_rule = False  # whether a user's autograd.Function runs, whose derivative is its own affair
+        self.decided: dict[int, tuple[torch.Tensor, tuple[str, Place | None]]] = {}  # to be remarked on if used
         self.apart: list[Any] = []  # the ops that are being taken apart
         self.modules: dict[int, str] = {}  # qualified names
         self.detached: dict[int, tuple[torch.Tensor, str, Place | None]] = {}
@@ -120,7 +122,7 @@ class _Capture(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if not any(map(self._is_tracked, _tensors((args, kwargs)))):
-            return func(*args, **kwargs)
+            return self._untracked(func, args, kwargs)
         name = str(func._schema.name).partition("::")[2]
         if name in SHAPE_ALONE:
             return func(*args, **kwargs)
@@ -135,6 +137,14 @@ class _Capture(TorchDispatchMode):
         except GradwitnessError as error:
             raise CaptureError(f"{func}: {error}\n  at {place}") from None
 
+    def _untracked(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A call that depends on no float; what it makes of decisions are decisions."""
+        result = func(*args, **kwargs)
+        decided = [self.decided[id(x)][1] for x in _tensors((args, kwargs)) if id(x) in self.decided]
+        for y in _tensors(result) if decided else ():
+            self.decided[id(y)] = y, decided[0]
+        return result
+
     def _read_out(self, number: Any) -> Any:
         self.recorder.remark("number", f"the number {number:.6g} is read out of a tensor, and stays as it is")
         return number
@@ -148,7 +158,7 @@ class _Capture(TorchDispatchMode):
             if (apart := self._taken_apart(func, name, args, kwargs)) is not None:
                 return apart[0]
         before = None if target is None else self._memory(target)
-        by_position = name.removesuffix("_") in BY_POSITION
+        by_position = name.removesuffix("_") in BY_POSITION and not _is_masked_write(name, args)
         given, options = tree_map(self._position if by_position else self._operand, (args, kwargs))
         result = func(*args, **kwargs)
         self.recorder.narrow = self._narrow(result)
@@ -172,7 +182,7 @@ class _Capture(TorchDispatchMode):
             return given[0]
         if name == "copy":
             return _like(given[0], _rounded(given[1], self.recorder.narrow))
-        if name in RULES:
+        if name in RULES and not self._is_whole(result):
             return RULES[name](*given, **options)
         if name in MOVES:
             function = getattr(getattr(torch.ops.aten, name), func._overloadname, None)
@@ -196,6 +206,8 @@ class _Capture(TorchDispatchMode):
         """The values, with no derivative through what is detached, if that is asked for. It is remarked on once it is
         used, as autograd detaches what it saves for itself."""
         for x in _tensors((args, kwargs)):
+            if id(x) in self.decided:
+                self.recorder.remark("decision", *self.decided[id(x)][1])
             if id(x) in self.detached:
                 self.recorder.remark("detached", *self.detached[id(x)][1:])
         if self.in_rule:
@@ -207,6 +219,10 @@ class _Capture(TorchDispatchMode):
         else:
             return values
         return tree_map(lambda y: _stopped(y) if self.stops else y, values)
+
+    def _is_whole(self, result: Any) -> bool:
+        """Whether these are whole numbers alone, which are decided and not computed."""
+        return not any(x.dtype.is_floating_point or x.dtype is torch.bool for x in _tensors(result))
 
     def _taken_apart(self, func: Any, name: str, args: Any, kwargs: Any) -> tuple[Any] | None:
         """What an op returns that has no rule, and that torch or its author takes apart: called part by part."""
@@ -239,7 +255,7 @@ class _Capture(TorchDispatchMode):
         frame: FrameType | None = sys._getframe(2)
         found, inner, outer = None, None, None
         self.in_rule = False
-        while frame is not None:
+        while frame is not None and frame.f_code is not capture.__code__:
             file = frame.f_code.co_filename
             if found is None and not file.startswith(OURS):
                 found = file, frame.f_lineno
@@ -269,16 +285,14 @@ class _Capture(TorchDispatchMode):
         """The same of an op that takes positions: those that depend on floats are decided at the point."""
         if not isinstance(x, torch.Tensor) or x.dtype.is_floating_point or not self._is_tracked(x):
             return self._operand(x)
-        self._decide("which elements are meant is decided at the point", self._read(x))
+        self._decide(DECIDED_AT_THE_POINT, self._read(x))
         return self._array(x)
 
     def _array(self, tensor: torch.Tensor) -> Array:
         """A constant; the same array for the same tensor, unless it was written to."""
         key = id(tensor), tensor._version
         if key not in self.constants:
-            host = tensor.detach().cpu()
-            wide = host.double() if host.dtype.is_floating_point else host
-            self.constants[key] = tensor, np.array(wide.numpy())
+            self.constants[key] = tensor, _host(tensor)
         return self.constants[key][1]
 
     def _read(self, tensor: torch.Tensor) -> Any:
@@ -295,6 +309,11 @@ class _Capture(TorchDispatchMode):
         for tensor, value in pairs:
             if isinstance(tensor, torch.Tensor) and isinstance(value, Value):
                 self._learn(tensor, value)
+            elif isinstance(tensor, torch.Tensor) and not tensor.dtype.is_floating_point:
+                self.decided[id(tensor)] = (
+                    tensor,
+                    (DECIDED_AT_THE_POINT, self.recorder.line),
+                )
 
     def _learn(self, tensor: torch.Tensor, value: Value) -> None:
         if tuple(tensor.shape) != value.shape:
@@ -306,7 +325,7 @@ class _Capture(TorchDispatchMode):
         """All of the memory that a tensor is a part of, flat, before it is written to."""
         if _key(target) in self.storages:
             return self._flat(self.storages[_key(target)])
-        return self._array(target.as_strided((_extent(target),), (1,), 0))
+        return _host(target.as_strided((_extent(target),), (1,), 0))
 
     def _flat(self, storage: _Storage) -> Any:
         if storage.flat is None:
@@ -326,6 +345,21 @@ class _Capture(TorchDispatchMode):
 
 def _stopped(value: Any) -> Any:
     return ops.stop_gradient(value) if isinstance(value, Value) and value.dtype == FLOAT else value
+
+
+def _host(tensor: torch.Tensor) -> Array:
+    host = tensor.detach().cpu()
+    return np.array((host.double() if host.dtype.is_floating_point else host).numpy())
+
+
+def _is_masked_write(name: str, args: Any) -> bool:
+    """Whether one number is written wherever a mask holds, as by x[x > 0] = 1."""
+    if not name.startswith("index_put") or len(args) < 3 or len(args[1]) != 1:
+        return False
+    (mask,) = args[1]
+    return (
+        isinstance(mask, torch.Tensor) and mask.dtype is torch.bool and mask.shape == args[0].shape and not args[2].ndim
+    )
 
 
 def _tensors(nested: Any) -> list[torch.Tensor]:

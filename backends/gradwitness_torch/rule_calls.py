@@ -29,10 +29,11 @@ def calls_of_rules() -> Iterator[list[RuleCall]]:
     found: dict[str, RuleCall] = {}
 
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        kept = tuple(map(_kept, args)) if name_of(cls) else ()  # before, as it may write to them
         result = plain_apply.__func__(cls, *args, **kwargs)
         first = result[0] if isinstance(result, tuple) else result
         if name_of(cls) and not kwargs and getattr(first, "grad_fn", None) is not None:
-            calls[id(first.grad_fn)] = first.grad_fn, (cls, tuple(map(_kept, args)))
+            calls[id(first.grad_fn)] = first.grad_fn, (cls, kept)
         return result
 
     try:
@@ -54,7 +55,7 @@ def _noting(
     def noted(self: Any, *cotangents: Any) -> Any:
         name = name_of(self._forward_cls)
         known = calls.get(id(self))
-        if name is None or known is None or name in found:
+        if name is None or known is None or name in found or any(g is None for g in cotangents):
             return plain(self, *cotangents)
         arrived = list(map(_kept, cotangents))
         result = plain(self, *cotangents)

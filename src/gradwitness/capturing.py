@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gradwitness import registry
 from gradwitness.errors import VALUES_ALONE, CaptureError, GradwitnessError
 from gradwitness.graph import Graph
 from gradwitness.problem import Candidate, Problem
-from gradwitness.protocol import Capturing
+from gradwitness.protocol import Capturing, Prepared
 
 __all__ = ["any_captured", "capture", "captured_at"]
 
@@ -39,19 +39,30 @@ def capture(
 
 def captured_at(candidate: Candidate, problem: Problem, dtype: str, device: str) -> Graph:
     """The same at a problem's point, which `dtype` can hold."""
-    prepared = registry.installed(candidate.backend).prepare(candidate, problem, dtype=dtype, device=device)
+    return _captured(_prepared(candidate, problem, dtype, device), candidate, problem)
+
+
+def _prepared(candidate: Candidate, problem: Problem, dtype: str, device: str) -> Prepared:
+    return registry.installed(candidate.backend).prepare(candidate, problem, dtype=dtype, device=device)
+
+
+def _captured(prepared: Prepared, candidate: Candidate, problem: Problem) -> Graph:
     if not isinstance(prepared, Capturing):
         raise CaptureError(f"{candidate.backend}: {VALUES_ALONE}")
     return prepared.captured(problem.primals)
 
 
-def any_captured(candidates: Mapping[str, Candidate], problem: Problem) -> Graph:
-    """The graph of the first of several losses that can be read into one. Raises CaptureError, with every reason."""
+def any_captured(
+    candidates: Mapping[str, Candidate], problem: Problem, *, prepare: Callable[..., Prepared] = _prepared
+) -> Graph:
+    """The graph of the first of several losses that can be read into one. prepare: as `run.preparing.prepare`, perhaps
+    in a subprocess. Raises CaptureError, with every reason."""
     reasons = []
     for label, candidate in candidates.items():
         for dtype in dict.fromkeys(("float64", *problem.own_dtypes)):
             try:
-                return captured_at(candidate, problem.rounded(dtype), dtype, "cpu")
+                at = problem.rounded(dtype)
+                return _captured(prepare(candidate, at, dtype, "cpu"), candidate, at)
             except Exception as error:  # noqa: BLE001  # a user's loss may raise anything
                 reasons.append(f"{label} in {dtype}: {error}")
     raise CaptureError(

@@ -15,6 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from gradwitness import ops
 from gradwitness.dtypes import Array
+from gradwitness.errors import GradwitnessError
 from gradwitness.ops.value import Operand, Value
 
 __all__ = [
@@ -56,6 +57,8 @@ def labels(*shapes: Sequence[int]) -> list[Array]:
 def moved(where: Array, *operands: Operand) -> Operand:
     """The elements of the operands at these `labels` of their shapes; zero where the label is `NOTHING`."""
     edges = np.cumsum([1, *(math.prod(np.shape(x)) for x in operands)])
+    if where.size and not NOTHING <= int(where.min()) <= int(where.max()) < int(edges[-1]):
+        raise GradwitnessError("an element is asked for that is not there")
     part = np.searchsorted(edges, where, side="right") - 1  # -1 for NOTHING
     used = [i for i in range(len(operands)) if np.any(part == i)]
     flat: list[Operand] = [_flat(operands[i]) for i in used]

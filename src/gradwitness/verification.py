@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, Never
 
 from gradwitness import registry
@@ -20,6 +21,7 @@ from gradwitness.protocol import expect_options
 from gradwitness.report import Case, Report, Row
 from gradwitness.run.cotangent import with_random_cotangent
 from gradwitness.run.environment import environment
+from gradwitness.run.preparing import prepare
 from gradwitness.run.problems import verify_problem
 from gradwitness.run.progress import Progress
 from gradwitness.settings import Settings, dtype_names, names
@@ -105,13 +107,13 @@ def verify(
         raise GradwitnessError("no params: call gw.verify(loss, params, batch), params the arrays to differentiate by")
     named, own = _candidates(loss, backends, params), _beside(loss, candidates)
     problem = _problem(loss, name, params=params, batch=batch, wrt=wrt, cotangent=cotangent, intended=intended)
-    if backends is not None and isinstance(loss, Mapping | Candidate):
-        own = {**own, **_elsewhere(named or {}, problem, backends)}
     chosen = problem.own_dtypes if dtypes is None else dtype_names(dtypes)
     ways = names(paths, "paths")
     settings = Settings(chosen, names(devices, "devices"), precision, seed, reference, seconds, timeout, ways, capture)
     if isinstance(problem.cotangent, str):
         problem = with_random_cotangent(problem, {**(named or {}), **own}.values(), settings)
+    if backends is not None and isinstance(loss, Mapping | Candidate):
+        own = {**own, **_elsewhere(named or {}, problem, backends, settings)}
     if problem.loss is not None:
         problem.graph  # noqa: B018  # a loss that cannot be traced is an error, not a row for each backend
     for candidate in (*(named or {}).values(), *own.values()):  # whoever is named must be there
@@ -176,10 +178,10 @@ def _backend_names(backends: str | Sequence[str]) -> tuple[str, ...]:
     return registry.backend_names() if backends == "all" else names(backends, "backends")
 
 
-def _elsewhere(named: Candidates, problem: Problem, backends: str | Sequence[str]) -> Candidates:
+def _elsewhere(named: Candidates, problem: Problem, backends: str | Sequence[str], settings: Settings) -> Candidates:
     """The loss of one of the candidates, read into a graph, on further backends."""
     chosen = [registry.backend(name).name for name in _backend_names(backends)]
-    graph = any_captured(named, problem)
+    graph = any_captured(named, problem, prepare=partial(prepare, settings=settings))
     return {(f"{name} (captured)" if name in named else name): Candidate(name, graph) for name in chosen}
 
 

@@ -12,7 +12,7 @@ from gradwitness.errors import TraceError
 from gradwitness.evidence.directional import directional_derivatives
 from gradwitness.evidence.finite_difference import Probe
 from gradwitness.evidence.reference import DIRECTIONS, Reference, reference
-from gradwitness.graph import Node
+from gradwitness.graph import Graph, Node
 from gradwitness.ops import find_op
 from gradwitness.problem import Problem
 from gradwitness.protocol import Interpreter
@@ -131,6 +131,8 @@ def _said(tried: int, found: int) -> str:
 
 def _of_examples(problem: Problem, kept: int) -> Problem | None:
     """The problem with its first examples alone; None if its loss does not allow that."""
+    if isinstance(problem.loss, Graph):  # which holds for this batch
+        return None
     smaller = problem.with_examples(kept)
     try:
         return smaller if smaller.graph.op_names == problem.graph.op_names else None

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from gradwitness.dtypes import Array
+from gradwitness.arithmetic import Arithmetic
+from gradwitness.dtypes import Array, find_dtype
 from gradwitness.errors import VALUES_ALONE, CaptureError, NoAnswerError
 from gradwitness.evidence.finite_difference import Probe
 from gradwitness.evidence.from_graph import FromGraph
@@ -23,7 +24,7 @@ from gradwitness.evidence.norms import norm
 from gradwitness.evidence.probes import for_the_reader
 from gradwitness.evidence.sight import Sight, look
 from gradwitness.graph import Graph
-from gradwitness.protocol import Capturing
+from gradwitness.protocol import Capabilities, Capturing
 from gradwitness.run.failing import first_lines
 from gradwitness.run.referee import graph_referee
 from gradwitness.settings import Settings
@@ -41,10 +42,22 @@ class Capture:
 
     known: FromGraph
     own: FromValues
+    wide_arithmetic: Arithmetic  # of the candidate, in the dtype in which its loss is differenced
 
     @property
     def graph(self) -> Graph:
         return self.known.problem.graph
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether something was decided at the point that the graph does not decide anew."""
+        return any(remark.kind in ("decision", "number") for remark in self.graph.remarks)
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether it computes in fewer digits inside than those of the dtype on trial."""
+        own = find_dtype(self.known.dtype).unit_roundoff
+        return any(node.narrow and find_dtype(node.narrow).unit_roundoff > own for node in self.graph.nodes)
 
     @cached_property
     def detached(self) -> list[str]:
@@ -78,7 +91,7 @@ class Capture:
         """What differences of the graph see of its gradient. Each element is claimed to be unseen where something was
         decided at the point that is not decided anew."""
         unseen = {path: Sight(g.size, unseen=g.size) for path, g in self.gradients.items()}
-        if any(remark.kind in ("decision", "number") for remark in self.graph.remarks):
+        if self.is_decided or any(node.op == "stop_gradient" for node in self.graph.nodes):
             return unseen
         wide = self.known.in_dtype("float64")
         slack = partial(wide.slack, wide.arithmetic, False)
@@ -94,7 +107,10 @@ class Capture:
     def _other_values(self) -> str:
         places = [{}, *self.known.neighbours]
         losses = [self.own.finest.value({**self.own.problem.primals, **place}) for place in places]
-        found = judge_loss(losses, self.known.losses, self.fine.loss_floors_of(self.own.arithmetic), whose="the graph")
+        if any(np.isfinite(a) and not np.isfinite(b) for a, b in zip(losses, self.known.losses, strict=True)):
+            return "the loss is finite where its graph is not"
+        floors = self.fine.loss_floors_of(self.wide_arithmetic)
+        found = judge_loss(losses, self.known.losses, floors, whose="the graph")
         return found.message if found else ""
 
     @cached_property
@@ -116,12 +132,14 @@ class Capture:
     def sights(self) -> dict[str, Sight]:
         """What differences of the loss itself see of the graph's gradient."""
         finite = self._finite
-        slack = partial(self.fine.slack, self.own.arithmetic, False)
+        slack = partial(self.fine.slack, self.wide_arithmetic, False)
         found = look(self.own.differencing, finite, slack, seed=(self.own.seed, 2)) if finite else {}
         return {path: found.get(path, Sight(g.size, unseen=g.size)) for path, g in self.gradients.items()}
 
 
-def captured(own: FromValues, neighbours: Neighbours | None, settings: Settings) -> Capture | str:
+def captured(
+    own: FromValues, neighbours: Neighbours | None, capabilities: Capabilities, settings: Settings
+) -> Capture | str:
     """The loss as a graph, or why there is none."""
     if settings.capture == "never":
         return 'capture="never" was asked for'
@@ -139,7 +157,8 @@ def captured(own: FromValues, neighbours: Neighbours | None, settings: Settings)
     except Exception as error:  # noqa: BLE001  # a user's function may raise anything on what it does not expect
         return first_lines(error)
     problem = replace(own.problem, loss=graph, intended={})
-    return Capture(graph_referee(problem, own.dtype, settings, neighbours=neighbours), own)
+    known = graph_referee(problem, own.dtype, settings, neighbours=neighbours)
+    return Capture(known, own, capabilities.arithmetic(own.fd_dtype))
 
 
 def by_capture(capture: Capture, path: str) -> dict[str, Any]:

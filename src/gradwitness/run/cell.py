@@ -42,6 +42,7 @@ from gradwitness.verdict.losses import judge_alone, judge_loss
 
 __all__ = ["cell"]
 
+UNPROVEN = "the graph that it runs was not shown to be the loss that was given"
 COARSE = "differences cannot tell whether the graph of its loss is the loss"
 ITSELF = "itself in float64"
 SAME = 4.0  # units of roundoff that two answers to the same question may differ by unlooked into
@@ -121,7 +122,7 @@ class _Run:
             found = compiled_anew(anew, self.problem.primals, tried, self.dtype)
             if any(found.values()):
                 return replace(tried, unsteady=found), []
-        own = candidate.loss is not None or candidate.is_written_by_hand
+        own = callable(candidate.loss) or candidate.is_written_by_hand
         compiles = registry.installed(candidate.backend).capabilities.compiles_along(candidate.path)
         resizes = own and not compiles  # what compiles does so anew for each size
         found = impure(tried.prepared, self.problem, tried, elsewhere, self.dtype, resizes=resizes)
@@ -150,7 +151,7 @@ class _Run:
         answer = tried.losses[0], tried.gradients
         wide, finest, note = self._in_float64(address, candidate, tried.prepared, answer)
         known = FromValues(tried.prepared, wide, finest, self.problem, self.dtype, arithmetic, self.settings.seed)
-        capturing = partial(captured, known, self.neighbours, self.settings)
+        capturing = partial(captured, known, self.neighbours, capabilities, self.settings)
         return OwnLoss(*witness, [note] if note else [], known=known, capturing=capturing)
 
     def _known_of(self, graph: Graph) -> FromGraph:
@@ -263,11 +264,22 @@ class _Run:
         for what, step in steps.items():
             if isinstance(found := attempt(step), Failure):
                 self._leave_open(f"could not be {what}: {found.message}")
+        self.expect_proven_graphs()
         for witness in self.witnesses:
             if isinstance(found := attempt(partial(as_reduced, witness, self.settings)), Failure):
                 witness.notes.append(f"could not be tried in reduced precision: {found.message}")
             if isinstance(found := attempt(partial(self.name_rules, witness)), Failure):
                 witness.notes.append(f"its rules could not be looked at one by one: {found.message}")
+
+    def expect_proven_graphs(self) -> None:
+        """What runs a graph that a loss was read into says nothing of that loss, unless the graph proved to be it."""
+        own = [witness for witness in self.witnesses if isinstance(witness, OwnLoss)]
+        for witness in self.witnesses if own else ():
+            if not isinstance(witness, OfGraph) or any(w.is_proven(p) for w in own for p in witness.judgements):
+                continue
+            for path, judgement in witness.judgements.items():
+                if judgement.verdict is Verdict.AGREE:
+                    witness.judgements[path] = judgement.instead(Verdict.INCONCLUSIVE, UNPROVEN)
 
     def _leave_open(self, message: str) -> None:
         for witness in (w for w in self.witnesses if isinstance(w, OwnLoss)):

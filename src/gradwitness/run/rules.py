@@ -9,6 +9,7 @@ from gradwitness import registry
 from gradwitness.capturing import captured_at
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.reach import node_reach
+from gradwitness.ops.value import BOOL, FLOAT
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Prepared, Primals, RuleCall, RuleCalling
 from gradwitness.run.referee import graph_referee
@@ -40,6 +41,8 @@ def _apart(call: RuleCall, backend: str, dtype: str, settings: Settings) -> dict
     """The inputs at which a rule's gradient is not the derivative, each with by how much of it."""
     problem = Problem(call.name, None, call.params, call.batch, cotangent=call.cotangent)
     graph: Any = captured_at(Candidate(backend, call.loss), problem, dtype, "cpu")
+    if graph.remarks or any(getattr(node.spec, "dtype", FLOAT) == BOOL for node in graph.nodes):
+        return {}  # an iteration, perhaps: the derivative of its steps need not be that of what it solves
     known = graph_referee(replace(problem, loss=graph), dtype, settings)
     arithmetic = registry.backend(backend).capabilities.arithmetic(dtype)
     found = {}

@@ -11,16 +11,18 @@ import numpy as np
 
 from gradwitness.arithmetic import Arithmetic
 from gradwitness.dtypes import Array
+from gradwitness.errors import NoAnswerError
 from gradwitness.evidence.finite_difference import Probe, textbook_difference
 from gradwitness.evidence.from_graph import FromGraph
 from gradwitness.evidence.from_values import FromValues, with_largest_rounded
 from gradwitness.evidence.norms import norm, typical
-from gradwitness.evidence.own_floors import as_gradient
+from gradwitness.evidence.own_floors import OwnFloors, as_gradient
 from gradwitness.evidence.reach import node_reach
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import CustomRule, Explaining
 from gradwitness.report import Address
 from gradwitness.run.captured import Capture
+from gradwitness.run.failing import first_lines
 from gradwitness.run.trial import Trial
 from gradwitness.verdict import Judgement, Verdict
 from gradwitness.verdict.at_kink import AtKink
@@ -30,11 +32,12 @@ from gradwitness.verdict.losses import judge_loss
 
 __all__ = ["OfGraph", "OwnLoss", "Witness"]
 
+SLIGHT = 1e-11  # of a gradient's norm: what an iteration that ends at a tolerance leaves, or a kernel's own rounding
 SHOWN = 3  # lines of a loss in a message
 FAR = 1e3  # a floor by node that is so many times the one by inputs is said
 CAST = "a step of it computes in a dtype of its own choice: a cast, or autocast"
 BY_DTYPE = "does it depend on the dtype, by a cast, autocast, an eps, a branch, or random numbers drawn in it?"
-SUMMED = "as where a sum is kept in as few digits as its terms"
+SUMMED = "as where large numbers cancel, or a sum is kept in as few digits as its terms"
 LARGE = 1e-2  # of the gradient's norm: what rounding may reach before that is looked into
 
 
@@ -87,6 +90,10 @@ class Witness:
         found = judge(self.given(path), self.evidence_on(path))
         if self.loss:
             return found.instead(self.loss.verdict, self.loss.message)
+        return self.with_reason(path, found)
+
+    def with_reason(self, path: str, found: Judgement) -> Judgement:
+        """The judgement, with why the gradient may be missing, if it is."""
         if why := self.why_missing(path):
             return found.instead(found.verdict, ": ".join(filter(None, [found.message, why])))
         return found
@@ -194,11 +201,76 @@ class OwnLoss(Witness):
         if self.loss:
             return self.loss
         found = super().judged(path)
-        if path in self.by_graph and self.known.is_narrowed:
-            found = self._narrowed(path, found)
+        if path not in self.by_graph or not isinstance(self.capture, Capture):
+            return found
+        if self.given(path) is None or (found.verdict is Verdict.CONVENTION and self._is_refuted(path)):
+            return self._judged_by_values(path)
+        own = self.known.floors if self.known.is_narrowed else self.known.finest_floors
+        found = self._by_own_operations(path, found, self.given(path), self.capture.known, own)
+        if self.known.is_narrowed and found.verdict in (Verdict.AGREE, Verdict.DISAGREE):
+            found = self._narrowed(path, found, self.capture.fine)
+        if found.verdict is Verdict.AGREE and self.capture.is_narrow and found.limit is not None:
+            found = self._seen_through_narrow_numbers(path, found, self.capture.known)
         if found.verdict is Verdict.DISAGREE and (where := self._where_it_stops(path)):
             return found.instead(found.verdict, f"{found.message}; it stops where the loss detaches: {where}")
         return found
+
+    def _narrowed(self, path: str, found: Judgement, fine: FromGraph) -> Judgement:
+        """The judgement of a gradient of fewer digits, where it is known what the same function gives in float64: no
+        rounding excuses a formula that is wrong there."""
+        wide = self.known.finest_answer[1].get(path)
+        assert isinstance(self.capture, Capture)
+        evidence = replace(_by_graph(fine, path, self.capture.wide_arithmetic), may_flush=True)
+        formula = self._by_own_operations(path, judge(wide, evidence), wide, fine, self.known.finest_floors)
+        if formula.verdict is Verdict.DISAGREE:
+            return found.instead(Verdict.DISAGREE, f"wrong in float64 as well: {formula.message}")
+        if formula.verdict is Verdict.AGREE and found.verdict is Verdict.DISAGREE:
+            return found.instead(Verdict.DISAGREE, f"right in float64, but {found.message}")
+        return found if formula.verdict is Verdict.AGREE else formula
+
+    def _by_own_operations(
+        self, path: str, found: Judgement, given: Array | None, known: FromGraph, own: OwnFloors
+    ) -> Judgement:
+        """The judgement, unless a gradient is farther from the truth than the graph rounds, and no farther than its own
+        operations do: how a framework's kernels round they tell better, and a rule of a user's own may lose digits that
+        the loss does not lose."""
+        if found.verdict is not Verdict.DISAGREE or given is None or given.shape != known.problem.primals[path].shape:
+            return found
+        by_values = self._judged_by_values(path)
+        if by_values.verdict is Verdict.DISAGREE:
+            return found
+        off = norm(known.gradients[path].error_of(given))
+        if off <= SLIGHT * norm(given) and by_values.verdict is Verdict.AGREE:
+            return by_values
+        floor = own.tensors[path]
+        if not compare(known.gradients[path].error_of(given), floor, own.reach(floor)).ratio <= 1:
+            return found
+        if not self.is_of_users_rules:
+            return by_values
+        return found.instead(Verdict.INCONCLUSIVE, f"{found.message}: only its own operations explain that, {SUMMED}")
+
+    def _judged_by_values(self, path: str) -> Judgement:
+        return self.with_reason(path, judge(self.given(path), self._by_values(path)))
+
+    def _is_refuted(self, path: str) -> bool:
+        return self._judged_by_values(path).verdict is Verdict.DISAGREE
+
+    def is_proven(self, path: str) -> bool:
+        """Whether the graph of its loss may stand for it at a leaf."""
+        return isinstance(self.capture, Capture) and not self.why_not_by_graph and self.capture.stands_for(path)
+
+    @property
+    def is_of_users_rules(self) -> bool:
+        """Whether the gradient is made of rules that a user wrote, in whole or in part."""
+        return self.candidate.is_written_by_hand or any(rule.ran for rule in self.rules or ())
+
+    def _seen_through_narrow_numbers(self, path: str, found: Judgement, known: FromGraph) -> Judgement:
+        """The judgement of a loss that computes in fewer digits inside, unless their rounding hides a hundredth."""
+        size = norm(known.gradients[path].high)
+        if found.limit is None or found.limit <= LARGE * size:
+            return found
+        message = f"it computes in fewer digits inside: an error of {found.limit / size:.2g} of its norm could pass"
+        return found.instead(Verdict.INCONCLUSIVE, message)
 
     def _where_it_stops(self, path: str) -> str:
         """The lines at which the loss detaches, if that is what a gradient follows that is not its derivative."""
@@ -211,30 +283,6 @@ class OwnLoss(Witness):
         apart = compare(given - self.capture.stopping[path], floor, node_reach(floor))
         return ", ".join(self.capture.detached[:SHOWN]) if apart.ratio <= 1 else ""
 
-    def _narrowed(self, path: str, found: Judgement) -> Judgement:
-        """The judgement of a gradient of fewer digits, where it is known what the same function gives in float64.
-
-        No rounding excuses a formula that is wrong there. How a right one rounds its own operations tell best.
-        """
-        assert isinstance(self.capture, Capture)
-        wide = self.known.finest_answer[1].get(path)
-        evidence = replace(_by_graph(self.capture.fine, path, self.capture.fine.arithmetic), may_flush=True)
-        formula = judge(wide, evidence)
-        if formula.verdict is Verdict.DISAGREE and found.verdict in (Verdict.AGREE, Verdict.DISAGREE):
-            return found.instead(Verdict.DISAGREE, f"wrong in float64 as well: {formula.message}")
-        if formula.verdict is not Verdict.AGREE or found.verdict is not Verdict.DISAGREE:
-            return found
-        rounded = judge(self.given(path), self._by_values(path))
-        if rounded.verdict is Verdict.AGREE and self.is_of_users_rules:
-            message = f"right in float64, but {found.message}: only its own operations explain that, {SUMMED}"
-            return rounded.instead(Verdict.INCONCLUSIVE, message)
-        return rounded
-
-    @property
-    def is_of_users_rules(self) -> bool:
-        """Whether the gradient is made of rules that a user wrote, in whole or in part."""
-        return self.candidate.is_written_by_hand or any(rule.ran for rule in self.rules or ())
-
     def probes(self) -> Mapping[str, Sequence[Probe]]:
         if self.by_graph and isinstance(self.capture, Capture):
             return self.capture.probes
@@ -245,10 +293,18 @@ class OwnLoss(Witness):
         """Why its gradients are judged by its values; empty where the graph of its loss may be trusted."""
         if isinstance(self.capture, str):
             return self.capture
-        known = self.capture.known
+        try:
+            return self._other_loss(self.capture.known) or self.capture.mistrust
+        except NoAnswerError:
+            raise
+        except Exception as error:  # noqa: BLE001  # a graph that cannot be evaluated is none
+            return f"its graph cannot be evaluated: {first_lines(error)}"
+
+    def _other_loss(self, known: FromGraph) -> str:
+        """In what the loss in the dtype on trial differs from the graph's."""
         floors = known.loss_floors_of(self.known.arithmetic)
         apart = judge_loss(self.tried.losses, known.losses, floors, whose="the graph")
-        return apart.message if apart else self.capture.mistrust
+        return apart.message if apart else ""
 
     def finest(self, path: str) -> Array | None:
         """The gradient in float64 if there is one, else in the dtype on trial; None where it is no finite gradient."""
@@ -259,9 +315,11 @@ class OwnLoss(Witness):
 
     def evidence_on(self, path: str) -> LeafEvidence:
         """By the graph of its loss where that may stand for it, else by its values."""
-        if isinstance(self.capture, Capture) and not self.why_not_by_graph and self.capture.stands_for(path):
-            self.by_graph.add(path)
+        if isinstance(self.capture, Capture) and self.is_proven(path):
             found = _by_graph(self.capture.known, path, self.known.arithmetic)
+            if not math.isfinite(found.floor.norm):
+                return self._by_values(path)  # digits of a composition that go where those of its kernel stay
+            self.by_graph.add(path)
             return replace(found, is_vouched=self.is_vouched(path), may_flush=True)
         return self._by_values(path)
 
