@@ -278,6 +278,23 @@ def test_no_such_floor_excuses_a_ten_thousandth() -> None:
     assert verdicts(verified(wrong, WEIGHTS, DATA)) == {"disagree"}
 
 
+class InFloat32(torch.autograd.Function):
+    """Right, but for its backward, which computes in float32 whatever it is given."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.save_for_backward(x)
+        return torch.sin(x)
+
+    @staticmethod
+    def backward(ctx: Any, *g: Any) -> Any:
+        return (g[0].float() * ctx.saved_tensors[0].float().cos()).to(g[0].dtype)
+
+
+def test_a_backward_in_float32_of_a_loss_in_float64_is_not_excused_by_itself() -> None:
+    assert verdicts(verified(lambda p, b: InFloat32.apply(p["w"]).sum())) == {"disagree"}  # type: ignore[no-untyped-call]
+
+
 # Rules
 
 
