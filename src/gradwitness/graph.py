@@ -88,7 +88,7 @@ def _once(method: Callable[Concatenate[Graph, P], T]) -> Callable[Concatenate[Gr
 
 @dataclass(frozen=True)
 class Remark:
-    """What a capture took for granted at one line of the loss. kind: "decision", "cast", "detached" or "number"."""
+    """What a capture took for granted at one line of the loss. kind: "decision", "detached" or "number"."""
 
     kind: str
     text: str
