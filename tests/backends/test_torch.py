@@ -234,7 +234,7 @@ def _chain(length: int) -> Callable[[Any, Any], Any]:
     return loss
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_compiled_once_and_for_all() -> None:
     """More graphs than dynamo's recompile limit, and nothing compiled after prepare; its configuration stays."""
     from torch._dynamo.utils import counters

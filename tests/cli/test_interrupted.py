@@ -69,7 +69,7 @@ def test_what_was_verified_is_shown(tmp_path: Path, jobs: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_several_processes_find_what_one_does(tmp_path: Path) -> None:
     for jobs in ("1", "3"):
         arguments = ["article", "mlp", "siamese", "--backend", "numpy,torch", "--jobs", jobs, "--json", f"{jobs}.json"]

@@ -281,6 +281,7 @@ def test_asynchronous_work_that_is_waited_for_passes() -> None:
         check("test_nothing_is_left_to_do_after_wait")
 
 
+@pytest.mark.nightly
 def test_jax_without_its_wait_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its work is asynchronous on a CPU too; where cores are busy with something else, not in every run."""
     from gradwitness_jax.prepared import JaxPrepared

@@ -86,8 +86,9 @@ def each(kinds: Mapping[str, Mapping[str, Case]]) -> pytest.MarkDecorator:
         for name, case in cases.items():
             marks = [pytest.mark.xfail(strict=True, reason=case.gap)] if case.gap else []
             found.append(pytest.param(case.by_values, id=f"{kind}: {name}", marks=marks))
-            if case.may_be_captured:
-                found.append(pytest.param(case, id=f"{kind}: {name}, by its graph"))
+            if case.may_be_captured:  # every third also by day
+                marks = [] if len(found) % 3 == 0 else [pytest.mark.nightly]
+                found.append(pytest.param(case, id=f"{kind}: {name}, by its graph", marks=marks))
     return pytest.mark.parametrize("case", found)
 
 

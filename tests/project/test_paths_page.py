@@ -23,7 +23,7 @@ def rows(table: str) -> str:
     return table.partition("\n\n")[0]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_first_example_prints_the_table() -> None:
     text = printed(blocks(PAGE)[0])
     shown = table_in(TEXT, "paths")

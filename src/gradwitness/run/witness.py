@@ -209,6 +209,9 @@ class OwnLoss(Witness):
         found = self._by_own_operations(path, found, self.given(path), self.capture.known, own)
         if self.known.is_narrowed and found.verdict in (Verdict.AGREE, Verdict.DISAGREE):
             found = self._narrowed(path, found, self.capture.fine)
+        if found.limit is not None:  # what is accepted of a difference is no promise
+            size = norm(self.capture.known.gradients[path].high)
+            found = replace(found, limit=max(found.limit, SLIGHT * size))
         if found.verdict is Verdict.AGREE and self.capture.is_narrow and found.limit is not None:
             found = self._seen_through_narrow_numbers(path, found, self.capture.known)
         if found.verdict is Verdict.DISAGREE and (where := self._where_it_stops(path)):
