@@ -24,7 +24,7 @@ VISION = {key: value for key, value in TRANSFORMER.items() if key != "vocab_size
 
 
 def _words() -> torch.Tensor:
-    return torch.randint(0, WORDS, (EXAMPLES, LENGTH))
+    return torch.randint(1, WORDS, (EXAMPLES, LENGTH))  # 0 is padding, whose row gets no gradient by intention
 
 
 def _image(size: int = 16) -> dict[str, torch.Tensor]:
