@@ -47,7 +47,7 @@ def _names(text: str) -> frozenset[str]:
 
 
 DETACHED = _names("detach detach_copy")
-IDENTITIES = DETACHED | _names("alias alias_copy clone contiguous lift_fresh lift positive view_as_real_copy")
+IDENTITIES = DETACHED | _names("alias alias_copy clone contiguous lift_fresh lift positive")
 SHAPE_ALONE = _names(  # what they return depends on no number of their operands
     "empty_like zeros_like ones_like full_like rand_like randn_like randint_like new_empty new_zeros new_ones new_full "
     "new_empty_strided empty_strided sym_size sym_numel sym_stride sym_storage_offset _to_functional_tensor "
@@ -60,7 +60,7 @@ MOVES = _names(  # each element of a result is one of an operand's, or zero
     "replication_pad3d pixel_shuffle pixel_unshuffle im2col upsample_nearest1d upsample_nearest2d upsample_nearest3d "
     "_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d masked_select diag_embed scatter "
     "slice_scatter select_scatter diagonal_scatter as_strided_scatter index_copy masked_scatter rot90 movedim "
-    "channel_shuffle split_copy unbind_copy repeat_interleave trace_elements"
+    "channel_shuffle split_copy unbind_copy repeat_interleave"
 )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
-from torch.autograd.function import BackwardCFunction
 
-from gradwitness_torch.custom import CALLED, name_of
+from gradwitness_torch.custom import name_of, replacing_backwards
 
 __all__ = ["strided_cotangents"]
 
@@ -22,15 +22,9 @@ def strided_cotangents() -> Iterator[list[str]]:
 
     A backward that reads its cotangent as if it were contiguous finds other numbers there.
     """
-    called = {name: getattr(BackwardCFunction, name) for name in CALLED if hasattr(BackwardCFunction, name)}
     seen: list[str] = []
-    try:
-        for name, plain in called.items():
-            setattr(BackwardCFunction, name, _relaying(plain, seen))
+    with replacing_backwards(partial(_relaying, seen=seen)):
         yield seen
-    finally:
-        for name, plain in called.items():
-            setattr(BackwardCFunction, name, plain)
 
 
 def _relaying(plain: Callable[..., Any], seen: list[str]) -> Callable[..., Any]:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch.utils._pytree import tree_map
 
 from gradwitness_torch.quiet import quiet
 
-__all__ = ["CALLED", "Seen", "faults_of", "name_of", "watching"]
+__all__ = ["Seen", "faults_of", "name_of", "replacing_backwards", "watching"]
 
 OWN = frozenset(  # torch's own namespaces of ops
     {"_c10d_functional", "_quantized", "aten", "c10d", "debugprims", "fsdp", "higher_order", "inductor", "mkl"}
@@ -39,19 +40,26 @@ class Seen:
 
 
 @contextmanager
-def watching() -> Iterator[Seen]:
-    """What runs inside, nothing of it compiled. The engine finds a Function's backward by an attribute of its class,
-    which stands aside for the time: a hook for each node would see no path of torch.func."""
+def replacing_backwards(replaced: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+    """Inside, the engine calls `replaced` of what it would call for the backward of an autograd.Function. It finds that
+    by an attribute of the Function's class: a hook for each node would see no path of torch.func."""
     called = {name: getattr(BackwardCFunction, name) for name in CALLED if hasattr(BackwardCFunction, name)}
-    seen, backwards = Seen(), dict[str, None]()
     try:
         for name, plain in called.items():
-            setattr(BackwardCFunction, name, _noting(plain, backwards, seen.changed))
-        with _nothing_compiled(), _Ops(seen.ops):
-            yield seen
+            setattr(BackwardCFunction, name, replaced(plain))
+        yield
     finally:
         for name, plain in called.items():
             setattr(BackwardCFunction, name, plain)
+
+
+@contextmanager
+def watching() -> Iterator[Seen]:
+    """What runs inside, nothing of it compiled."""
+    seen, backwards = Seen(), dict[str, None]()
+    noting = partial(_noting, backwards=backwards, changed=seen.changed)
+    with replacing_backwards(noting), _nothing_compiled(), _Ops(seen.ops):
+        yield seen
     made_for = {_backward_of(name, op): name for name, (op, *_) in seen.ops.items()}
     seen.ran.update(dict.fromkeys(made_for.get(name, name) for name in backwards))
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch.autograd import Function
-from torch.autograd.function import BackwardCFunction
 
 from gradwitness.dtypes import Array
 from gradwitness.protocol import RuleCall
-from gradwitness_torch.custom import CALLED, name_of
+from gradwitness_torch.custom import name_of, replacing_backwards
 
 __all__ = ["calls_of_rules"]
 
@@ -23,7 +23,6 @@ Call = tuple[type, tuple[Any, ...]]  # a Function and its arguments
 @contextmanager
 def calls_of_rules() -> Iterator[list[RuleCall]]:
     """Gives the first call of each Function, by name, whose forward and backward run inside, eagerly."""
-    called = {name: getattr(BackwardCFunction, name) for name in CALLED if hasattr(BackwardCFunction, name)}
     plain_apply = Function.__dict__["apply"]
     calls: dict[int, tuple[Any, Call]] = {}  # by the node of the result; the node too, as another may get its id
     found: dict[str, RuleCall] = {}
@@ -38,15 +37,12 @@ def calls_of_rules() -> Iterator[list[RuleCall]]:
 
     try:
         Function.apply = classmethod(apply)  # type: ignore[method-assign, assignment]
-        for name, plain in called.items():
-            setattr(BackwardCFunction, name, _noting(plain, calls, found))
         results: list[RuleCall] = []
-        yield results
+        with replacing_backwards(partial(_noting, calls=calls, found=found)):
+            yield results
         results.extend(found.values())
     finally:
         Function.apply = plain_apply  # type: ignore[method-assign]
-        for name, plain in called.items():
-            setattr(BackwardCFunction, name, plain)
 
 
 def _noting(

@@ -116,9 +116,7 @@ class Capture:
     @cached_property
     def probes(self) -> dict[str, tuple[Probe, ...]]:
         """Differences of the loss itself by single coordinates, for the reader."""
-        return for_the_reader(
-            self.own.differencing, {p: g for p, g in self.gradients.items() if np.all(np.isfinite(g))}
-        )
+        return for_the_reader(self.own.differencing, self._finite)
 
     @cached_property
     def gradients(self) -> dict[str, Array]:
