@@ -1,6 +1,6 @@
 """A loss in torch, as its user wrote it, as a graph over the vocabulary.
 
-The loss runs once, on real numbers, and every aten op that it calls is seen below autograd: what an autograd.Function
+The loss runs on real numbers, and every aten op that it calls is seen below autograd: what an autograd.Function
 does going forward, and nothing of its backward. An op none of whose operands depends on a floating leaf is left alone,
 and its result is a constant. Any other has a rule (`aten.RULES`), or torch takes it apart until each part
 has one. Views and writes in place are resolved by the storage that tensors share.

@@ -19,7 +19,7 @@ def capture(
 ) -> Graph:
     """Read a candidate's own loss into a Graph, which stands wherever a loss over `gradwitness.ops` may stand.
 
-    The loss runs once in `dtype`, on real numbers. An autograd.Function, custom_vjp or custom_jvp is read by what it
+    The loss runs in `dtype`, on real numbers. An autograd.Function, custom_vjp or custom_jvp is read by what it
     does going forward. detach, no_grad and stop_gradient are identities. Loops and branches are as they were at this
     point: the graph holds for this batch. Whether it is the same function elsewhere is not known yet; `verify` finds
     that out before it uses one.
