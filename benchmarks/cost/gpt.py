@@ -78,7 +78,8 @@ def training(loss: Any, params: Any, batch: Any, dtype: torch.dtype) -> float:
 @click.option("--batch", "examples", default=4, show_default=True)
 @click.option("--dtype", type=click.Choice(["float64", "float32"]), default="float32", show_default=True)
 @click.option("--threads", default=1, show_default=True)
-def main(examples: int, dtype: str, threads: int, **sizes: int) -> None:
+@click.option("--capture", type=click.Choice(["never", "auto"]), default="never", show_default=True)
+def main(examples: int, dtype: str, threads: int, capture: str, **sizes: int) -> None:
     """Verify one GPT, and print what it took."""
     torch.set_num_threads(threads)
     verify_tiny(dtype)
@@ -94,9 +95,8 @@ def main(examples: int, dtype: str, threads: int, **sizes: int) -> None:
 
     step = training(loss, params, batch, getattr(torch, dtype))
     started = time.perf_counter()
-    report = gw.verify(
-        {"torch": counted}, params, batch, dtypes=dtype, progress=lambda text: click.echo(text, err=True)
-    )
+    said = lambda text: click.echo(text, err=True)  # noqa: E731
+    report = gw.verify({"torch": counted}, params, batch, dtypes=dtype, capture=capture, progress=said)
     taken = time.perf_counter() - started
     count = sum(p.numel() for p in params.values())
     verdicts = Counter(str(row.verdict) for row in report.rows)
