@@ -66,7 +66,7 @@ def _of_rule_of_jax(given: Any, params: Any) -> str:
 
 def _by_itself(backend: str, rule: str, call: str, params: Any) -> str:
     return (
-        f"{rule} is a rule by itself, and what is verified is a loss that uses it: "
+        f"{rule} is a rule by itself; verify a loss that uses it: "
         f'`gw.verify(gw.Candidate("{backend}", lambda params, batch: {call}({_arguments(params)}), custom={rule}), '
         'params, cotangent="random")`'
     )

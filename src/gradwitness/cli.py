@@ -130,13 +130,14 @@ def verify(
     verbose: bool,
     **how: Any,
 ) -> None:
-    """Run NETWORKs (default: all; the name of an op is its small problems) through every backend and judge each
-    gradient.
+    """Judge each gradient of NETWORKs (default: all; an op's name stands for its small problems) on every backend.
 
-    FILE.py:NAME or MODULE:NAME is one of your own: a gradwitness.Problem, or a function that returns the report of
-    gradwitness.verify, such as functools.partial(gradwitness.verify, ...), which gets the options given here.
+    FILE.py:NAME or MODULE:NAME is your own: a gradwitness.Problem; or a function without arguments that returns
+    (candidates, params, batch); or one that returns the report of gradwitness.verify, such as
+    functools.partial(gradwitness.verify, ...), which gets the options that you give here.
 
-    Exits with 0 if at least one gradient agreed and every other is accepted, 1 if not, 2 for wrong usage.
+    Exits with 0 if at least one gradient agreed and every other is accepted, 1 if not, 2 for wrong usage, and 130 after
+    Ctrl-C.
     """
     from gradwitness.paths import expect_taken
     from gradwitness.problem import Candidate
@@ -312,7 +313,7 @@ def _add(path: Path, text: str) -> None:
 
 def _rate(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
     if value is not None and not 0 < value < float("inf"):
-        raise click.BadParameter(f"a step goes downhill at a positive, finite rate, got {value:g}")
+        raise click.BadParameter(f"the rate must be positive and finite, got {value:g}")
     return value
 
 
@@ -341,7 +342,7 @@ def explain(name: str, rate: float | None, svg_file: Path | None, seed: int) -> 
 @cli.command("list")
 @click.argument("what", type=click.Choice(["networks", "backends", "ops"]))
 def list_(what: str) -> None:
-    """What there is: networks, backends (with versions and devices), or ops."""
+    """List the networks, the backends (with versions and devices), or the ops."""
     from tabulate import tabulate
 
     headers, rows = {"networks": _networks, "backends": _backend_rows, "ops": _ops}[what]()

@@ -98,22 +98,23 @@ class Option:
 
 
 OPTIONS = {
-    "dtypes": Option("--dtype", metavar="A,B", reads=dtype_names),
-    "devices": Option("--device", metavar="A,B", reads=names),
+    "dtypes": Option("--dtype", "Verify in these dtypes.", metavar="A,B", reads=dtype_names),
+    "devices": Option("--device", "Verify on these devices.", metavar="A,B", reads=names),
     "precision": Option(
         "--precision",
-        "Hold matmul precision at the highest, or verify what people run untouched.",
+        "Hold matmul precision at the highest, or leave the framework's own setting.",
         choices=("highest", "default"),
     ),
-    "seed": Option("--seed", metavar="N|random", reads=seed_from),
+    "seed": Option("--seed", "Decides all that is drawn at random.", metavar="N|random", reads=seed_from),
     "reference": Option(
         "--reference",
-        "Hold gradients against one in 256 bits, or, faster, against one that finite differences confirm.",
+        "Hold gradients against one in 256 bits, or against one that finite differences confirm (faster).",
         choices=("extended", "differences"),
     ),
     "seconds": Option(
         "--seconds",
-        "What 256 bits may take for each network and dtype; beyond it they see fewer examples, or single directions.",
+        "Seconds that 256 bits may take for each network and dtype. If that is too short, they see fewer examples, or "
+        "single directions.",
         metavar="S",
         reads=float,
     ),
@@ -125,13 +126,14 @@ OPTIONS = {
     ),
     "paths": Option(
         "--paths",
-        "The ways to the gradient: each candidate along each, such as torch.func.grad or vmap, that its backend has.",
+        "Try each candidate along these ways to its gradient, such as torch.func.grad or vmap, if its backend has "
+        "them.",
         metavar="all|A,B",
         reads=names,
     ),
     "capture": Option(
         "--capture",
-        "Read losses in a framework's own arrays into graphs where that can be done, or judge them by their values.",
+        "Read losses in a framework's own arrays into graphs where possible, or judge them by their values.",
         choices=("auto", "never"),
     ),
 }

@@ -41,7 +41,7 @@ def load(target: str) -> Any:
     known = f"; its problems: {', '.join(there)}" if there else "; it has no gradwitness.Problem either"
     if not name:
         example = there[0] if there else "problem"
-        raise GradwitnessError(f"{target}: name what is to be verified in it, as in {target}:{example}{known}")
+        raise GradwitnessError(f"{target}: name the object in it to verify, as in {target}:{example}{known}")
     raise GradwitnessError(f"{target}: {place} has no {name!r}{known}")
 
 

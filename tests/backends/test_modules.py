@@ -181,7 +181,7 @@ def test_dropout_is_nondeterministic_unless_it_is_seeded_or_at_rest() -> None:
     module = seeded(lambda: perceptron(nn.Dropout(0.5)))
     report = verify(module)
     assert set(verdicts(report).values()) == {"nondeterministic"}
-    assert "seed what is random" in repr(report)
+    assert "seed all random numbers" in repr(report)
     both = ("float64", "float32")
     assert verify(module, seed=0, dtypes=both), "the same mask each time"
     assert verify(module.eval(), dtypes=both)

@@ -155,7 +155,7 @@ def test_dropout_is_nondeterministic() -> None:
 
     report = verify({"torch": dropped, "jax": loss_in("jax")})
     assert verdicts(report, "torch") == {"nondeterministic"}
-    assert "seed what is random" in repr(report)
+    assert "seed all random numbers" in repr(report)
     assert verdicts(report, "jax") == {"agree"}, "what is the same from call to call is judged"
 
 

@@ -167,10 +167,8 @@ def test_a_plain_loss_is_told_what_it_lacks(folder: Path) -> None:
 def test_a_file_without_a_name_is_told_what_there_is(folder: Path) -> None:
     result = run("own_targets.py")
     assert result.exit_code == 2
-    assert (
-        "name what is to be verified in it, as in own_targets.py:problem; its problems: problem, bare" in result.output
-    )
-    assert "helper.py: name what is to be verified in it, as in helper.py:problem" in run("helper.py").output
+    assert "name the object in it to verify, as in own_targets.py:problem; its problems: problem, bare" in result.output
+    assert "helper.py: name the object in it to verify, as in helper.py:problem" in run("helper.py").output
     assert "missing.py: no such file" in run("missing.py").output
 
 

@@ -167,7 +167,7 @@ HANGS = {f.__name__: f for f in (sleeping, looping, with_a_child)}
 ENDS = (killed, terminated, segfault, leaving, leaving_politely, leaving_a_fork)
 FAILS = {f.__name__: f for f in (*ENDS, raising, unsupported, complex_valued)}
 SAYS = {
-    "killed": "it was killed (SIGKILL), perhaps for want of memory, in value_and_gradient",
+    "killed": "it was killed (SIGKILL), perhaps because memory ran out, in value_and_gradient",
     "terminated": "it was killed (SIGTERM), in value_and_gradient",
     "segfault": "it crashed the interpreter (SIGSEGV), in value_and_gradient at {file}:{line}, segfault",
     "leaving": "it ended the interpreter with exit status 3, in value_and_gradient",

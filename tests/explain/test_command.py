@@ -135,9 +135,9 @@ def test_a_layout_of_one_node() -> None:
     ("arguments", "says"),
     [
         (["nonsense"], "unknown network 'nonsense'; there is: article, batchnorm_mlp"),
-        (["article", "--step", "0"], "'--step': a step goes downhill at a positive, finite rate, got 0"),
-        (["article", "--step", "-0.1"], "a positive, finite rate, got -0.1"),
-        (["article", "--step", "nan"], "a positive, finite rate, got nan"),
+        (["article", "--step", "0"], "'--step': the rate must be positive and finite, got 0"),
+        (["article", "--step", "-0.1"], "positive and finite, got -0.1"),
+        (["article", "--step", "nan"], "positive and finite, got nan"),
         (["article", "--step", "fast"], "'fast' is not a valid float"),
         (
             ["article", "--svg", "no/such/folder/graph.svg"],

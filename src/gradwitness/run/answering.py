@@ -115,8 +115,8 @@ class Answers:
             candidate, problem = pickle.loads(sent)
         except Exception as error:
             raise GradwitnessError(
-                f"the candidate cannot be read in the subprocess that timeout= asks for ({first_lines(error)}): what a "
-                "module defines is sent by name, so that module must be importable from sys.path"
+                f"the candidate cannot be read in the subprocess that timeout= asks for ({first_lines(error)}): "
+                "functions of a module are sent by name, so that module must be importable from sys.path"
             ) from error
         self._prepared = prepare_here(candidate, problem, dtype, device)
         settings = registry.backend(candidate.backend).settings(precision)

@@ -259,7 +259,7 @@ class _Run:
         """Peers, intentions, reductions. Where a comparison fails, nothing agrees that it might have refuted."""
         steps: dict[str, Callable[[], Any]] = {
             "held against the others": partial(self.peers.compare, self.witnesses, self.problem, self.settings),
-            "held against what is intended": partial(as_intended, self.witnesses, self.problem, self.settings),
+            "held against the intended difference": partial(as_intended, self.witnesses, self.problem, self.settings),
         }
         for what, step in steps.items():
             if isinstance(found := attempt(step), Failure):
@@ -269,7 +269,7 @@ class _Run:
             if isinstance(found := attempt(partial(as_reduced, witness, self.settings)), Failure):
                 witness.notes.append(f"could not be tried in reduced precision: {found.message}")
             if isinstance(found := attempt(partial(self.name_rules, witness)), Failure):
-                witness.notes.append(f"its rules could not be looked at one by one: {found.message}")
+                witness.notes.append(f"its rules could not be checked one by one: {found.message}")
 
     def expect_proven_graphs(self) -> None:
         """What runs a graph that a loss was read into says nothing of that loss, unless the graph proved to be it."""

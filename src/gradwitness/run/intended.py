@@ -41,7 +41,7 @@ def as_intended(witnesses: Sequence[Witness], problem: Problem, settings: Settin
         for witness in able:
             found = attempt(partial(_judged, path, intention, witness, apart, settings))
             if isinstance(found, Failure):
-                witness.notes.append(f"what is intended could not be judged ({found.message})")
+                witness.notes.append(f"the intended difference could not be judged ({found.message})")
             else:
                 witness.judgements[path] = found
 

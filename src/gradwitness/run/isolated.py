@@ -226,7 +226,7 @@ class Answering:
             return f"it ended the interpreter with exit status {status}, {where}"
         by = _signal_name(-status)
         if by == "SIGKILL":
-            return f"it was killed (SIGKILL), perhaps for want of memory, {where}"
+            return f"it was killed (SIGKILL), perhaps because memory ran out, {where}"
         return f"it crashed the interpreter ({by}), {where}" if by in CRASHES else f"it was killed ({by}), {where}"
 
 
@@ -307,6 +307,6 @@ def _expect_same(here: dict[str, str], there: dict[str, str]) -> None:
     for name, value in here.items():
         if there.get(name) != value:
             raise GradwitnessError(
-                f"{name} is {value} here and {there.get(name)} in the subprocess that timeout= asks for: what a call "
-                "sets does not cross; leave timeout= out, or make the setting in the module of the loss"
+                f"{name} is {value} here and {there.get(name)} in the subprocess that timeout= asks for: a "
+                "setting made by a call does not reach it; leave timeout= out, or set it in the module of the loss"
             )

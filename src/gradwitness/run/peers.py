@@ -161,7 +161,7 @@ def _held_against(path: str, witness: OwnLoss, reference: OwnLoss, *, is_confirm
         judgement = witness.judgements[path] = replace(judgement, error=found.error, ratio=found.ratio)
     if not differ:
         if is_confirmed and judgement.verdict is Verdict.INCONCLUSIVE and judgement.unseen:
-            message = f"as that of {reference.label!r}, which differences bear out; its own: {judgement.message}"
+            message = f"as that of {reference.label!r}, which differences confirm; its own: {judgement.message}"
             witness.judgements[path] = judgement.instead(Verdict.AGREE, message)
         return
     for doubted, by in ((witness, reference), (reference, witness)):

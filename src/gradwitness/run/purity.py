@@ -77,7 +77,7 @@ def _after_another_forward(
             lambda: (tried.losses[0], _backward(prepared, problem.primals, elsewhere)),
             dtype,
             how="two forwards before the first backward",
-            advice="the backward must use what its own forward saved, and a seed what is random",
+            advice="the backward must use what its own forward saved, and all random numbers need a seed",
         )
 
     found = compared(tried.gradients)

@@ -374,4 +374,4 @@ class OwnLoss(Witness):
         by_inputs = known.floors_by_inputs.tensors[path].norm
         if not (math.isfinite(by_inputs) and floors.tensors[path].norm > FAR * by_inputs):
             return ""
-        return "passed though its own operations round a thousand times more than its inputs explain"
+        return "it passed, but its own operations round a thousand times more than its inputs explain"

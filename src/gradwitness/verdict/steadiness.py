@@ -17,7 +17,7 @@ __all__ = ["accumulated", "unsteady"]
 
 Answer = tuple[float, Mapping[str, Array | None]]
 ADVICE = (
-    "seed what is random, and keep no state between calls (of a module: module.eval(), or from_module(..., seed=0))"
+    "seed all random numbers, and keep no state between calls (of a module: module.eval(), or from_module(..., seed=0))"
 )
 ROUNDINGS = 256  # units of roundoff of the largest gradient that sums in no fixed order may differ by
 SAME_GROWTH = 1e-2  # of what one call adds, by which what the next adds may differ
