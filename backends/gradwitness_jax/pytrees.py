@@ -19,12 +19,14 @@ LossOfParams = Callable[[Arrays, Any], Any]
 
 
 def from_pytree(tree: Any, loss: LossOfTree) -> tuple[LossOfParams, Arrays]:
-    """`loss(params, batch)` and `params` of any pytree, for `gradwitness.verify` with a candidate of jax.
+    """Turn a pytree into a `loss(params, batch)` and its `params`, for a candidate of jax in `gradwitness.verify`.
 
-    tree: an equinox module, the state of a flax nnx module, or what else jax flattens. loss: `loss(tree, batch)`.
-    params: the tree's floating arrays (complex ones too, which `verify` refuses), by their paths in it, as
-    "layers.0.weight". At each call they are replaced by those given; every other leaf, as an integer or a function,
-    stays as it is.
+    tree: an equinox module, the state of a flax nnx module, or any other pytree.
+    loss: `loss(tree, batch)`, which returns one number, or arrays beside `cotangent=`.
+
+    Returns (loss, params). params are the tree's floating arrays by their paths, such as "layers.0.weight" (complex
+    ones too, which `verify` refuses). Each call has the given params instead of them; every other leaf, such as an
+    integer or a function, stays as it is.
 
     Raises GradwitnessError for a tree without floating arrays, and for two of them with one path.
     """

@@ -28,21 +28,21 @@ PREFIX = "module."  # of the names of the user's module in a _Loss
 
 
 def from_module(module: nn.Module, loss: LossOfModule, *, seed: int | None = None) -> tuple[LossOfParams, Tensors]:
-    """`loss(params, batch)` and `params` of a module, for `gradwitness.verify` with a candidate of torch.
+    """Turn a module into a `loss(params, batch)` and its `params`, for a candidate of torch in `gradwitness.verify`.
 
-    loss: `loss(module, batch)`, which calls the module that it is given, its submodules or its parameters as usual.
-    That is a copy of the module as it is now, in its present mode (train or eval), and another in each call, whose
-    parameters stay in place for its backward; the module itself is never touched.
+    module: a torch.nn.Module. It stays untouched: each call runs a copy of the module as it is now, in its present mode
+    (train or eval). The copy's parameters stay in place for its backward.
+    loss: `loss(module, batch)`, which calls the module that it is given, its submodules or its parameters as usual, and
+    returns one number, or arrays beside `cotangent=`.
+    seed: of the numbers that torch draws in a call, such as a dropout in train mode, so that it draws the same each
+    time. A compiled loss cannot be seeded. Without it such a module is `nondeterministic`.
 
-    params: copies of the parameters that require a gradient, by torch's names, in their dtypes and on their devices;
-    one that is shared comes once, by its first name. The rest of the module begins each call as it is now: buffers and
-    frozen parameters, on the device of the parameters given and, if they are floating, in their dtype.
+    Returns (loss, params). params are copies of the parameters that require a gradient, by torch's names, in their
+    dtypes and on their devices. A shared parameter comes once, by its first name. Buffers and frozen parameters begin
+    each call as they are now, on the device of the params, and, if they are floating, in their dtype.
 
-    seed: of what torch draws in a call, as a dropout in train mode does, so that it draws the same each time; not where
-    the loss is compiled. Without it such a module is `nondeterministic`.
-
-    Raises GradwitnessError for a module that has no parameter to differentiate or a lazy one, or cannot be copied, and
-    for a loss that uses the module itself instead of the one that it is given.
+    Raises GradwitnessError for a module without a parameter to differentiate, a lazy one, or one that cannot be copied,
+    and for a loss that uses the module itself instead of the one that it is given.
     """
     _expect_usable(module, loss)
     held = _Loss(_copy(module), loss)

@@ -17,16 +17,18 @@ __all__ = ["any_captured", "capture", "captured_at"]
 def capture(
     candidate: Candidate, params: Any, batch: Any = None, *, dtype: str = "float64", device: str = "cpu"
 ) -> Graph:
-    """Read a candidate's own loss into a Graph, which stands wherever a loss over `gradwitness.ops` may stand.
+    """Read a candidate's own loss into a Graph, which may stand wherever a loss over `gradwitness.ops` may.
 
-    The loss runs in `dtype`, on real numbers. An autograd.Function, custom_vjp or custom_jvp is read by what it
-    does going forward. detach, no_grad and stop_gradient are identities. Loops and branches are as they were at this
-    point: the graph holds for this batch. Whether it is the same function elsewhere is not known yet; `verify` finds
-    that out before it uses one.
+    candidate: a Candidate with a loss in its framework's own arrays.
+    params, batch: nested dicts, lists or tuples of arrays.
+    dtype, device: where the loss runs, on real numbers.
 
-    `graph.remarks` says what was taken for granted: which elements a top-k picks, numbers that Python read out.
+    Only the forward of an autograd.Function, custom_vjp or custom_jvp is read. detach, no_grad and stop_gradient are
+    identities. Loops and branches stay as they were at this point: the graph holds for this batch. Whether it is the
+    same function elsewhere is not known yet; `verify` tests that before it uses one. `graph.remarks` says what was
+    assumed: which elements a top-k picks, or numbers that Python read out.
 
-    Raises CaptureError, with the op and the line, for what has no rule.
+    Raises CaptureError, with the op and the line, for an op without a rule.
     """
     if not isinstance(candidate, Candidate):
         raise GradwitnessError(
@@ -66,5 +68,6 @@ def any_captured(
             except Exception as error:  # noqa: BLE001  # a user's loss may raise anything
                 reasons.append(f"{label} in {dtype}: {error}")
     raise CaptureError(
-        "backends= runs a loss where it was not written for, and none could be read:\n" + "\n".join(reasons)
+        "backends= runs the graph of a loss on other backends, and no loss could be read into one:\n"
+        + "\n".join(reasons)
     )

@@ -36,15 +36,19 @@ def assert_gradients_close(
     batch: Any = None,
     dtype: str | None = None,
 ) -> None:
-    """Raise AssertionError unless two gradients that you already have are the same but for rounding.
+    """Raise AssertionError if two gradients that you already have differ by more than rounding explains.
 
-    mine, theirs: trees shaped like params, in any framework's arrays; a leaf of None is zeros. loss: what they are the
-    gradients of, at these params and batch: a loss over `gradwitness.ops`, its Graph, a Candidate, or a bare loss under
-    its backend's name, {"torch": loss}; one in torch or jax is captured. dtype: that in which both were computed; by
-    default the narrowest of params. No tolerance is given: what rounding explains is measured at this point. The
-    message says how far apart they are, where, and which of the two is not the derivative.
+    mine, theirs: trees shaped like params, in any framework's arrays; a leaf of None counts as zeros.
+    loss: the loss that they are the gradients of, at these params and this batch. It is a loss over `gradwitness.ops`,
+    its Graph, a Candidate, or a bare loss under its backend's name, {"torch": loss}. A loss in torch or jax is
+    captured.
+    params, batch: nested dicts, lists or tuples of arrays.
+    dtype: the dtype in which both were computed; by default the narrowest of params.
 
-    Raises CaptureError where the loss cannot be read into a graph.
+    You give no tolerance: the noise floor is measured at this point. The message says how far apart the gradients are,
+    where, and which of the two is not the derivative.
+
+    Raises CaptureError if the loss cannot be read into a graph.
     """
     problem, backend = _problem(loss, params, {} if batch is None else batch)
     chosen = dtype or problem.own_dtypes[-1]

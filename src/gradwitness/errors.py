@@ -27,7 +27,7 @@ NEAR = 0.75  # how like a name must be to one that there is, to be taken for it
 
 
 class GradwitnessError(Exception):
-    """Base of every error that gradwitness raises on its own account."""
+    """Base class of every error that gradwitness raises itself."""
 
 
 class ShapeError(GradwitnessError):

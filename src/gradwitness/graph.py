@@ -97,10 +97,11 @@ class Remark:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A loss as nodes in topological order, of which the last is the scalar loss.
+    """A loss as nodes in topological order; the last node is the scalar loss.
 
-    Every node reaches the loss. `constants` holds arrays that the loss closed over, by leaf path. remarks: what a
-    capture took for granted; none of a traced loss.
+    nodes: every one of them reaches the loss.
+    constants: arrays that the loss closed over, by leaf path.
+    remarks: what a capture assumed, each with its line; empty for a traced loss.
     """
 
     nodes: tuple[Node, ...]
@@ -116,6 +117,7 @@ class Graph:
 
     @property
     def output(self) -> Node:
+        """The node of the loss."""
         return self.nodes[-1]
 
     @cached_property
@@ -134,9 +136,9 @@ class Graph:
 
     @_once
     def descendants(self, paths: Collection[str]) -> frozenset[int]:
-        """Ids of the nodes that move with these leaves, the leaves included.
+        """Ids of the nodes that move with these leaves, including the leaves.
 
-        What lies behind a stop_gradient stands still, as it does for a derivative.
+        A value behind a stop_gradient does not move, as for a derivative.
         """
         reached: set[int] = set()
         for node in self.nodes:
@@ -161,13 +163,13 @@ class Graph:
 
     @_once
     def decomposed(self, keep: Collection[str] = ()) -> Graph:
-        """The same loss in elementary ops: fused ops but those to `keep` expanded, broadcasting made explicit."""
+        """The same loss in elementary ops: fused ops expanded, except `keep`, and broadcasting made explicit."""
         fused = [op.name for op in OPS.values() if op.definition is not None and op.name not in keep]
         return self._replayed(Tracer(expand=fused, spread=True, taken=self.leaves))
 
     @_once
     def expanded(self, names: Collection[str]) -> Graph:
-        """The same loss with the definitions of these fused ops in their place."""
+        """The same loss with these fused ops replaced by their definitions."""
         return self._replayed(Tracer(expand=names, taken=self.leaves))
 
     def _replayed(self, builder: Tracer) -> Graph:
@@ -192,10 +194,10 @@ class Graph:
         leaves: Mapping[str, str] | None = None,
         ops: Mapping[str, str] | None = None,
     ) -> str:
-        """The graph as a straight-line Python function of its leaves: what backends execute.
+        """The graph as a straight-line Python function of its leaves, which backends execute.
 
-        leaves, ops: the text to write for a leaf, by path, and for an op, by name; `leaves['path']` and its name if
-        they do not say.
+        leaves: the text to write for a leaf, by path; by default `leaves['path']`.
+        ops: the text to write for an op, by name; by default its name.
         """
         lines = [f"def {head}:"]
         for node in self.nodes:
@@ -227,10 +229,12 @@ def _from_flat(flat: Sequence[tuple[Any, ...]], constants: Mapping[str, Array], 
 def trace(loss: Callable[[Any, Any], Any], params: Any, batch: Any, *, cotangent: Any = None) -> Graph:
     """Record `loss(params, batch)`, written over `gradwitness.ops`, as a Graph.
 
-    params and batch are nested dicts, lists or tuples of arrays; only their shapes and dtypes are
-    used. The loss must return a scalar (one element counts), or an array of the cotangent's shape: then the sum of its
-    elements times the cotangent's, a leaf "cotangent", is the loss. Raises TraceError, which names the op,
-    the line of the loss, and the shapes; NotOneNumberError for an array where there is no cotangent.
+    params, batch: nested dicts, lists or tuples of arrays; only their shapes and dtypes count.
+    cotangent: for a loss that returns an array, weights of its shape. The sum of elements times weights is then the
+    loss, and the weights are a leaf "cotangent". Otherwise the loss must return a scalar (one element counts).
+
+    Raises TraceError, which names the op, the line of the loss, and the shapes; NotOneNumberError for an array without
+    a cotangent.
     """
     tracer = Tracer()
     arguments = []

@@ -30,14 +30,20 @@ LARGEST = np.iinfo(np.int64).max
 class Candidate:
     """One implementation on trial: a backend, the loss that it runs, and perhaps a gradient written by hand.
 
-    loss: `loss(params, batch)` in the framework's own arrays, a Graph, which the backend lowers, or
-    None for the problem's own graph. gradient: `gradient(params, batch)`, which returns a tree shaped
-    like params, in the framework's arrays or NumPy's; without it the framework differentiates the loss. Of a loss that
-    returns an array, it takes the cotangent as well: `gradient(params, batch, cotangent)`.
-    value_and_gradient: the same together with the loss, in one call; it may stand alone. options:
-    what the backend takes (`Capabilities.options`), such as {"jit": False} for jax. path: the way to the gradient
-    (`Capabilities.paths`), such as "vmap", instead of the backend's plain one. custom: rules of one's own
-    (an autograd.Function, a custom_vjp, a custom_op) that must have a part in the gradient, or their names.
+    backend: a backend's name, such as "torch".
+    loss: `loss(params, batch)` in the framework's own arrays, which returns one number (shape `()` or `[1]`); or a
+    Graph, which the backend lowers; or None for the problem's own graph.
+    gradient: `gradient(params, batch)`, which returns a tree shaped like params (or the leaves that `wrt` names), in
+    the framework's arrays or NumPy's. Each leaf has the shape of its parameter, and its dtype or a wider one; None is
+    for one that no path leads to. Without it the framework differentiates the loss. If the loss returns an array, it
+    takes the cotangent as well: `gradient(params, batch, cotangent)`.
+    value_and_gradient: returns (loss, gradient) in one call; it may stand alone.
+    options: of the backend (`Capabilities.options`), such as {"jit": False} for jax.
+    path: the way to the gradient (`Capabilities.paths`), such as "vmap", instead of the backend's plain one.
+    custom: your own rules that must have a part in the gradient, or their names: an autograd.Function, a custom_vjp, a
+    custom_op.
+
+    Raises GradwitnessError if backend is not a name.
     """
 
     backend: str
@@ -57,7 +63,7 @@ class Candidate:
 
     @property
     def is_written_by_hand(self) -> bool:
-        """Whether its gradient is: nothing is differentiated by a framework then."""
+        """Whether its gradient is written by hand, so that no framework differentiates."""
         return self.gradient is not None or self.value_and_gradient is not None
 
 
@@ -77,18 +83,20 @@ class Intention:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A loss over `gradwitness.ops`, or its graph, with the point at which its gradient is asked for.
+    """A loss over `gradwitness.ops`, or its Graph, with the point at which you ask for its gradient.
 
-    loss: None where each candidate brings a loss of its own. params, batch: nested dicts, lists or
-    tuples of arrays. Floating leaves of params are differentiated, or the leaves of params or batch
-    that `wrt` names by path. Floats are held as float64, integers as int64. cotangent: the weights of the elements
-    of a loss that returns an array, of its shape: a leaf with the path "cotangent". Of a loss that returns a tuple,
-    list or dict of arrays it is nested alike. intended: the differentiated leaves whose gradient is meant to differ
-    from the derivative, each with the reason ("straight-through"), or with the reason and a distance, as part of the
-    gradient's norm, within which it is right, ("continuous adjoint", 1e-4); a key may be a pattern, as "encoder.*", and
-    name elements, as "embedding[0]".
+    name: what the report calls it.
+    loss: `loss(params, batch)`, a Graph, or None if each candidate brings a loss of its own.
+    params, batch: nested dicts, lists or tuples of arrays. Floats are held as float64, integers as int64. The floating
+    leaves of params are differentiated, or the leaves of params or batch that `wrt` names by path.
+    cotangent: for a loss that returns an array, the weights of its elements: an array of its shape, or "random". It is
+    a leaf with the path "cotangent". For a loss that returns a tuple, list or dict of arrays it is nested in the same
+    way.
+    intended: the differentiated leaves whose gradient is meant to differ from the derivative, each with a reason,
+    "straight-through", or with a reason and a distance, ("continuous adjoint", 1e-4). The gradient may then be off by
+    that part of its norm. A key may be a pattern, such as "encoder.*", or name elements, such as "embedding[0]".
 
-    Raises ProblemError, with the path, for what cannot be differentiated.
+    Raises ProblemError, with the path, for a leaf that cannot be used or differentiated.
     """
 
     name: str
@@ -126,12 +134,12 @@ class Problem:
         return () if self.cotangent is None else tuple(tree.flatten({COTANGENT: self.cotangent}, COTANGENT))
 
     def cotangent_of(self, leaves: Mapping[str, Any]) -> Any:
-        """The cotangent, nested as what the loss returns, that holds these leaves."""
+        """The cotangent that holds these leaves, nested like the value that the loss returns."""
         return tree.rebuild({COTANGENT: self.cotangent}, leaves, COTANGENT)[COTANGENT]
 
     @cached_property
     def differentiated(self) -> tuple[str, ...]:
-        """Paths of the leaves whose gradient is asked for."""
+        """Paths of the leaves to differentiate by."""
         return tuple(tree.flatten(self.params, "params")) if self.wrt is None else self.wrt
 
     @cached_property
@@ -170,14 +178,14 @@ class Problem:
         return tree.rebuild(self.params, leaves, "params"), tree.rebuild(self.batch, leaves, "batch")
 
     def pullback_arguments(self, leaves: Mapping[str, Any]) -> tuple[Any, ...]:
-        """What a gradient written by hand takes: (params, batch), and the cotangent if there is one."""
+        """The arguments of a gradient written by hand: (params, batch), and the cotangent if there is one."""
         weights = () if self.cotangent is None else (self.cotangent_of(leaves),)
         return (*self.arguments(leaves), *weights)
 
     def inputs(self, graph: Graph) -> dict[str, Array]:
-        """The leaves that `graph` reads and that are not differentiated, its constants included, by path.
+        """The leaves that `graph` reads and that are not differentiated, by path, including its constants.
 
-        Raises ProblemError if the graph reads a leaf that is not here.
+        Raises ProblemError if the graph reads a leaf that the problem lacks.
         """
         known = {**self.leaves, **graph.constants}
         unknown = [path for path in graph.leaves if path not in known]
@@ -188,7 +196,10 @@ class Problem:
         return {path: known[path] for path in graph.leaves if path not in self.differentiated}
 
     def rounded(self, dtype: str) -> Problem:
-        """The same problem at the nearest point that `dtype` can hold; still float64 arrays."""
+        """The same problem at the nearest point that `dtype` can hold; its arrays are still float64.
+
+        Raises ProblemError if a value overflows in `dtype`.
+        """
 
         def shift(leaf: Array) -> Array:
             if leaf.dtype.kind != "f":
@@ -209,7 +220,7 @@ class Problem:
         return extents.most_common(1)[0][0] if extents else 0
 
     def with_examples(self, kept: int) -> Problem:
-        """The same problem with its first examples alone. What is differentiated stays."""
+        """The same problem with only its first examples. Differentiated leaves stay as they are."""
         return self._with({**self.leaves, **{path: self.leaves[path][:kept] for path in self.by_example}})
 
     @property
@@ -288,7 +299,7 @@ def _as_array(leaf: Any, path: str) -> Array:
     if wide is None:
         raise ProblemError(
             f"{path}: expected an array of floats, integers or booleans, got {type(leaf).__name__} of dtype "
-            f"{array.dtype}; what is no array but a setting, a loss may close over"
+            f"{array.dtype}; if it is a setting and no data, let the loss close over it"
         )
     if array.dtype.kind == "u" and array.size and int(array.max()) > LARGEST:
         raise ProblemError(f"{path}: unsigned integers above 2**63 - 1, which int64 cannot hold")

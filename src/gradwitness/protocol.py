@@ -1,7 +1,7 @@
-"""What an adapter provides: a `Backend` that prepares candidates, and `Prepared` ones that run.
+"""The protocol of an adapter: a `Backend` that prepares candidates, and `Prepared` ones that run.
 
-Preparing pays every one-off cost (lowering, compiling, transfer) and records its seconds; running
-is separate everywhere.
+Preparing pays every one-off cost (lowering, compiling, transfer) and records its seconds. Running is separate
+everywhere.
 """
 
 from __future__ import annotations
@@ -52,19 +52,21 @@ LoweredLoss = Callable[[Mapping[str, Any]], Any]
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a backend can do, as data that the run reads.
+    """The abilities of a backend, as data that the run reads.
 
-    requires: modules it imports when it prepares; install: the command that provides them.
+    dtypes: names of the dtypes in which it runs.
+    ops: names of the ops that it has.
+    requires: the modules that it imports when it prepares; install: the command that installs them.
     compiles: preparing takes seconds per graph, so many small problems are bundled into one.
     interpreter: it also implements `Interpreter`.
-    composed: ops that the framework has no function for, run as the composition that its users write.
-    sums: how sums of many terms round, by op ("sum" for plain ones) and dtype, where they leave more than one rounding
-    of each product and of the result. flushes: dtypes in which subnormal numbers become zero. The conformance suite
-    measures both.
+    composed: ops that the framework has no function for; they run as the composition that its users write.
+    sums: how sums of many terms round, by op ("sum" for plain ones) and dtype, if they round more than each product and
+    the result once. flushes: dtypes in which subnormal numbers become zero. The conformance suite measures both.
     native: it runs losses in the framework's own arrays, and gradients written by hand.
-    options: names of what `Candidate.options` may hold. paths: names of the ways to a gradient that `Candidate.path`
-    may name, such as "eager" or "vmap", the plainest first; compiled_paths: those for which preparing compiles.
-    shares: the backend whose functions for users' own ops it runs too, where it is given none of its own.
+    options: the names that `Candidate.options` may hold.
+    paths: the names that `Candidate.path` may have, such as "eager" or "vmap", the plainest first; compiled_paths:
+    those for which preparing compiles.
+    shares: another backend, whose functions for users' own ops it runs if it has none of its own.
     """
 
     dtypes: tuple[str, ...]
@@ -83,22 +85,27 @@ class Capabilities:
     shares: str = ""
 
     def compiles_along(self, path: str | None) -> bool:
-        """Whether preparing compiles on this path, None for the plain one."""
+        """Whether preparing compiles on this path; None stands for the plain one."""
         return self.compiles if path is None else path in self.compiled_paths
 
     def arithmetic(self, dtype: str) -> Arithmetic:
-        """How it rounds in one dtype."""
+        """How the backend rounds in one dtype."""
         return Arithmetic(frozenset((op, s) for (op, d), s in self.sums.items() if d == dtype), dtype in self.flushes)
 
 
 class Prepared(Protocol):
     """A candidate ready to run, with all its arrays on the device.
 
-    `value` and `value_and_gradient` take and give host arrays; a gradient is None where the
-    framework says that no path leads from the leaf to the loss. `params` holds the differentiated
-    leaves; another leaf beside them takes the place of the problem's own in that call, and its gradient is
-    not asked for. The others keep everything on the device, for timing: `forward` makes a tape,
-    `backward` consumes it, `fetch` brings what it gives to the host.
+    setup_seconds: what preparing took, in seconds.
+
+    `params` are the differentiated leaves by path: float64 arrays whose values the candidate's dtype can hold. A call
+    may give other leaves beside them. It then uses these instead of the problem's own, and gives no gradient for them.
+
+    `value` and `value_and_gradient` take and give host arrays. A gradient has the shape of its leaf and is float64 for
+    float64, else float32. It is None if the framework says that no path leads from the leaf to the loss.
+
+    The other methods keep everything on the device, for timing: `forward` makes a tape, `backward` consumes it, `wait`
+    returns when the device has finished, and `fetch` brings gradients to the host.
     """
 
     setup_seconds: float
@@ -133,9 +140,12 @@ class Capturing(Protocol):
     """A Prepared whose loss, in its framework's own arrays, may be read into a graph at a point."""
 
     def captured(self, params: Primals, *, stops: bool = False) -> Graph:
-        """stops: whether no derivative goes through what the loss detaches; else that is an identity, as the derivative
-        is that of the values. Raises CaptureError, with what has no rule and the user's line, and whatever running the
-        loss raises.
+        """The loss as a graph, read at this point.
+
+        stops: whether no derivative goes through a value that the loss detaches. By default detaching is an identity,
+        as the derivative is that of the values.
+
+        Raises CaptureError, with the op and the user's line, for an op without a rule, and any exception of the loss.
         """
         ...
 
@@ -204,13 +214,16 @@ class Explaining(Protocol):
 
 @runtime_checkable
 class Backend(Protocol):
-    """One framework, in one way of running it."""
+    """One framework, in one way of running it.
+
+    name: as in the entry point. capabilities: what it can do, as data.
+    """
 
     name: str
     capabilities: Capabilities
 
     def devices(self) -> Sequence[str]:
-        """Devices present now, "cpu" first. May import the framework."""
+        """The devices present now, "cpu" first. May import the framework."""
         ...
 
     def settings(self, precision: str) -> dict[str, str]:
@@ -218,24 +231,30 @@ class Backend(Protocol):
         ...
 
     def precision(self, precision: str) -> AbstractContextManager[None]:
-        """Holds matmul precision at "highest", or leaves it as it is at "default", and puts it back."""
+        """A context that holds matmul precision at "highest", or leaves it alone at "default", and restores it."""
         ...
 
     def lower(self, graph: Graph) -> LoweredLoss:
-        """`loss(leaves) -> scalar` over the framework's own arrays by path."""
+        """The graph as a function `loss(leaves) -> scalar` of the framework's own arrays, by path.
+
+        Raises UnsupportedError for an op that the backend lacks.
+        """
         ...
 
     def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> Prepared:
-        """The candidate, compiled and placed. The problem is at a point that `dtype` can hold."""
+        """The candidate, compiled and placed, at a point that `dtype` can hold.
+
+        Raises UnsupportedError for a dtype, device, op or path that the backend lacks, UnknownName for an option.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """A convention in which one framework's function is another than its namesake, to be tried in place of it.
+    """A convention in which one framework's function differs from its namesake, to be tried instead of it.
 
-    text: what is done, and what would be ("layer_norm eps: 1e-05 in torch, 1e-06 in jax"). remedy: what mends a port in
-    which it is so. change: the adapter's own. everywhere: at all calls that it concerns, or at one of several.
+    text: the convention here and the other one ("layer_norm eps: 1e-05 in torch, 1e-06 in jax"). remedy: how to mend a
+    port that has the other. change: the adapter's own. everywhere: at all calls that it concerns, or at one of several.
     """
 
     text: str
@@ -283,9 +302,9 @@ class Observing(Protocol):
 
 
 class Extensible:
-    """A backend that takes ops of users' own, `gradwitness.define_op`: a base class for it.
+    """Base class of a backend that takes users' own ops (`gradwitness.define_op`).
 
-    `own_ops` has what to run, by op, beside the backend's own table: `function(*arrays, **attributes)`, as in
+    own_ops: the functions to run, by op, beside the backend's own table: `function(*arrays, **attributes)`, as in
     `lowering.lower(graph, FUNCTIONS | self.own_ops)`.
     """
 
@@ -293,9 +312,9 @@ class Extensible:
     own_ops: Mapping[str, Any] = MappingProxyType({})
 
     def extend(self, implementations: Mapping[str, Any]) -> None:
-        """Have these ops, by name, instead of those that an earlier call gave. Imports no framework.
+        """Take these ops, by name, instead of those of an earlier call. Imports no framework.
 
-        Raises GradwitnessError for what is no implementation.
+        Raises GradwitnessError for an implementation that is no function.
         """
         for name, given in implementations.items():
             if not callable(given):

@@ -64,10 +64,12 @@ def backend(name: str) -> Backend:
 
 
 def register_backend(backend: Backend) -> None:
-    """Take a backend that no installed package provides, for this process; a class of the same name and place again
-    replaces it.
+    """Add a backend to this process that no installed package provides.
 
-    Raises GradwitnessError for what does not follow the protocol, or a name that is taken.
+    backend: an instance of a class that follows `gradwitness.protocol.Backend`. A class of the same name and place
+    replaces the one before.
+
+    Raises GradwitnessError if it does not follow the protocol, or if its name is taken.
     """
     name = getattr(backend, "name", type(backend).__name__)
     if problem := _defect(backend, name):
@@ -104,7 +106,7 @@ def extend(op: str, implementations: Mapping[str, Any] | None) -> Mapping[str, A
     for name in implementations or ():
         if not isinstance(backend(name), Extensible):
             raise GradwitnessError(
-                f"backend {name!r} takes no ops of users' own: it is no gradwitness.protocol.Extensible"
+                f"backend {name!r} takes no ops of your own: its class is no gradwitness.protocol.Extensible"
             )
     before = _own_ops.get(op)
     _set(op, implementations)

@@ -41,11 +41,13 @@ TARGET = np.array([0.5, -1.0, 2.0, 4.0])
 
 
 class BackendConformance:
-    """What the core relies on, tried on one backend.
+    """The rules on which the core relies, tested on one backend.
 
-    backend: the name under which its entry point registers it. dtypes: those to try, by default all
-    that it declares. The ops tried are those of its `capabilities.ops`; `add` must be among them,
-    and either `mse` or all of `multiply`, `sum`, `matmul` and `reshape`: problems are made with these.
+    backend: the name under which its entry point registers it.
+    dtypes: the dtypes to try, by default all that it declares.
+
+    The tests try the ops of its `capabilities.ops`. `add` must be among them, and either `mse` or all of `multiply`,
+    `sum`, `matmul` and `reshape`, of which the suite makes its problems.
     """
 
     backend: ClassVar[str]

@@ -59,44 +59,53 @@ def verify(
     reference_seconds: float | None = None,
     **unknown: Never,
 ) -> Report:
-    """Judge each gradient of a loss, in every dtype and on every device asked for.
+    """Judge each gradient of a loss, in every dtype and on every device that you ask for.
 
-    loss: `loss(params, batch)` over `gradwitness.ops`, its Graph, or a Problem: it runs on every backend
-    installed, or on `backends` ("all", or some by name), and is held against the hand-derived gradient: in 256 bits, or
-    with reference="differences" in float64, confirmed by finite differences; so it is too where 256 bits would
-    take more than `seconds`: then they validate the rules on fewer examples, or, where none can be left
-    out, check the float64 gradient along single directions. candidates: further ones by label, held against the
-    same gradient, such as {"mine": Candidate("numpy", gradient=my_gradient)}.
+    loss: one of these.
 
-    Or loss: candidates by label, each with a loss in its framework's own arrays and perhaps a gradient written by hand:
-    a Candidate, or, under a backend's name, the bare loss; one Candidate may stand alone. These are judged by the
-    graphs into which their losses are read, or by numerical derivatives of the losses, and held against each other.
-    With `backends`, such a loss runs on those as well, in their own ops.
+    - `loss(params, batch)` over `gradwitness.ops`, its Graph, or a Problem. It runs on every installed backend, or on
+      `backends` ("all", or some by name). Each gradient is held against the hand-derived one in 256 bits. If that would
+      take more than `seconds`, 256 bits validate the rules on fewer examples, or check single directions, and the
+      hand-derived gradient in float64 is the reference. With reference="differences" finite differences confirm it.
+    - Candidates by label, each a Candidate, or, under a backend's name, a bare loss. One Candidate may stand alone.
+      Each has a loss in its framework's own arrays, and perhaps a gradient written by hand. It is judged by the graph
+      into which its loss is read, or by numerical derivatives of its loss. All are held against each other. With
+      `backends`, such a loss runs on those as well, in their own ops.
 
-    params, batch: nested dicts, lists or tuples of arrays. dtypes: by default those of the leaves to differentiate.
-    precision: of matrix products, "highest", or "default" for what people run. wrt: paths of leaves of params or
-    batch, instead of all params. cotangent: for a loss that returns an array, the weights of its elements:
-    "random" (standard normal), or an array of that shape; a gradient by hand gets it as its third argument. intended:
-    the leaves whose gradient is meant to differ from the derivative, each with the reason, as {"encoder.*":
-    "straight-through"}; among candidates it must be the same. With a distance, as {"field": ("continuous adjoint",
-    1e-4)}, it may be off by that part of its norm. Elements are named as in {"embedding[0]": "padding"}.
-
-    timeout: seconds that preparing a candidate, and each of its answers, may take. Every candidate then runs in a
-    subprocess of its own, so that one that hangs, is killed or crashes the interpreter is an error in its rows alone.
-
+    candidates: further Candidates by label, beside a loss over `gradwitness.ops`, such as
+    {"mine": Candidate("numpy", gradient=my_gradient)}.
+    params, batch: nested dicts, lists or tuples of arrays, of any shapes. Floats are rounded to each dtype on trial,
+    integers and booleans stay as they are.
+    dtypes: names or dtypes of a framework; by default those of the leaves to differentiate.
+    devices: names such as "cpu" or "cuda".
+    precision: of matrix products: "highest", or "default" for the framework's own setting.
+    seed: of all that is drawn: directions, perturbations, neighbours, random cotangents.
+    reference: "extended" for 256 bits, or "differences".
+    seconds: the time that 256 bits may take for each dtype, in seconds.
+    wrt: paths of leaves of params or batch to differentiate by, instead of all params.
+    cotangent: weights for the elements of a loss that returns an array: "random" (standard normal), or an array of that
+    shape. A gradient by hand gets it as its third argument.
+    intended: leaves whose gradient is meant to differ from the derivative, by path or pattern, each with the reason, as
+    in {"encoder.*": "straight-through"}. Candidates must then agree with each other. With a distance, as in
+    {"field": ("continuous adjoint", 1e-4)}, the gradient may be off by that part of its norm. {"embedding[0]":
+    "padding"} names elements.
+    name: what the report calls the problem.
+    timeout: seconds that preparing a candidate, and each of its answers, may take. Each candidate then runs in a
+    subprocess, so that one that hangs, is killed or crashes the interpreter is an error in its own rows only.
     paths: the ways to the gradient to try, "all" or some of them, such as ["eager", "vmap"]. A candidate whose
-    framework differentiates its loss is then one for each of those that it has, "mine [eager]" and "mine [vmap]";
-    others stay as they are. A path that does not apply is `unsupported`, with the reason.
+    framework differentiates its loss becomes one candidate for each path, "mine [eager]" and "mine [vmap]"; others stay
+    as they are. A path that does not apply is `unsupported`, with the reason.
+    capture: "auto" reads a loss in torch or jax into a graph where possible, and judges it by the graph if that proves
+    to be the loss. "never" judges it by its values.
+    allow: verdicts that pass as well, such as "inconclusive".
+    require: backends, or labels of candidates, that must run and agree.
+    progress: a function, called with a line of text as each step begins.
 
-    capture: "auto" reads a loss in torch or jax into a graph, where that can be done and the graph proves to be the
-    loss: its gradient is then judged as that of a loss over gradwitness.ops is. "never" judges it by its values.
+    Returns a Report, which is falsy if something does not agree. An exception that a candidate raises is an `error` in
+    its rows, and not raised here.
 
-    allow: verdicts that pass as well, such as "inconclusive". require: backends, or labels of candidates, that must run
-    and agree.
-
-    progress: called with a line of text as each step begins.
-
-    Raises GradwitnessError for what cannot be traced, differentiated or found.
+    Raises GradwitnessError for wrong arguments, and for a loss that cannot be traced, differentiated or found.
+    docs/verdict.md has the mathematics, with its sources.
     """
     if reference_seconds is not None:
         raise GradwitnessError(f"reference_seconds= is now seconds=: give seconds={reference_seconds!r}")

@@ -28,9 +28,9 @@ GRADIENTS, OTHERS = "gradwitness_gradients", "gradwitness_others"  # what a test
 
 @pytest.fixture
 def verify_gradients(request: pytest.FixtureRequest) -> VerifyGradients:
-    """Call it as `gradwitness.verify`: it returns the report, or fails the test and says who is wrong, and where.
+    """Call it like `gradwitness.verify`. It returns the report, or fails the test and says who is wrong, and where.
 
-    allow=, require= and name= are beside; see `gradwitness_pytest.verifier.VerifyGradients`.
+    It also takes name= and seed=; see `gradwitness_pytest.verifier.VerifyGradients`.
     """
     from gradwitness_pytest.verifier import VerifyGradients  # here, as it imports gradwitness
 

@@ -25,9 +25,9 @@ LONGEST = 150  # characters of a node id in a file's name, of which file systems
 
 
 class VerifyGradients:
-    """The verifier of one test: call it as `gradwitness.verify`, as often as you like.
+    """The verifier of one test: call it like `gradwitness.verify`, as often as you like.
 
-    gradients, others: how often each verdict was given, to gradients and to candidates that gave none.
+    gradients, others: the count of each verdict, on gradients, and on candidates that gave none.
     """
 
     def __init__(self, name: str, nodeid: str, seed: int | None = None, folder: str | None = None) -> None:
@@ -47,11 +47,13 @@ class VerifyGradients:
         seed: int | None = None,
         **options: Any,
     ) -> Report:
-        """The report, if at least one gradient agreed and every other is accepted; if not, the test fails with it.
+        """The report, if at least one gradient agreed and every other is accepted. If not, the test fails with it.
 
-        loss, params, batch and options are those of `gradwitness.verify`. name: what the report calls the problem, by
-        default the test's name. seed: by default that of `--gradwitness-seed`. Raises GradwitnessError for what cannot
-        be traced, differentiated or found.
+        loss, params, batch and options are those of `gradwitness.verify`.
+        name: what the report calls the problem, by default the test's name.
+        seed: by default that of `--gradwitness-seed`.
+
+        Raises GradwitnessError for a loss that cannot be traced, differentiated or found, and for wrong arguments.
         """
         __tracebackhide__ = True
         self.calls += 1

@@ -54,24 +54,25 @@ class Sample:
 
 
 def real(*shape: int, scale: float = 1.0) -> Draw:
-    """Standard normal values times `scale`."""
+    """A draw of floats of this shape: standard normal, times `scale`."""
     return Draw("real", shape, scale)
 
 
 def positive(*shape: int, scale: float = 1.0) -> Draw:
-    """Gamma-distributed values, at least 0.2, times `scale`."""
+    """A draw of floats of this shape: gamma-distributed, at least 0.2, times `scale`."""
     return Draw("positive", shape, scale)
 
 
 def labels(*shape: int, high: int) -> Draw:
-    """Integers in [0, high), repeats likely."""
+    """A draw of integers of this shape in [0, high), repeats likely."""
     return Draw("labels", shape, high=high)
 
 
 def boolean(*shape: int) -> Draw:
-    """True with probability 0.6."""
+    """A draw of booleans of this shape, True with probability 0.6."""
     return Draw("boolean", shape)
 
 
 def sample(*operands: Draw | None, **attributes: Any) -> Sample:
+    """One call of an op, to verify it with: a draw for each array (None: left out), and the attributes."""
     return Sample(operands, attributes)

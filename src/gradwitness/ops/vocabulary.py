@@ -81,7 +81,10 @@ ROUNDINGS = {
 
 @dataclass(frozen=True)
 class Bend:
-    """A point at which an elementwise op has two slopes; `own`: the one that the vocabulary gives it there."""
+    """A point at which an elementwise op has two slopes.
+
+    at: the point. left, right: the slopes on its sides. own: the slope that the vocabulary uses there.
+    """
 
     at: float
     left: float
@@ -108,20 +111,21 @@ class Kink:
 
 
 def bends(where: Callable[..., Sequence[Bend]]) -> Kink:
-    """The Kink of an elementwise op that has these Bends for its attributes."""
+    """The Kink of an elementwise op. where: a function that returns its Bends for its attributes."""
     return Kink("bend", lambda attributes: where(**attributes))
 
 
 @dataclass(frozen=True)
 class Regions:
-    """Where an op is another function, or one of another character: a quantity of each unit, and what divides it.
+    """Where an op is another function, or one of another character: a quantity of each unit, divided at points.
 
-    at: the points that divide it, for the op's attributes; the bends of its kink do so as well. of: the quantity, of
-    operands and attributes: a number or a boolean for each unit, or None where nothing is divided; by default the
-    first operand. names: the regions in words, from the lowest; by default "below -3", "between -3 and 3" and
-    "above 3", with `what` before it.
+    at: a function that returns these points for the op's attributes. The bends of its kink divide it as well.
+    of: a function of operands and attributes that returns the quantity, a number or a boolean for each unit, or None if
+    nothing is divided. By default it is the first operand.
+    names: the regions in words, from the lowest. By default these are "below -3", "between -3 and 3" and "above 3",
+    with `what` before them.
 
-    A fused op with Regions is looked at as a whole, any other through its definition.
+    A fused op with Regions counts as a whole, any other fused op through its definition.
     """
 
     at: Callable[..., Sequence[float]] = lambda **attributes: ()
@@ -131,7 +135,7 @@ class Regions:
 
 
 def tails(*points: float) -> Regions:
-    """The Regions of an op whose character changes at these points: beyond them it saturates, or is nearly linear."""
+    """The Regions of an op that saturates, or is nearly linear, beyond these points."""
     return Regions(lambda **attributes: points)
 
 

@@ -44,21 +44,27 @@ def define_op(
     name: str | None = None,
     **implementations: Any,
 ) -> Callable[..., Any]:
-    """Add an op to the vocabulary of this process; returns the function that records it in a traced loss.
+    """Add an op to the vocabulary of this process, and return the function that records it in a traced loss.
 
-    shape: the op's signature (positional parameters are arrays, keyword-only ones attributes) and its shape rule, from
-    Specs to the Spec of the result, or a tuple of them. Its name is that of the op, unless `name` says otherwise.
-    samples: calls to verify it with, `sample(real(2, 3), beta=1.5)`. rounding: what floating point does to it, one of
-    `ROUNDINGS`; or definition: the same in ops that exist, of traced values and all attributes, if it is fused. kink:
-    `bends(...)`, where it has two slopes. regions: where it is another function. broadcasts: whether its arrays do.
+    shape: the op's signature and shape rule. Positional parameters are arrays, keyword-only ones attributes. It gets a
+    Spec for each array, and returns the Spec of the result, or a tuple of them. Its name is the op's, unless `name` is
+    given.
+    samples: calls to verify the op with, such as `sample(real(2, 3), beta=1.5)`.
+    rounding: what floating point does to an elementary op, one of `ROUNDINGS`.
+    definition: for a fused op, instead of rounding: the same in existing ops, a function of traced values and all
+    attributes.
+    kink: `bends(...)`, for an op that has two slopes somewhere.
+    regions: where the op is another function.
+    broadcasts: whether its arrays broadcast.
+    implementations: by the backend's name. numpy: (forward, vjp), in ufuncs and matmul. `forward(*arrays,
+    **attributes)` returns the result y. `vjp(g, y, *arrays, **attributes)` returns a cotangent for each array, of that
+    array's shape (None for integers). For other backends: the framework's function of its arrays. torch.compile runs
+    torch's. Without an implementation the definition runs, also in NumPy. An op without either is unsupported there.
 
-    implementations: by the backend's name. numpy: (forward, vjp) in ufuncs and matmul. `forward(*arrays, **attributes)`
-    gives the result y; `vjp(g, y, *arrays, **attributes)` a cotangent for each array, of its shape (None for integers).
-    Others: the framework's function of its arrays. torch.compile has torch's. Where there is none, the definition runs,
-    also in NumPy; an op without a definition is unsupported there.
+    If you define the same function from the same place again (a cell of a notebook), the new op replaces the old.
 
-    The same function in the same place again (a cell of a notebook) replaces the op. Raises GradwitnessError, and
-    leaves all as it was, for what does not fit together: each sample is run forward and backward, also in 256 bits.
+    Raises GradwitnessError if something does not fit together, and then changes nothing. Each sample runs forward and
+    backward, also in 256 bits.
     """
     chosen = name or str(getattr(shape, "__name__", ""))
     origin = origin_of(chosen, shape)
@@ -87,7 +93,12 @@ def define_op(
 
 
 def forget_op(name: str) -> None:
-    """Take a user's own op out of the vocabulary. Raises UnknownName for one that is not there or no user's own."""
+    """Take a user's own op out of the vocabulary.
+
+    name: the op's.
+
+    Raises UnknownName for an op that does not exist, or is not a user's own.
+    """
     own = [op.name for op in OPS.values() if op.origin]
     if name not in own:
         raise UnknownName("op of one's own", name, own or ["none"])
@@ -102,10 +113,12 @@ def verify_op(
     dtypes: str | Sequence[str] = Settings.dtypes,
     seed: int = Settings.seed,
 ) -> Report:
-    """An op's samples, with random cotangents, through every backend: a problem `swish.x` for each floating array.
+    """Verify an op on its samples, with random cotangents: a problem `swish.x` for each floating array.
 
-    op: its name, or the function. backends: by default all. The candidate `definition` is that of a fused op, which
-    NumPy's rule is to equal. Raises UnknownName for an op that is not there, GradwitnessError for one without gradient.
+    op: its name, or the function that `define_op` returned. backends: all by default. dtypes, seed: as for `verify`.
+    For a fused op, the candidate `definition` runs its definition, which NumPy's rule must equal.
+
+    Raises UnknownName for an op that does not exist, GradwitnessError for one without a gradient.
     """
     from gradwitness.networks.single_ops import bundle
 

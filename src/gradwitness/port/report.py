@@ -17,13 +17,18 @@ SHOWN = 12  # lines of a short report
 
 @dataclass(frozen=True)
 class PortReport:
-    """The mapping, what was compared by it, and the gradients. Falsy if anything differs.
+    """The mapping, the values compared by it, and the gradients. Falsy if anything differs.
 
-    matches: the mapping, guessed and given. misplaced: parameters of jax that do not hold torch's (`converted=True`).
-    values: activations, the loss and running statistics, each against the other side's. explained: causes of what
-    differs. unseen: activations of jax that no name of torch's belongs to. gradients: those of torch and jax by torch's
-    names, None where the losses differ: there is nothing to compare then. allow: kinds of causes that are meant to be.
-    elsewhere: the values are those at a seeded neighbour of the given point, which hides a difference.
+    matches: the mapping, guessed and given.
+    misplaced: parameters of jax that do not hold torch's values (`converted=True`).
+    values: activations, the loss and running statistics, each against the other side's.
+    explained: the causes of the differences.
+    unseen: activations of jax that match no name of torch's.
+    gradients: the Report on both gradients, by torch's names; None if the losses differ, as there is nothing to
+    compare.
+    allow: kinds of causes that you intend.
+    elsewhere: the values are those at a seeded neighbour of the given point, because the point itself hides a
+    difference.
     """
 
     matches: tuple[Match, ...]
@@ -37,7 +42,7 @@ class PortReport:
 
     @property
     def ok(self) -> bool:
-        """Parameters, values and gradients agree."""
+        """Whether parameters, values and gradients agree."""
         meant = all(cause.family in self.allow for cause, _ in self.explained.causes)
         return not self.misplaced and meant and self.explained.rest is None and bool(self.gradients)
 
@@ -46,11 +51,11 @@ class PortReport:
 
     @property
     def causes(self) -> tuple[str, ...]:
-        """What explains the differences, a line each."""
+        """The causes that explain the differences, one line each."""
         return tuple(cause.text for cause, _ in self.explained.causes)
 
     def findings(self) -> tuple[str, ...]:
-        """What differs and why, a line each; none if nothing does. Gradients have findings of their own."""
+        """What differs and why, one line each; none if nothing differs. Gradients have findings of their own."""
         lines = [f"parameter {line}" for line in self.misplaced]
         if self.elsewhere and (self.explained.causes or self.explained.rest):
             lines.append("all agree at the given point; what follows is at a seeded neighbour, and hidden there")
@@ -72,14 +77,14 @@ class PortReport:
         return tuple(lines)
 
     def mapping(self) -> str:
-        """The mapping as a table: the names and shapes of both sides, the layout, and what it was guessed by."""
+        """The mapping as a table: names and shapes on both sides, the layout, and how it was guessed."""
         from tabulate import tabulate
 
         body = [(m.piece.label, m.piece.shape, m.target, m.shape, m.how, m.why) for m in self.matches]
         return tabulate(body, HEADERS, tablefmt="simple", disable_numparse=True)
 
     def table(self, *, verbose: bool = False, color: bool = False) -> str:
-        """The mapping, what was compared, what differs, and the gradients."""
+        """The mapping, values, differences and gradients, as text. verbose, color: as in `Report.table`."""
         loss = next(one for one in self.values if one.torch == "loss")
         others = len(self.values) - 1
         ours, theirs = loss.worst[1:] if loss.worst else (float("nan"),) * 2

@@ -43,27 +43,29 @@ def verify_port(
     jit: bool = True,
     name: str = "port",
 ) -> PortReport:
-    """Hold a model ported from torch to jax against the original: its parameters, values and gradients.
+    """Hold a model that was ported from torch to jax against the original: its parameters, values and gradients.
 
-    torch: a torch.nn.Module, with torch_loss, `loss(module, batch)`; or `loss(params, batch)`, with torch_params. jax:
-    `loss(params, batch)` of jax_params, any pytree of floating arrays or of what `jax.eval_shape` gives. batch: nested
-    dicts, lists or tuples of arrays; both losses get the same.
+    torch: a torch.nn.Module, or a `loss(params, batch)`.
+    torch_loss: for a module, `loss(module, batch)`. torch_params: for a loss, its params.
+    jax: `loss(params, batch)` of jax_params.
+    jax_params: any pytree of floating arrays, or of the results of `jax.eval_shape`. Names and shapes count, and
+    torch's values are converted into these places.
+    converted: whether jax_params hold values that you have converted; each is then held against torch's as well.
+    batch: nested dicts, lists or tuples of arrays; both losses get the same.
+    mapping: your knowledge of the parameters, by torch's name: {"0.weight": "dense.kernel"}, or with the layout as the
+    report's table names it, {"0.weight": ("dense.kernel", "transposed")}, or with a function that turns torch's array
+    into jax's. The rest is guessed by name and shape.
+    allow: causes that you intend, by their first words, such as "batch_norm running variance".
+    dtypes: names; values are compared in the widest, gradients in each.
+    seed, name: as for `verify`. jit: whether to compile jax's loss.
 
-    jax_params: their names and shapes count, and torch's values are converted into them. With converted=True they hold
-    values that the caller has converted, and each is held against torch's as well.
+    Either loss may return `(loss, {name: activation})`; a module shows the outputs of its layers by itself. Values of
+    the same name are compared in torch's order, and for the first that differs gradwitness looks for the cause. If the
+    losses agree, `gradwitness.verify` judges both gradients, by torch's names.
 
-    mapping: what is known of the parameters, by torch's name: {"0.weight": "dense.kernel"}, or with the layout, as the
-    report's table calls it, {"0.weight": ("dense.kernel", "transposed")}, or a function of torch's array that gives
-    jax's. The rest is guessed by name and shape.
+    Returns a PortReport, which is falsy if something differs.
 
-    Either loss may return `(loss, {name: activation})`; a module shows the outputs of its layers by itself. Values are
-    compared in the widest of `dtypes`, those of one name, in torch's order; of the first that differs the cause is
-    looked for. Where the losses agree, `gradwitness.verify` judges the gradients of both, by torch's names, in
-    `dtypes`. jit: compile jax's.
-
-    allow: causes that are meant, by their first words, such as "batch_norm running variance".
-
-    Raises GradwitnessError where parameters do not fit together, or fit in several ways, with the `mapping=` to write.
+    Raises GradwitnessError if parameters do not fit together, or fit in several ways, with the `mapping=` to write.
     """
     widest = _widest(dtypes)
     ours = _observing("torch").observe(torch, loss=torch_loss, params=torch_params, dtype=widest)
@@ -156,7 +158,7 @@ class _Values:
         if not all(np.array_equal(x, again[name], equal_nan=True) for name, x in self._torch(()).items()):
             raise GradwitnessError(
                 "the torch loss gives two answers to equal calls, so there is no value to compare with: put dropout to "
-                "rest by module.eval(), and seed what is random"
+                "rest by module.eval(), and seed all random numbers"
             )
         leaves = {path: problem.leaves[path] for path in tree.flatten(problem.batch, "batch")}
         self.floors = rounding_of(

@@ -58,12 +58,16 @@ def _is_unable(row: Row) -> bool:
 
 @dataclass(frozen=True)
 class Report:
-    """All rows of a run, and the environment in which they were found. Falsy if something does not agree.
+    """All rows of a run, and the environment in which it ran. Falsy if something does not agree.
 
-    allow: verdicts that pass as well; allowed: others that do, by network. require: backends that must have run and
-    agreed, so that `unsupported` is a failure for them. exercise: by network, the calls of ops that have several
-    regions, and which of these the point exercised; not of black boxes. exporter: what writes a script of one of its
-    rows.
+    rows: one Row for each gradient, or for each candidate without any.
+    environment: versions, devices, seed and settings, as the JSON has them.
+    allow: verdicts that pass as well; allowed: the same, by network.
+    require: backends or candidates that must have run and agreed, so that `unsupported` is a failure for them.
+    exercise: by network, the calls of ops that have several regions, and which of these the point reached; none of
+    black boxes.
+    cases: the problems and candidates of the run; exporter: writes a script of a row. `export_repro` needs
+    both, which only the process of the run has.
     """
 
     rows: tuple[Row, ...]
@@ -77,18 +81,18 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """At least one gradient agreed, and every other is accepted."""
+        """Whether a gradient agreed or is as intended, every other is accepted, and all that is required agreed."""
         return not self.failures()
 
     def failures(self) -> tuple[str, ...]:
-        """Why this report is not green, a line each; none if it is."""
+        """Why this report is not green, one line each; none if it is."""
         return (*findings(row for row in self.rows if not self._passes(row)), *self.shortfalls())
 
     def _passes(self, row: Row) -> bool:
         return row.verdict in ACCEPTED or row.verdict in (*self.allow, *self.allowed.get(row.network, ()))
 
     def shortfalls(self) -> tuple[str, ...]:
-        """What should have been there and is not, a line each."""
+        """What was required or needed, and is missing, one line each."""
         missing = [
             f"{name} is required, and did not agree everywhere it was asked"
             for name in self.require
@@ -116,15 +120,16 @@ class Report:
         return short_report(self.rows, self.failures())
 
     def table(self, *, verbose: bool = False, color: bool = False, width: int | None = None) -> str:
-        """What does not agree, a row for each network, dtype and candidate, at its worst tensor; then what agrees, many
-        such rows as one; then why. With `verbose` a row for each gradient, and all figures.
+        """The table: rows that do not agree, rows that do (many of these folded into one line), then the reasons.
 
-        width: columns that a row may take, by default 80, unless `verbose`: names that are too long are cut.
+        It has a row for each network, dtype and candidate, at its worst tensor. verbose: a row for each gradient, with
+        all figures. color: mark verdicts for a terminal. width: the columns that a row may take, 80 by default unless
+        `verbose`; longer names are cut.
         """
         return table(self.rows, self.exercise, verbose=verbose, color=color, width=width)
 
     def summary(self) -> str:
-        """How many gradients got which verdict."""
+        """How many gradients got which verdict, in one line."""
         return summary(self.rows)
 
     def _repr_html_(self) -> str:
@@ -132,16 +137,19 @@ class Report:
         return to_html(self.rows, self.failures())
 
     def markdown(self) -> str:
-        """The outcome, what fails, and the table, as for the summary of a CI run."""
+        """The outcome, the failures, and the table in Markdown, as for the summary of a CI run."""
         return to_markdown(self.rows, self.failures())
 
     def junit(self) -> str:
-        """The verdicts as JUnit's XML: a suite for each network, a case for each gradient."""
+        """The verdicts as JUnit's XML: a suite for each network, a test case for each gradient."""
         return to_junit(self.rows, self._passes, self.shortfalls())
 
     def metrics(self) -> dict[str, float]:
-        """Numbers under names, for a tracker of experiments: `ok`, `gradients`, a count of each verdict, and of each
-        network, candidate and dtype `network/candidate/dtype/error_in_floors` and `.../setup_seconds`."""
+        """A flat dict of numbers, for an experiment tracker.
+
+        It has `ok` (1.0 or 0.0), `gradients`, and the count of each verdict. For each network, candidate and dtype it
+        has `network/candidate/dtype/error_in_floors`, the worst error in floors, and `.../setup_seconds`, in seconds.
+        """
         return metrics(self.rows, ok=self.ok)
 
     def json(self) -> str:
@@ -157,15 +165,17 @@ class Report:
         dtype: str | None = None,
         seconds: float = 30.0,
     ) -> None:
-        """Write a script that shows the first wrong gradient on its own: with NumPy and the candidate's framework, and
-        without gradwitness, as small as it was found in so many seconds.
+        """Write a script that shows the first wrong gradient on its own, without gradwitness.
 
-        It prints the gradient and the finite difference at one element, and exits with 1 while they differ. It is run
-        before this returns. candidate, parameter, dtype: those of the row, where it is not to be the first that is
-        `disagree`, `nonfinite` or `missing`.
+        The script needs NumPy and the candidate's framework. It prints the gradient and the finite difference at one
+        element, and exits with 1 while they differ. It runs once before this returns.
+        path: the script's file.
+        candidate, parameter, dtype: of the row to show; by default the first that is `disagree`, `nonfinite` or
+        `missing`.
+        seconds: how long to look for a smaller problem that shows the same.
 
-        Raises GradwitnessError if there is none, if no single element shows it, if the source text of what the
-        candidate runs cannot be had, and if the script does not show it.
+        Raises GradwitnessError if there is no such row, if no single element shows it, if the source text of the
+        candidate's functions is not available, or if the script does not show it.
         """
         if self.exporter is None:
             raise GradwitnessError(

@@ -15,8 +15,10 @@ __all__ = ["Address", "Row"]
 class Address:
     """Whose gradient it is, and where.
 
-    parameter: the leaf's path; None for the candidate as a whole. path: the execution path that the candidate took, if
-    not its plain one.
+    network: the problem's name. candidate: its label, with the path if it has one. backend, device, dtype: where it
+    ran.
+    parameter: the leaf's path; None for the candidate as a whole.
+    path: the execution path that the candidate took, if not its plain one.
     """
 
     network: str
@@ -42,14 +44,18 @@ class Address:
 class Row(Judgement, Address):
     """The judgement at an address, and the facts of the run that belong to it.
 
-    parameter and shape are None where the candidate did not run (`unsupported`, `error`). reference:
-    the norm of the gradient that it is held against. textbook: relative difference at step 1e-5 over the whole
-    candidate. referee: this is the gradient that the others are held against. refused: why there is no reference in
-    256 bits. Where the losses are black boxes, against is the label of the candidate from whose gradient `error` is
-    measured, and fd_dtype what the differences were taken in. custom: the custom rules that the candidate refers to, by
-    name, and whether its gradient is made of them; None where that cannot be told. captured: how many ops has the graph
-    into which the candidate's own loss was read, and by which it was judged; not_captured: why there is none. remarks:
-    what that graph takes for granted, with the lines.
+    The address says whose gradient it is (`Address`), and the judgement has the verdict and its figures (`Judgement`).
+    parameter, shape: None if the candidate did not run (`unsupported`, `error`).
+    reference: the norm of the gradient that this one is held against.
+    textbook: the relative difference from central differences at step 1e-5, over the whole candidate.
+    referee: whether this is the gradient that the others are held against.
+    refused: why there is no reference in 256 bits.
+    setup_seconds: what preparing the candidate took, in seconds.
+    against: for black boxes, the label of the candidate from whose gradient `error` is measured.
+    fd_dtype: for black boxes, the dtype in which the differences were taken.
+    custom: the custom rules of the candidate, by name, and whether its gradient is made of them; None if unknown.
+    captured: the number of ops in the graph of the candidate's own loss, if that judged it; not_captured: why there is
+    no such graph. remarks: what the graph assumes, with the lines.
     """
 
     shape: tuple[int, ...] | None = None
@@ -67,5 +73,5 @@ class Row(Judgement, Address):
 
     @classmethod
     def of(cls, address: Address, judgement: Judgement, **facts: Any) -> Row:
-        """facts: of the run, by name."""
+        """The row of an address, a judgement and the facts of the run, by name."""
         return cls(**vars(address), **vars(judgement), **facts)

@@ -15,7 +15,7 @@ __all__ = ["ACCEPTED", "Judgement", "Verdict", "defect", "expect_verdicts", "pla
 
 
 class Verdict(StrEnum):
-    """What is said of one gradient of one candidate, worst last."""
+    """The verdict on one gradient of one candidate, from best to worst. It is a string, such as "agree"."""
 
     AGREE = "agree"
     CONVENTION = "convention"
@@ -45,13 +45,18 @@ def expect_verdicts(names: Iterable[str]) -> None:
 class Judgement:
     """A verdict with the figures that it rests on; errors and floors are absolute, by norm.
 
-    error, floor: distance from the reference and what rounding explains of it. worst, ulps: the largest error of an
-    element, and in units in the last place of its true value. ratio: the larger of error / floor over its threshold, by
-    norm and by element (at most 1 agrees). fd_error, fd_bound: distance from the numerical derivative at the worst
-    probe, and what it may be. limit: the smallest error by norm that would have been caught; limit_element: one of a
-    single element that would have been, whichever it is. seen, unseen: how many elements differences saw one by one,
-    and how many they could not see. left, right: at a kink, the one-sided derivatives of the loss by the element that
-    the message names. doubted: the referee may as well be the one at fault.
+    verdict: the Verdict. message: the reason, in one line; empty if there is nothing to add.
+    error: the distance from the reference; floor: how much of it rounding explains.
+    worst: the largest error of an element; ulps: the same in units in the last place of its true value.
+    ratio: the larger of error / floor over its threshold, by norm and by element; at most 1 agrees.
+    fd_error, fd_bound: the distance from the numerical derivative at the worst probe, and its bound.
+    limit: the smallest error by norm that would have been caught; limit_element: the same for a single element,
+    whichever it is.
+    seen, unseen: how many elements differences saw one by one, and how many they could not see.
+    left, right: at a kink, the one-sided derivatives of the loss by the element that the message names.
+    doubted: the referee may be at fault instead.
+
+    docs/verdict.md has the formulas: floors in section 4, thresholds and limits in section 5.
     """
 
     verdict: Verdict
