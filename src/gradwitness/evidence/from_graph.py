@@ -270,9 +270,9 @@ class FromGraph:
         others = {path: g for path, g in gradients.items() if path in self._at_kinks}
         seen = look(self.differencing, smooth, slack, seed=(self.seed, 2)) if smooth else {}
         seen |= look(self.across_kinks, others, slack, seed=(self.seed, 2)) if others else {}
-        return {path: self._with_exact(path, gradients[path], sight, slack) for path, sight in seen.items()}
+        return {path: self.with_exact(path, gradients[path], sight, slack) for path, sight in seen.items()}
 
-    def _with_exact(self, path: str, gradient: Array, sight: Sight, slack: Slack) -> Sight:
+    def with_exact(self, path: str, gradient: Array, sight: Sight, slack: Slack) -> Sight:
         """The same, with the derivatives along directions in 256 bits; those beside a kink see one side of it."""
         if path in self._at_kinks:
             return sight
@@ -296,10 +296,14 @@ class FromGraph:
     @cached_property
     def sights(self) -> dict[str, Sight]:
         """What differences see of the gradients in float64; of those in 256 bits they need see nothing."""
-        unheard = [path for path in self.paths if not self.is_true(path) and path not in self._at_kinks]
-        finite = {path: self.gradients[path].high for path in unheard}
+        finite = {path: self.gradients[path].high for path in self.unheard}
         finite = {path: g for path, g in finite.items() if np.all(np.isfinite(g))}
         return self.sight_of(finite) if finite else {}
+
+    @cached_property
+    def unheard(self) -> tuple[str, ...]:
+        """The leaves, none at a kink, of whose gradients there is none in 256 bits."""
+        return tuple(path for path in self.paths if not self.is_true(path) and path not in self._at_kinks)
 
     def is_true(self, path: str) -> bool:
         """Whether the reference is in 256 bits, validated by differences in as many."""

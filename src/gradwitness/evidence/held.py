@@ -19,7 +19,7 @@ from gradwitness.graph import Graph, Node
 from gradwitness.ops import find_op
 from gradwitness.ops.value import FLOAT
 
-__all__ = ["held_branches"]
+__all__ = ["has_branches", "held_branches"]
 
 
 def held_branches(
@@ -30,7 +30,7 @@ def held_branches(
     steps: the step of each op at the point. decisions: whether comparisons are held, beside bends and extrema, which
     are continuous.
     """
-    rules = {node.id: rule for node in graph.nodes if node.is_op and (rule := _rule(node)) is not None}
+    rules = _rules(graph)
     if not decisions:
         rules = {number: rule for number, rule in rules.items() if rule is not _decided}
     if not rules:
@@ -46,6 +46,15 @@ def held_branches(
         return fixed[node.id](step)
 
     return on_value
+
+
+def has_branches(graph: Graph) -> bool:
+    """Whether there is anything to hold."""
+    return bool(_rules(graph))
+
+
+def _rules(graph: Graph) -> dict[int, Callable[[Node, Any], Callable[[Any], Any]]]:
+    return {node.id: rule for node in graph.nodes if node.is_op and (rule := _rule(node)) is not None}
 
 
 def _rule(node: Node) -> Callable[[Node, Any], Callable[[Any], Any]] | None:

@@ -7,6 +7,7 @@ iteration that ends on a comparison, or a table of steps, has the same values an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -19,10 +20,11 @@ from gradwitness.errors import VALUES_ALONE, CaptureError, NoAnswerError
 from gradwitness.evidence.finite_difference import Probe
 from gradwitness.evidence.from_graph import FromGraph
 from gradwitness.evidence.from_values import FromValues
+from gradwitness.evidence.held import has_branches
 from gradwitness.evidence.neighbours import Neighbours
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.probes import for_the_reader
-from gradwitness.evidence.sight import Sight, look
+from gradwitness.evidence.sight import Sight, Slack, look
 from gradwitness.graph import Graph
 from gradwitness.protocol import Capabilities, Capturing
 from gradwitness.run.failing import first_lines
@@ -47,6 +49,11 @@ class Capture:
     @property
     def graph(self) -> Graph:
         return self.known.problem.graph
+
+    @property
+    def _slack(self) -> Slack:
+        """What is rounded in a gradient of the loss where that is differenced."""
+        return partial(self.fine.slack, self.wide_arithmetic, False)
 
     @property
     def is_decided(self) -> bool:
@@ -127,11 +134,20 @@ class Capture:
         return {path: g for path, g in self.gradients.items() if np.all(np.isfinite(g))}
 
     @cached_property
+    def seen(self) -> Mapping[str, Sight]:
+        """What differences see of gradients that 256 bits say nothing of. Those of the graph hold its branches, and
+        have no noise of fewer digits; where it has neither, those of the loss have seen as much already."""
+        unheard = self.known.unheard
+        if has_branches(self.graph) or self.is_narrow or any(self.sights[path].unseen for path in unheard):
+            return self.known.sights
+        with_exact = partial(self.fine.with_exact, slack=self._slack)
+        return {path: with_exact(path, self.gradients[path], self.sights[path]) for path in unheard}
+
+    @cached_property
     def sights(self) -> dict[str, Sight]:
         """What differences of the loss itself see of the graph's gradient."""
         finite = self._finite
-        slack = partial(self.fine.slack, self.wide_arithmetic, False)
-        found = look(self.own.differencing, finite, slack, seed=(self.own.seed, 2)) if finite else {}
+        found = look(self.own.differencing, finite, self._slack, seed=(self.own.seed, 2)) if finite else {}
         return {path: found.get(path, Sight(g.size, unseen=g.size)) for path, g in self.gradients.items()}
 
 

@@ -18,6 +18,7 @@ from gradwitness.evidence.from_values import FromValues, with_largest_rounded
 from gradwitness.evidence.norms import norm, typical
 from gradwitness.evidence.own_floors import OwnFloors, as_gradient
 from gradwitness.evidence.reach import node_reach
+from gradwitness.evidence.sight import Sight
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import CustomRule, Explaining
 from gradwitness.report import Address
@@ -135,19 +136,21 @@ class OfGraph(Witness):
         return self.known.probes
 
     def evidence_on(self, path: str) -> LeafEvidence:
-        return _by_graph(self.known, path, self.arithmetic, is_referee=self.is_referee)
+        return _by_graph(self.known, path, self.arithmetic, sights=self.known.sights, is_referee=self.is_referee)
 
 
-def _by_graph(known: FromGraph, path: str, arithmetic: Arithmetic, *, is_referee: bool = False) -> LeafEvidence:
+def _by_graph(
+    known: FromGraph, path: str, arithmetic: Arithmetic, *, sights: Mapping[str, Sight], is_referee: bool = False
+) -> LeafEvidence:
     """What a gradient of a graph is judged by, whose candidate rounds sums with this arithmetic."""
     floor = known.floors_of(arithmetic).tensors[path]
     return LeafEvidence(
         known.dtype,
         known.gradients[path],
-        _standing(path, known),
+        _standing(path, known, sights.get(path)),
         floor,
         node_reach(floor),
-        known.sights.get(path),
+        sights.get(path),
         sight_of=lambda gradient: known.sight_of({path: gradient}, arithmetic)[path],
         size=typical(known.problem.primals[path]),
         scale=known.scale,
@@ -169,12 +172,11 @@ def _kink(known: FromGraph, path: str, arithmetic: Arithmetic) -> AtKink | None:
     return AtKink(slopes, path, known.gradients[path], arithmetic, known.across_kinks)
 
 
-def _standing(path: str, known: FromGraph) -> Standing:
+def _standing(path: str, known: FromGraph, sight: Sight | None) -> Standing:
     if path in known.kinked:
         return Standing.REFUTED if known.kinked[path] else Standing.KINKED
     if known.is_true(path):
         return Standing.VALIDATED
-    sight = known.sights.get(path)
     is_refuted = path in known.affordable.refuted or (sight is not None and sight.refuted is not None)
     return Standing.REFUTED if is_refuted else Standing.CONFIRMED
 
@@ -205,8 +207,7 @@ class OwnLoss(Witness):
             return found
         if self.given(path) is None or (found.verdict is Verdict.CONVENTION and self._is_refuted(path)):
             return self._judged_by_values(path)
-        own = self.known.floors if self.known.is_narrowed else self.known.finest_floors
-        found = self._by_own_operations(path, found, self.given(path), self.capture.known, own)
+        found = self._by_own_operations(path, found, self.given(path), self.capture.known, self._own_floors)
         if self.known.is_narrowed and found.verdict in (Verdict.AGREE, Verdict.DISAGREE):
             found = self._narrowed(path, found, self.capture.fine)
         if found.limit is not None:  # what is accepted of a difference is no promise
@@ -223,8 +224,10 @@ class OwnLoss(Witness):
         rounding excuses a formula that is wrong there."""
         wide = self.known.finest_answer[1].get(path)
         assert isinstance(self.capture, Capture)
-        evidence = replace(_by_graph(fine, path, self.capture.wide_arithmetic), may_flush=True)
-        formula = self._by_own_operations(path, judge(wide, evidence), wide, fine, self.known.finest_floors)
+        evidence = _by_graph(fine, path, self.capture.wide_arithmetic, sights=self.capture.seen)
+        evidence = replace(evidence, may_flush=True)
+        formula = judge(wide, evidence)
+        formula = self._by_own_operations(path, formula, wide, fine, lambda: self.known.finest_floors)
         if formula.verdict is Verdict.DISAGREE:
             return found.instead(Verdict.DISAGREE, f"wrong in float64 as well: {formula.message}")
         if formula.verdict is Verdict.AGREE and found.verdict is Verdict.DISAGREE:
@@ -232,7 +235,12 @@ class OwnLoss(Witness):
         return found if formula.verdict is Verdict.AGREE else formula
 
     def _by_own_operations(
-        self, path: str, found: Judgement, given: Array | None, known: FromGraph, own: OwnFloors
+        self,
+        path: str,
+        found: Judgement,
+        given: Array | None,
+        known: FromGraph,
+        own_floors: Callable[[], OwnFloors],
     ) -> Judgement:
         """The judgement, unless a gradient is farther from the truth than the graph rounds, and no farther than its own
         operations do: how a framework's kernels round they tell better, and a rule of a user's own may lose digits that
@@ -247,12 +255,17 @@ class OwnLoss(Witness):
             return by_values
         if self.known.computes_in_less:  # the graph knows where the loss does, and a backward has no need to
             return found
+        own = own_floors()  # many runs, which most gradients have no need of
         floor = own.tensors[path]
         if not compare(known.gradients[path].error_of(given), floor, own.reach(floor)).ratio <= 1:
             return found
         if not self.is_of_users_rules:
             return by_values
         return found.instead(Verdict.INCONCLUSIVE, f"{found.message}: only its own operations explain that, {SUMMED}")
+
+    def _own_floors(self) -> OwnFloors:
+        """What its own operations may round in the dtype on trial."""
+        return self.known.floors if self.known.is_narrowed else self.known.finest_floors
 
     def _judged_by_values(self, path: str) -> Judgement:
         return self.with_reason(path, judge(self.given(path), self._by_values(path)))
@@ -321,7 +334,7 @@ class OwnLoss(Witness):
     def evidence_on(self, path: str) -> LeafEvidence:
         """By the graph of its loss where that may stand for it, else by its values."""
         if isinstance(self.capture, Capture) and self.is_proven(path):
-            found = _by_graph(self.capture.known, path, self.known.arithmetic)
+            found = _by_graph(self.capture.known, path, self.known.arithmetic, sights=self.capture.seen)
             if not math.isfinite(found.floor.norm):
                 return self._by_values(path)  # digits of a composition that go where those of its kernel stay
             self.by_graph.add(path)
