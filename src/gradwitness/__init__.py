@@ -64,13 +64,17 @@ _PLACES = {  # the module of each name
 }
 
 
+_ADAPTERS = {"from_module": "gradwitness_torch", "from_pytree": "gradwitness_jax"}
+
+
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return metadata.version(__name__)
     if name not in _PLACES and not name.startswith("_") and find_spec(f"{__name__}.{name}"):
         return import_module(f"{__name__}.{name}")
     if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+        place = f"it is in {_ADAPTERS[name]}" if name in _ADAPTERS else f"it has {', '.join(__all__)}"
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; {place}")
     found = globals()[name] = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gradwitness.errors import GradwitnessError
@@ -12,17 +12,20 @@ __all__ = ["expect_loss"]
 
 PYTREES = ("equinox", "flax")  # libraries whose modules are pytrees of jax's arrays
 
+WHOLE = ("p", "params", "parameters", "weights")  # names of all of params, where a function takes one argument
 
-def expect_loss(given: Any, params: Any) -> None:
+
+def expect_loss(given: Any, params: Any, batch: Any = None) -> None:
     """Raise GradwitnessError, with the line to type, for a module, a rule alone, and a function of other arguments."""
     for advice in (_of_module, _of_pytree, _of_function_of_torch, _of_rule_of_jax):
         if text := advice(given, params):
             raise GradwitnessError(text)
     if callable(given) and (takes := _other_arguments(given)) is not None:
         name = getattr(given, "__name__", "loss")
+        name, called = (name, "") if name.isidentifier() else ("f", ", say f,")
         raise GradwitnessError(
-            f"{name} takes ({takes}), and a loss takes (params, batch): give "
-            f"`lambda params, batch: {name}({_arguments(params)})`"
+            f"{name if not called else 'the loss'}{called} takes ({', '.join(takes)}), and a loss takes (params, "
+            f"batch): give `lambda params, batch: {name}({_taken(takes, params, batch)})`"
         )
 
 
@@ -38,15 +41,19 @@ def _of_module(given: Any, params: Any) -> str:
 
 
 def _of_pytree(given: Any, params: Any) -> str:
-    kind = given if isinstance(given, type) else type(given)
-    if hasattr(given, "__wrapped__"):  # a function that such a library compiled
-        return ""
-    if not any(base.__module__.partition(".")[0] in PYTREES for base in kind.__mro__):
+    if not (_is_pytree(given) or _is_pytree(params)):
         return ""
     return (
         "a module of jax holds its parameters inside. Take them out by `loss, params = gradwitness_jax.from_pytree("
         'module, lambda module, batch: module(batch["x"]).mean())`, then `gw.verify({"jax": loss}, params, batch)`'
     )
+
+
+def _is_pytree(given: Any) -> bool:
+    kind = given if isinstance(given, type) else type(given)
+    if hasattr(given, "__wrapped__"):  # a function that such a library compiled
+        return False
+    return any(base.__module__.partition(".")[0] in PYTREES for base in kind.__mro__)
 
 
 def _of_function_of_torch(given: Any, params: Any) -> str:
@@ -74,14 +81,32 @@ def _by_itself(backend: str, rule: str, call: str, params: Any) -> str:
 
 def _arguments(params: Any) -> str:
     """The text that takes every part of params."""
-    if isinstance(params, Mapping):
-        return ", ".join(f"params[{key!r}]" for key in params)
-    if isinstance(params, list | tuple):
-        return ", ".join(f"params[{i}]" for i in range(len(params)))
-    return "params"
+    return ", ".join(_parts("params", params))
 
 
-def _other_arguments(function: Callable[..., Any]) -> str | None:
+def _parts(name: str, given: Any) -> list[str]:
+    """The text of each part of params or batch."""
+    if given is None:
+        return []
+    if isinstance(given, Mapping):
+        return [f"{name}[{key!r}]" for key in given]
+    if isinstance(given, list | tuple):
+        return [f"{name}[{i}]" for i in range(len(given))]
+    return [name]
+
+
+def _taken(takes: Sequence[str], params: Any, batch: Any) -> str:
+    """The text of what a function takes, out of params and batch, as far as their number tells."""
+    if len(takes) == 1 and takes[0] in WHOLE:
+        return "params"
+    of_params, of_batch = _parts("params", params), _parts("batch", batch)
+    for parts in (of_params, of_params + of_batch, [*of_params, "batch"], ["params", *of_batch], ["params"]):
+        if len(parts) == len(takes):
+            return ", ".join(parts)
+    return "..."
+
+
+def _other_arguments(function: Callable[..., Any]) -> list[str] | None:
     """What it takes, where that cannot be (params, batch)."""
     try:
         signature = inspect.signature(function, follow_wrapped=False)
@@ -90,5 +115,5 @@ def _other_arguments(function: Callable[..., Any]) -> str | None:
     try:
         signature.bind(None, None)
     except TypeError:
-        return ", ".join(signature.parameters)
+        return list(signature.parameters)
     return None

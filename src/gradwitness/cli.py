@@ -100,7 +100,12 @@ def _renamed(context: click.Context, option: click.Parameter, value: Any) -> Non
 @cli.command()
 @click.argument("networks", nargs=-1, metavar="[NETWORK|FILE.py:NAME|MODULE:NAME]...")
 @click.option("--ops", is_flag=True, help="Add one small problem per op and differentiable argument.")
-@click.option("--backend", "backends", **NAMES, help="Only these backends.")
+@click.option(
+    "--backend",
+    "backends",
+    **NAMES,
+    help='Only these backends ("all": every one); a loss of your own runs on these as well.',
+)
 @click.option("--fast", is_flag=True, help=f"Only {', '.join(FAST_NETWORKS)}, and no compiling backend.")
 @_settings
 @click.option("--reference-seconds", hidden=True, expose_value=False, callback=_renamed)
@@ -146,10 +151,11 @@ def verify(
     from gradwitness.verification import expect_devices
     from gradwitness.work import Work, done, jobs_for
 
-    chosen = _backends(backends, fast)
-    for name in (*backends, *require):
+    named = registry.backend_names() if backends == ("all",) else backends
+    chosen = _backends(named, fast)
+    for name in (*named, *require):
         registry.backend(name)
-    for name in backends:
+    for name in () if backends == ("all",) else backends:
         registry.installed(name)  # whoever is named must be there
     expect_verdicts(allow)
     settings = Settings(**how)
@@ -166,7 +172,9 @@ def verify(
     zoo = known or ops or not networks
     cases = list(_cases(known or (FAST_NETWORKS if fast else None), ops, settings.seed, chosen)) if zoo else []
     own = [(problem, chosen) for problem in problems]
-    work = Work(cases, own, runs, settings, _given(settings), jobs_for(cases, settings) if jobs is None else jobs)
+    work = Work(
+        cases, own, runs, settings, _given(settings, backends), jobs_for(cases, settings) if jobs is None else jobs
+    )
     reports, ended = done(work)
     report = joined(reports)
     report = replace(report, allow=allow, require=(*require, *report.require))
@@ -244,8 +252,8 @@ def _expect_to_run_alone(name: str, function: Callable[..., Any]) -> None:
         own = name.rpartition(":")[2]
         raise GradwitnessError(
             f"{name} takes {', '.join(needed)}. If it is a loss, it needs a point: put "
-            f'`problem = gradwitness.Problem("{own}", {own}, params, batch)` below it and name `problem`. Else name a '
-            "function of no arguments that returns what gradwitness.verify returns"
+            f'`def problem(): return {{"torch": {own}}}, params, batch` below it (or "jax", or "numpy"), and name '
+            "`problem`. Else name a function of no arguments that returns what gradwitness.verify returns"
         )
 
 
@@ -262,12 +270,13 @@ def _problem(name: str, found: Any) -> Problem:
     return found
 
 
-def _given(settings: Settings) -> dict[str, Any]:
+def _given(settings: Settings, backends: tuple[str, ...]) -> dict[str, Any]:
     """What the command line said of how to verify, as keywords of gradwitness.verify; nothing of what it left open."""
     context = click.get_current_context()
     options = vars(settings)
     said = {name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
-    return {name: value for name, value in options.items() if name in said}
+    given = {name: value for name, value in options.items() if name in said}
+    return given | ({"backends": "all" if backends == ("all",) else backends} if backends else {})
 
 
 def _exported(report: Report, script: Path) -> str:

@@ -50,6 +50,7 @@ def assert_gradients_close(
 
     Raises CaptureError if the loss cannot be read into a graph.
     """
+    __tracebackhide__ = True  # pytest shows the line that called it
     problem, backend = _problem(loss, params, {} if batch is None else batch)
     chosen = dtype or problem.own_dtypes[-1]
     known = graph_referee(problem, chosen, Settings(dtypes=(chosen,)))

@@ -414,8 +414,16 @@ def _explain_failure(error: Exception) -> str:
     numpy = "__array_ufunc__" in text or "unexpected keyword argument 'out'" in text
     hint = "\n  NumPy's functions cannot be traced: use those of gradwitness.ops." if numpy else ""
     if Value.__name__ in text and not numpy:  # another framework's function, which says what it got
-        hint = '\n  A loss in a framework\'s own arrays is given by its backend: gw.verify({"torch": loss}, ...).'
+        hint = (
+            "\n  A loss in a framework's own arrays is given by its backend: "
+            f'gw.verify({{"{_framework(error)}": loss}}, ...).'
+        )
     return f"the loss raised {type(error).__name__}: {text}{place}{hint}"
+
+
+def _framework(error: Exception) -> str:
+    """Whose function raised it, by what it says; torch's are the ones that say nothing of themselves."""
+    return "jax" if "jax" in f"{type(error).__module__} {error}".lower() else "torch"
 
 
 def _describe(operand: Any) -> str:

@@ -72,7 +72,7 @@ def names(given: str | Iterable[str], option: str = "") -> tuple[str, ...]:
 def dtype_names(given: Any) -> tuple[str, ...]:
     """The names of one dtype or several: names, or the dtypes of NumPy, torch or jax themselves."""
     if isinstance(given, str):
-        return names(given, "dtypes")
+        return tuple(dict.fromkeys(name.rpartition(".")[2] for name in names(given, "dtypes")))  # of "torch.float32"
     several = given if isinstance(given, list | tuple | set | frozenset) else [given]
     return names([one if isinstance(one, str) else dtype_name(one) for one in several])
 

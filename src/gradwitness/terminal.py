@@ -91,7 +91,7 @@ def progress(count: int) -> Iterator[Shown]:
         from rich.console import Console
         from rich.text import Text
 
-        console = Console(stderr=True, highlight=False)
+        console = Console(stderr=True, highlight=False, emoji=False, markup=False)
         with console.status("starting") as status:
             yield Shown(count, lambda text: status.update(Text(text)), lambda text: console.print(text, markup=False))
     else:

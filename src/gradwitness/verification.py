@@ -114,7 +114,7 @@ def verify(
         raise _unknown(unknown)
     if params is None and not isinstance(loss, Problem):
         raise GradwitnessError("no params: call gw.verify(loss, params, batch), params the arrays to differentiate by")
-    named, own = _candidates(loss, backends, params), _beside(loss, candidates)
+    named, own = _candidates(loss, backends, params, batch), _beside(loss, candidates)
     problem = _problem(loss, name, params=params, batch=batch, wrt=wrt, cotangent=cotangent, intended=intended)
     chosen = problem.own_dtypes if dtypes is None else dtype_names(dtypes)
     ways = names(paths, "paths")
@@ -165,13 +165,13 @@ def _problem(loss: Any, name: str, **given: Any) -> Problem:
     return Problem(name, traced, **({"params": None, "batch": {}} | known))
 
 
-def _candidates(loss: Any, backends: str | Sequence[str] | None, params: Any) -> Candidates | None:
+def _candidates(loss: Any, backends: str | Sequence[str] | None, params: Any, batch: Any) -> Candidates | None:
     """The candidates by label; None stands for every backend, with the loss that is traced."""
     if isinstance(loss, Candidate):
         loss = {loss.backend: loss}
     if not isinstance(loss, Mapping):
         if not isinstance(loss, Problem):
-            expect_loss(loss, params)
+            expect_loss(loss, params, batch)
         if not (callable(loss) or isinstance(loss, Problem | Graph)):
             raise GradwitnessError(
                 f"expected a loss(params, batch), a Problem or candidates by label, got {type(loss).__name__}: give"
@@ -180,7 +180,7 @@ def _candidates(loss: Any, backends: str | Sequence[str] | None, params: Any) ->
         return None if backends is None else {label: Candidate(label) for label in _backend_names(backends)}
     if not loss:
         raise GradwitnessError("no candidates: give at least one, by its label")
-    return {label: _candidate(label, given, params) for label, given in loss.items()}
+    return {label: _candidate(label, given, params, batch) for label, given in loss.items()}
 
 
 def _backend_names(backends: str | Sequence[str]) -> tuple[str, ...]:
@@ -206,18 +206,20 @@ def _beside(loss: Any, candidates: Mapping[str, Candidate] | None) -> Candidates
     return dict(candidates or {})
 
 
-def _candidate(label: str, given: Any, params: Any) -> Candidate:
+def _candidate(label: str, given: Any, params: Any, batch: Any) -> Candidate:
     if not isinstance(label, str):
         raise GradwitnessError(f"a candidate's label must be a string, got {label!r}")
-    expect_loss(given.loss if isinstance(given, Candidate) else given, params)
+    expect_loss(given.loss if isinstance(given, Candidate) else given, params, batch)
     if isinstance(given, Candidate):
         return given
     if not callable(given):
         raise GradwitnessError(f"{label!r}: expected a loss(params, batch) or a Candidate, got {type(given).__name__}")
     if label not in registry.backend_names():
+        near = get_close_matches(label, registry.backend_names(), 1)
+        meant = f"; did you mean {near[0]!r}? Else" if near else ", so it does not say where its loss runs:"
         raise GradwitnessError(
-            f"{label!r} is no backend (there is: {', '.join(registry.backend_names())}), so it does not say where its "
-            f'loss runs: give {{{label!r}: Candidate("torch", loss)}}, say'
+            f"{label!r} is no backend (there is: {', '.join(registry.backend_names())}){meant} give "
+            f'{{{label!r}: Candidate("{near[0] if near else "torch"}", loss)}}, say'
         )
     return Candidate(label, given)
 

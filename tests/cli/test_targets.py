@@ -161,7 +161,7 @@ def test_a_plain_loss_is_told_what_it_lacks(folder: Path) -> None:
     result = run("own_targets.py:loss")
     assert result.exit_code == 2
     assert "own_targets.py:loss takes p, b. If it is a loss, it needs a point" in result.output
-    assert '`problem = gradwitness.Problem("loss", loss, params, batch)`' in result.output
+    assert '`def problem(): return {"torch": loss}, params, batch`' in result.output
 
 
 def test_a_file_without_a_name_is_told_what_there_is(folder: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_target_that_raises_costs_the_others_nothing(folder: Path) -> None:
     (folder / "own_targets.py").write_text(source)
     result = run("own_targets.py:right", "own_targets.py:raising", "--json", "report.json")
     assert result.exit_code == 2
-    assert "1 gradients: 1 agree" in result.output
+    assert "1 gradient: 1 agree" in result.output
     assert "Error: own_targets.py:raising raised KeyError: 'no such thing' (at own_targets.py:" in result.output
     assert not (folder / "report.json").exists()
     assert "Error: own_targets.py:refused: expected a loss(params, batch)" in run("own_targets.py:refused").output
@@ -201,3 +201,11 @@ def test_a_function_that_takes_one_option_by_name_gets_it(folder: Path) -> None:
     result = run("own_targets.py:deaf", "--dtype", "float32")
     assert result.exit_code == 2
     assert "own_targets.py:deaf: got an unexpected keyword argument 'dtypes'; let it take **options" in result.output
+
+
+def test_backends_that_are_named_run_a_loss_of_ones_own_too(folder: Path) -> None:
+    source = "\ndef tuple_of_three():\n    return {'torch': lambda p, b: (p['w'] ** 2).sum()}, {'w': np.ones(3)}, {}\n"
+    Path("own_targets.py").write_text(SOURCE + source)
+    result = run("own_targets.py:tuple_of_three", "--backend", "numpy")
+    assert "2 gradients: 2 agree" in result.output, result.output
+    assert "8 gradients: 8 agree" in run("own_targets.py:tuple_of_three", "--backend", "all").output

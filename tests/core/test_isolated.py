@@ -536,7 +536,7 @@ def test_a_script_without_a_main_guard_is_not_run_again(script: Path) -> None:
     first, *rest = run.stdout.splitlines()
     assert first == "top level"
     assert "top level" not in rest
-    assert "1 gradients: 1 agree" in run.stdout
+    assert "1 gradient: 1 agree" in run.stdout
     assert run.stderr == ""
 
 

@@ -54,8 +54,10 @@ COHERENT = 1e-2  # of a slope: what two steps may differ by, beyond their bounds
 FINER = "below a step of 1e-7 the loss is another function (a staircase? tighten its solver)"
 ALMOST = 0.3  # of a slope: what two steps that tell the same may differ by
 TREADS = "the loss is a staircase: on its treads it stands still, as the gradient says, and by long steps it climbs"
+BENT = "the loss has a kink at this very point, whose sides may cancel along a line"
 NOISE = "the loss is as noisy as it is variable"
 COLLAPSED = 1e-3  # of the bound of the step before: too little for the next one's, if that was noise
+CANCELLED = 1e-3  # of what a claim is off by: so little of a jump may be left where those of many units cancel
 TREAD = 2 * 2.0**-24  # of a loss: by less a staircase of float32 may stand still
 LITTLE = 3e-2  # of what a loss moves by in all: so much of it may be noise
 TOOTH = 4.0  # a loss that stands still where it should move by so many units of its last place is a staircase
@@ -168,6 +170,8 @@ class Line:
 
     def second(self, first: Slope, claim: float) -> Slope:
         """The first, with a doubt unless another step refutes the claim too, and no other scale sides with it."""
+        if self.bends_here(abs(claim - first.value)):
+            return replace(first, doubt=BENT)
         if self._stands_still(first) and abs(claim) * SHORT[-1] <= math.ulp(self.loss):
             return replace(first, doubt=TREADS)
         if first.still and self._is_on_a_tread(first, claim):
@@ -177,6 +181,18 @@ class Line:
         if self._is_another_below(first, claim) or self._is_another_above(first, claim):
             return replace(first, doubt=FINER)
         return first
+
+    def bends_here(self, apart: float) -> bool:
+        """Whether the slope jumps at the point itself, by anything that matters beside `apart`.
+
+        The bound has the jump along the line. Where thousands of units are at their kinks (ReLUs behind weights of
+        zero), their jumps cancel, and what their slopes are off by does not.
+        """
+        h = self._rounding(1.0, 0.0) / (CANCELLED * apart)
+        if h > LADDER[START]:
+            return False
+        wide, narrow = ((self.along(x) - 2 * self.loss + self.along(-x)) / x for x in (h, h / 2))
+        return abs(2 * narrow - wide) > CANCELLED * apart  # without the term in h, which is curvature
 
     def _not_repeated(self, first: Slope, claim: float) -> str:
         """Why no other step refutes the claim by the same derivative; empty if one does."""

@@ -18,6 +18,7 @@ from gradwitness.evidence.kinks import members
 from gradwitness.graph import Graph, Node
 from gradwitness.ops import find_op
 from gradwitness.ops.value import FLOAT
+from gradwitness.ops.vocabulary import Kink
 
 __all__ = ["has_branches", "held_branches"]
 
@@ -71,12 +72,12 @@ def _decided(node: Node, here: Any) -> Callable[[Any], Any]:
 
 
 def _bend(node: Node, here: Any) -> Callable[[Any], Any]:
-    """Beyond the bends on either side of where a unit is, along the tangents there, as the vocabulary declares them."""
-    kink = find_op(node.op).kink
-    assert kink is not None
-    bends = sorted(kink.bends(node.attributes), key=lambda bend: bend.at)
+    """Beyond the bends on either side of where a unit is, along the tangents there, as the vocabulary declares them; of
+    a unit at a bend, along the slope that the vocabulary gives it there."""
+    bends = sorted(_kink(node).bends(node.attributes), key=lambda bend: bend.at)
     points = np.array([bend.at for bend in bends])
-    side = np.searchsorted(points, np.asarray(here.operands[0], np.float64))
+    start = np.asarray(here.operands[0], np.float64)
+    side = np.searchsorted(points, start)
 
     def on(step: Any) -> Any:
         x, y = np.asarray(step.operands[0]), step.output
@@ -86,9 +87,16 @@ def _bend(node: Node, here: Any) -> Callable[[Any], Any]:
             y = np.where(beyond, at_bend + bend.left * (x - bend.at), y)
             beyond = (side == number + 1) & (x < bend.at)
             y = np.where(beyond, at_bend + bend.right * (x - bend.at), y)
+            y = np.where(start == bend.at, at_bend + bend.own * (x - bend.at), y)
         return y
 
     return on
+
+
+def _kink(node: Node) -> Kink:
+    kink = find_op(node.op).kink
+    assert kink is not None
+    return kink
 
 
 def _tie(node: Node, here: Any) -> Callable[[Any], Any]:
@@ -96,9 +104,16 @@ def _tie(node: Node, here: Any) -> Callable[[Any], Any]:
     shape = np.shape(here.output)
     values = _picked(here, operand, element, shape)
     values = np.where(element < 0, -np.inf, -values if node.op.startswith("min") else values)  # < 0: padding
-    rows, winner = np.arange(len(values)), np.argmax(values, axis=1)
-    which, where = operand[rows, winner], element[rows, winner]
-    return lambda step: _picked(step, which, where, shape).reshape(shape)
+    row, place = _winners(values, _kink(node).shares)
+    which, where, part = operand[row, place], element[row, place], 1 / np.bincount(row)[row]
+    return lambda step: np.bincount(row, part * _picked(step, which, where, shape)).reshape(shape)
+
+
+def _winners(values: Array, shares: bool) -> tuple[Array, Array]:
+    """(rows, places in them) of the largest: of those that tie all, where they share, else the first."""
+    if shares:
+        return np.nonzero(values == np.max(values, axis=1, keepdims=True))
+    return np.arange(len(values)), np.argmax(values, axis=1)
 
 
 def _picked(step: Any, operand: Array, element: Array, shape: tuple[int, ...]) -> Array:

@@ -98,7 +98,8 @@ class Report:
             for name in self.require
             if not self._agreed(name) or any(_is_unable(row) for row in self._rows_of(name))
         ]
-        if not any(row.verdict in VERIFIED for row in self.rows):
+        is_green = all(self._passes(row) for row in self.rows)
+        if is_green and not any(row.verdict in VERIFIED for row in self.rows):
             missing += [
                 *findings(row for row in self.rows if row.verdict is Verdict.UNSUPPORTED),
                 "nothing agreed: a run that verified nothing is not green",

@@ -22,6 +22,7 @@ SHORTEST = 9  # characters that are left of one
 GAP = 2  # between columns, and what tabulate adds to a header
 FEW = 12  # rows that agree and are shown one by one
 NOTED = 4  # findings of one verdict on one candidate that are told in full
+NAMED = 3  # tensors of a candidate in a note on some of them
 SHOWN = 12  # lines of a short report
 TEXTBOOK_RULE = 1e-5
 _SEVERITY = list(Verdict)
@@ -214,20 +215,31 @@ def _custom(rows: Sequence[Row]) -> list[str]:
 def _captured(rows: Sequence[Row], verbose: bool) -> list[str]:
     """Whose losses were read into graphs, what these take for granted, and why others were not."""
     read: dict[str, None] = {}
-    judged_by_values: dict[tuple[str, str], None] = {}
+    judged_by_values: dict[tuple[str, str], list[str]] = {}
     granted: dict[str, None] = {}
     for row in rows:
         if row.captured:
-            read[f"{row.label} ({row.captured} ops)"] = None
+            read[f"{row.label} ({counted(row.captured, 'op')})"] = None
             granted |= dict.fromkeys(row.remarks)
         elif row.not_captured:
             why = row.not_captured if verbose else row.not_captured.partition("\n")[0]
-            judged_by_values[row.label, why] = None
+            judged_by_values.setdefault((row.label, why), []).append(row.parameter or "")
+    by_graph = {row.label for row in rows if row.captured}
     lines = [f"captured: {', '.join(read)}"] if read else []
-    lines += [f"not captured, so judged by its values: {label}: {why}" for label, why in judged_by_values]
+    lines += [
+        f"not captured, so judged by its values: {label}{_only(tensors) if label in by_graph else ''}: {why}"
+        for (label, why), tensors in judged_by_values.items()
+    ]
     shown = list(granted) if verbose else list(granted)[:NOTED]
     more = [f"... and {len(granted) - len(shown)} more (--verbose)"] if len(granted) > len(shown) else []
     return [*lines, *(f"  {remark}" for remark in shown), *more]
+
+
+def _only(tensors: Sequence[str]) -> str:
+    """Which tensors, where it is not all of a candidate's."""
+    named = list(dict.fromkeys(tensors))
+    more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+    return f" ({', '.join(named[:NAMED])}{more})"
 
 
 def _held_against(rows: Sequence[Row]) -> list[str]:
@@ -271,11 +283,16 @@ def _textbook(rows: Sequence[Row]) -> list[str]:
 def summary(rows: Sequence[Row]) -> str:
     """How many gradients got which verdict, and how many candidates did not run."""
     ran = [row for row in rows if row.parameter is not None]
-    parts = [f"{len(ran)} gradients: {_counts(ran)}"] if ran else ["no gradients"]
+    parts = [f"{counted(len(ran), 'gradient')}: {_counts(ran)}"] if ran else ["no gradients"]
     others = [row for row in rows if row.parameter is None]
     if others:
         parts.append(f"{len(others)} without gradients: {_counts(others)}")
     return "; ".join(parts)
+
+
+def counted(number: int, what: str) -> str:
+    """Such as "1 gradient", "2 gradients"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _counts(rows: Sequence[Row]) -> str:

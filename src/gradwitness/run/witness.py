@@ -15,6 +15,7 @@ from gradwitness.errors import NoAnswerError
 from gradwitness.evidence.finite_difference import Probe, textbook_difference
 from gradwitness.evidence.from_graph import FromGraph
 from gradwitness.evidence.from_values import FromValues, with_largest_rounded
+from gradwitness.evidence.groups import PROMISED
 from gradwitness.evidence.norms import norm, typical
 from gradwitness.evidence.own_floors import OwnFloors, as_gradient
 from gradwitness.evidence.reach import node_reach
@@ -181,6 +182,13 @@ def _standing(path: str, known: FromGraph, sight: Sight | None) -> Standing:
     return Standing.REFUTED if is_refuted else Standing.CONFIRMED
 
 
+def _is_slight(known: FromGraph, path: str, given: Array) -> bool:
+    """Whether no element is off by a part of itself that would be seen, were it the largest: beside large ones
+    differences see small ones not at all."""
+    truth = known.gradients[path]
+    return bool(np.all(np.abs(truth.error_of(given)) <= PROMISED * np.abs(truth.high)))
+
+
 @dataclass(eq=False)
 class OwnLoss(Witness):
     """A candidate with a loss of its own. known: what its values tell. capturing: gives its loss as a graph, or why
@@ -252,7 +260,9 @@ class OwnLoss(Witness):
             return found
         off = norm(known.gradients[path].error_of(given))
         if off <= SLIGHT * norm(given) and by_values.verdict is Verdict.AGREE:
-            return by_values
+            if _is_slight(known, path, given):
+                return by_values
+            return found.instead(Verdict.INCONCLUSIVE, f"{found.message}: too little for differences of the loss")
         if self.known.computes_in_less:  # the graph knows where the loss does, and a backward has no need to
             return found
         own = own_floors()  # many runs, which most gradients have no need of

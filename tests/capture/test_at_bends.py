@@ -1,0 +1,91 @@
+"""Captured losses of which some units are exactly at a bend, or tie: at sparse initialisation, say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import gradwitness as gw
+from gradwitness.verdict import ACCEPTED, Verdict
+
+X = np.array([[0.0, 0.0, 1.0], [-1.0, 1.0, 1.0]])
+V = np.arange(1.0, 7.0).reshape(2, 3)
+
+IN_TORCH: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "abs": torch.abs,
+    "clamp at its least": lambda x: x.clamp(min=0),
+    "maximum": lambda x: torch.maximum(x, torch.zeros_like(x)),
+    "hardtanh": F.hardtanh,  # whose bends at -1 and 1 jump in opposite ways
+    "amax": lambda x: x.amax(1, keepdim=True) * x.new_ones(3),
+    "max": lambda x: x.max(1, keepdim=True).values * x.new_ones(3),
+}
+IN_JAX: dict[str, Callable[[Any], Any]] = {
+    "abs": jnp.abs,
+    "maximum": lambda x: jnp.maximum(x, 0.0),
+    "max": lambda x: x.max(1, keepdims=True) * jnp.ones(3),
+}
+CASES = [*(("torch", name) for name in IN_TORCH), *(("jax", name) for name in IN_JAX)]
+
+
+def verified(backend: str, function: Callable[[Any], Any]) -> gw.Report:
+    own = torch.as_tensor(V) if backend == "torch" else V
+    candidate = gw.Candidate(backend, lambda p, b: (function(p["x"]) * own).sum())
+    return gw.verify({backend: candidate}, {"x": X}, {}, dtypes="float64")
+
+
+@pytest.mark.parametrize(("backend", "name"), CASES)
+def test_a_framework_s_own_slope_is_accepted(backend: str, name: str) -> None:
+    (row,) = verified(backend, (IN_TORCH if backend == "torch" else IN_JAX)[name]).rows
+    assert row.verdict in ACCEPTED, row.message
+    assert row.captured
+
+
+class Outside(torch.autograd.Function):
+    """|x| with a slope of 2 at 0, which lies between none of its slopes nearby."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        return x.abs()
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> torch.Tensor:
+        (x,) = ctx.saved_tensors
+        return g * torch.where(x == 0, 2.0, x.sign())
+
+
+def test_a_slope_that_is_none_is_not() -> None:
+    (row,) = verified("torch", Outside.apply).rows
+    assert row.verdict is Verdict.DISAGREE, row.message
+
+
+def behind_zeros(capture: str, seed: int = 0) -> list[Any]:
+    """Hidden units whose weights and biases begin at zero: all of them are at the bend of relu, and pull either way."""
+    draw = np.random.default_rng(seed).normal
+    params = {"w": np.zeros((4, 5)), "b": np.zeros(4), "v": draw(size=(4, 3)), "c": np.ones(3)}
+
+    def loss(p: Any, b: Any) -> Any:
+        hidden = torch.relu(b["x"] @ p["w"].T + p["b"])
+        return ((hidden @ p["v"]).tanh() + p["c"]).square().mean()
+
+    batch = {"x": draw(size=(6, 5))}
+    return list(gw.verify({"torch": loss}, params, batch, dtypes="float64", capture=capture).rows)
+
+
+def test_a_layer_that_begins_at_zero_is_captured() -> None:
+    for row in behind_zeros("auto"):
+        assert row.verdict in ACCEPTED, row.message
+        assert row.captured
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_jumps_that_cancel_accuse_nobody(seed: int) -> None:
+    verdicts = {row.parameter: row.verdict for row in behind_zeros("never", seed)}
+    assert Verdict.DISAGREE not in verdicts.values()
+    assert verdicts["c"] is Verdict.AGREE
