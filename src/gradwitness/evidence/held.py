@@ -112,7 +112,8 @@ def _tie(node: Node, here: Any) -> Callable[[Any], Any]:
 def _winners(values: Array, shares: bool) -> tuple[Array, Array]:
     """(rows, places in them) of the largest: of those that tie all, where they share, else the first."""
     if shares:
-        return np.nonzero(values == np.max(values, axis=1, keepdims=True))
+        row, place = np.nonzero(values == np.max(values, axis=1, keepdims=True))
+        return row, place
     return np.arange(len(values)), np.argmax(values, axis=1)
 
 
