@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,11 +12,12 @@ import jax.numpy as jnp
 
 from gradwitness_jax.rounding import CALLS
 
-__all__ = ["custom_rules"]
+__all__ = ["around_rules", "custom_rules"]
 
 CUSTOM = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 JAX = os.path.dirname(jax.__file__)
 Arrays = Sequence[Any]
+Around = Callable[[str, Any, Arrays], Arrays]  # (a rule's name, the equation that calls it, its operands) -> results
 
 
 def custom_rules(value: Callable[..., Any], placed: Any, inputs: Any) -> dict[str, bool]:
@@ -26,16 +28,18 @@ def custom_rules(value: Callable[..., Any], placed: Any, inputs: Any) -> dict[st
     notes when a cotangent on its way to `placed` passes it: there its rule would have been called.
     """
     found: dict[str, bool] = {}
-    program = jax.make_jaxpr(value)(placed, inputs)
-
-    def watched(p: Any) -> Any:
-        return _evaluate(program.jaxpr, program.consts, jax.tree.leaves((p, inputs)), found)[0]
-
-    jax.make_jaxpr(jax.grad(watched))(placed)
+    jax.make_jaxpr(jax.grad(around_rules(value, placed, inputs, partial(_passed, found=found))))(placed, inputs)
     return found
 
 
-def _evaluate(program: Any, consts: Arrays, arguments: Arrays, found: dict[str, bool]) -> list[Any]:
+def around_rules(value: Callable[..., Any], placed: Any, inputs: Any, around: Around) -> Callable[..., Any]:
+    """The same loss, traced at these arguments, with `around` in the place of each function of a user's own that has a
+    rule; also inside of programs that it calls, loops and choices."""
+    program = jax.make_jaxpr(value)(placed, inputs)
+    return lambda p, others: _evaluate(program.jaxpr, program.consts, jax.tree.leaves((p, others)), around)[0]
+
+
+def _evaluate(program: Any, consts: Arrays, arguments: Arrays, around: Around) -> list[Any]:
     values = dict(zip(program.constvars, consts, strict=True)) | dict(zip(program.invars, arguments, strict=True))
 
     def read(atom: Any) -> Any:
@@ -43,38 +47,46 @@ def _evaluate(program: Any, consts: Arrays, arguments: Arrays, found: dict[str, 
 
     for equation in program.eqns:
         values |= dict(
-            zip(equation.outvars, _results(equation, [read(atom) for atom in equation.invars], found), strict=True)
+            zip(equation.outvars, _results(equation, [read(atom) for atom in equation.invars], around), strict=True)
         )
     return [read(atom) for atom in program.outvars]
 
 
-def _results(equation: Any, operands: Arrays, found: dict[str, bool]) -> Arrays:
+def _results(equation: Any, operands: Arrays, around: Around) -> Arrays:
     name, params = equation.primitive.name, equation.params
-    if name in CUSTOM:
-        called = params.get("call_jaxpr", params.get("fun_jaxpr"))
-        if rule := _name(called):
-            found.setdefault(rule, False)
-            return _passed(rule, operands, _evaluate(called.jaxpr, called.consts, operands, {}), found)
+    if name in CUSTOM and (rule := _name(_called(equation))):
+        return around(rule, equation, operands)
     if name in CALLS:
-        (called,) = (p for p in params.values() if hasattr(getattr(p, "jaxpr", p), "eqns"))
-        return _evaluate(getattr(called, "jaxpr", called), getattr(called, "consts", ()), operands, found)
+        called = _called(equation)
+        return _evaluate(getattr(called, "jaxpr", called), getattr(called, "consts", ()), operands, around)
     if name != "while":  # which has no derivative backwards
-        params = {key: _watched(param, found) for key, param in params.items()}
+        params = {key: _inside(param, around) for key, param in params.items()}
     results = equation.primitive.bind(*operands, **params)
     return results if equation.primitive.multiple_results else [results]
 
 
-def _watched(param: Any, found: dict[str, bool]) -> Any:
-    """A program among the parameters of a loop, or of a choice, with notes inside."""
+def _called(equation: Any) -> Any:
+    return next(p for p in equation.params.values() if hasattr(getattr(p, "jaxpr", p), "eqns"))
+
+
+def _inside(param: Any, around: Around) -> Any:
+    """A program among the parameters of a loop, or of a choice, with `around` inside."""
     if isinstance(param, tuple) and param and all(hasattr(p, "jaxpr") for p in param):
-        return tuple(_watched(p, found) for p in param)
+        return tuple(_inside(p, around) for p in param)
     if not hasattr(param, "jaxpr") or not hasattr(param, "in_avals"):
         return param
-    return jax.make_jaxpr(lambda *given: _evaluate(param.jaxpr, param.consts, given, found))(*param.in_avals)
+    return jax.make_jaxpr(lambda *given: _evaluate(param.jaxpr, param.consts, given, around))(*param.in_avals)
 
 
-def _passed(rule: str, operands: Arrays, results: Arrays, found: dict[str, bool]) -> Arrays:
+def _plainly(rule: str, equation: Any, operands: Arrays) -> Arrays:
+    """What a function computes that has a rule, without that."""
+    called = _called(equation)
+    return _evaluate(called.jaxpr, called.consts, operands, _plainly)
+
+
+def _passed(rule: str, equation: Any, operands: Arrays, *, found: dict[str, bool]) -> Arrays:
     """The results, which depend on the operands by a derivative of 0 and a note."""
+    found.setdefault(rule, False)
 
     @jax.custom_vjp
     def note(floats: Arrays, results: Arrays) -> Arrays:
@@ -86,7 +98,7 @@ def _passed(rule: str, operands: Arrays, results: Arrays, found: dict[str, bool]
 
     note.defvjp(lambda floats, results: (results, floats), backward)
     floats = [x for x in operands if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
-    return note(floats, [jax.lax.stop_gradient(y) for y in results])
+    return note(floats, [jax.lax.stop_gradient(y) for y in _plainly(rule, equation, operands)])
 
 
 def _name(called: Any) -> str | None:

@@ -16,13 +16,14 @@ from gradwitness.dtypes import Array
 from gradwitness.errors import CaptureError, GradwitnessError
 from gradwitness.graph import Graph
 from gradwitness.lowering import Implementation
-from gradwitness.protocol import CustomRule, Primals
+from gradwitness.protocol import CustomRule, Primals, RuleCall
 from gradwitness_jax.capture import capture
 from gradwitness_jax.custom import custom_rules
 from gradwitness_jax.memory import is_forgetful
 from gradwitness_jax.paths import Both, one_number
 from gradwitness_jax.quiet import quiet
 from gradwitness_jax.rounding import Perturbed
+from gradwitness_jax.rule_calls import calls_of_rules
 from gradwitness_jax.tape import passes
 
 __all__ = ["JaxPrepared"]
@@ -130,6 +131,13 @@ class JaxPrepared:
             except Exception:  # noqa: BLE001  # a user's function may raise anything on tracers
                 return None
         return tuple(CustomRule(name, ran) for name, ran in found.items())
+
+    def rule_calls(self, params: Primals) -> Sequence[RuleCall]:
+        """The same on every path, as each transforms the same loss. None of a gradient by hand."""
+        if self._by_hand is not None or self.of_vocabulary:
+            return ()
+        with quiet(), self._x64():
+            return calls_of_rules(self._plain, *self._split(params))
 
     def is_forgetful(self, params: Primals) -> bool | None:
         """Whether loss and gradient are one compiled program that calls nothing outside, and is traced alike twice."""

@@ -10,61 +10,93 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.autograd.function import BackwardCFunction
+from torch._library.custom_ops import OPDEFS
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from gradwitness.protocol import CustomRule
+from gradwitness_torch.intercepting import name_of, replacing_apply, replacing_backwards
 from gradwitness_torch.quiet import quiet
+from gradwitness_torch.recomputing import recomputing
+from gradwitness_torch.writing import Leaves, Writes, watching_writes
 
-__all__ = ["Seen", "faults_of", "name_of", "replacing_backwards", "watching"]
+__all__ = ["Call", "Seen", "made_for", "not_repeating", "nothing_compiled", "ops_called", "rules_of", "watching"]
 
 OWN = frozenset(  # torch's own namespaces of ops
     {"_c10d_functional", "_quantized", "aten", "c10d", "debugprims", "fsdp", "higher_order", "inductor", "mkl"}
     | {"inductor_prims", "mkldnn", "onednn", "prepacked", "prim", "prims", "profiler", "quantized", "rngprims"}
     | {"sparse", "symm_mem"}
 )
-CALLED = ("apply", "apply_boxed")  # by which the engine calls a Function's backward, of boxed cotangents or not
 LACKING = "There was no fake impl registered"  # which compiling needs, and nothing else does
+
+DIFFERS = "its second forward differs from its first"
+ADVICE = "keep no state in it, and let it preserve_rng_state"
 
 Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
 
 @dataclass
 class Seen:
-    """ran: rules whose backward ran, by name, in order. ops: the first call of each op of torch.library, by name.
-    changed: what a rule's backward wrote to that is not its own, by the rule."""
+    """applied, ran: rules that went forward, and those whose backward ran, by name, in order. ops: the first call of
+    each op of torch.library, by name. writes: to what is not a rule's own. recomputed: how what a checkpoint computes
+    again differs from what it computed first, by the line."""
 
+    applied: dict[str, None] = field(default_factory=dict)
     ran: dict[str, None] = field(default_factory=dict)
-    changed: dict[str, str] = field(default_factory=dict)
     ops: dict[str, Call] = field(default_factory=dict)
+    writes: Writes = field(default_factory=Writes)
+    recomputed: dict[str, str] = field(default_factory=dict)
 
 
 @contextmanager
-def replacing_backwards(replaced: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
-    """Inside, the engine calls `replaced` of what it would call for the backward of an autograd.Function. It finds that
-    by an attribute of the Function's class: a hook for each node would see no path of torch.func."""
-    called = {name: getattr(BackwardCFunction, name) for name in CALLED if hasattr(BackwardCFunction, name)}
-    try:
-        for name, plain in called.items():
-            setattr(BackwardCFunction, name, replaced(plain))
-        yield
-    finally:
-        for name, plain in called.items():
-            setattr(BackwardCFunction, name, plain)
-
-
-@contextmanager
-def watching() -> Iterator[Seen]:
-    """What runs inside, nothing of it compiled."""
-    seen, backwards = Seen(), dict[str, None]()
-    noting = partial(_noting, backwards=backwards, changed=seen.changed)
-    with replacing_backwards(noting), _nothing_compiled(), _Ops(seen.ops):
+def watching(leaves: Leaves, *, closely: bool = False) -> Iterator[Seen]:
+    """What runs inside, nothing of it compiled. closely: watch the leaves at each backward for writes."""
+    seen, applied, backwards = Seen(), dict[str, None](), dict[str, None]()
+    with (
+        replacing_apply(partial(_noting_calls, names=applied)),
+        recomputing(seen.recomputed),
+        watching_writes(seen.writes, leaves, closely=closely),
+        replacing_backwards(partial(_noting, names=backwards)),
+        nothing_compiled(),
+        ops_called(seen.ops),
+    ):
         yield seen
-    made_for = {_backward_of(name, op): name for name, (op, *_) in seen.ops.items()}
-    seen.ran.update(dict.fromkeys(made_for.get(name, name) for name in backwards))
+    known = made_for(seen.ops)
+    seen.ran.update(dict.fromkeys(known.get(name, name) for name in backwards))
+    seen.applied.update(dict.fromkeys([*(name for name in applied if name not in known), *filter(_has_rule, seen.ops)]))
 
 
-def _nothing_compiled() -> AbstractContextManager[Any]:
+def _noting_calls(plain: Callable[..., Any], names: dict[str, None]) -> Callable[..., Any]:
+    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        if name := name_of(cls):
+            names[name] = None
+        return plain(cls, *args, **kwargs)
+
+    return apply
+
+
+def _noting(plain: Callable[..., Any], names: dict[str, None]) -> Callable[..., Any]:
+    def noted(self: Any, *cotangents: Any) -> Any:
+        if name := name_of(self._forward_cls):
+            names[name] = None
+        return plain(self, *cotangents)
+
+    return noted
+
+
+def made_for(ops: Mapping[str, Call]) -> dict[str, str]:
+    """Ops by the names of the Functions that torch.library makes of what `register_autograd` was given."""
+    return {
+        f"GeneratedBackwardFor_{name.replace('::', '_')}_{op._overloadname}": name for name, (op, *_) in ops.items()
+    }
+
+
+def _has_rule(op: str) -> bool:
+    """Whether an op of `torch.library.custom_op` was given a backward; of others that is not known."""
+    return op in OPDEFS and OPDEFS[op]._backward_fn is not None
+
+
+def nothing_compiled() -> AbstractContextManager[Any]:
     """A compiled function that is once called where it cannot be compiled would never be compiled again."""
     if "torch._dynamo" not in sys.modules:  # then nothing can have been compiled
         return nullcontext()
@@ -72,42 +104,9 @@ def _nothing_compiled() -> AbstractContextManager[Any]:
     return found
 
 
-def _backward_of(name: str, op: Any) -> str:
-    """The name of the Function that torch.library makes of what `register_autograd` was given."""
-    return f"GeneratedBackwardFor_{name.replace('::', '_')}_{op._overloadname}"
-
-
-def _noting(plain: Callable[..., Any], backwards: dict[str, None], changed: dict[str, str]) -> Callable[..., Any]:
-    def noted(self: Any, *cotangents: Any) -> Any:
-        if (name := name_of(self._forward_cls)) is None:
-            return plain(self, *cotangents)
-        backwards[name] = None
-        plainly = [g for g in cotangents if isinstance(g, torch.Tensor) and _has_bytes(g)]
-        before = [_bytes(g) for g in plainly]
-        result = plain(self, *cotangents)
-        if any(bytes_ != _bytes(g) for bytes_, g in zip(before, plainly, strict=True)):
-            changed.setdefault(name, "its backward writes to grad_output, which others may hold too")
-        return result
-
-    return noted
-
-
-def _has_bytes(x: torch.Tensor) -> bool:
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)
-    return x.layout is torch.strided and x.device.type != "meta" and not wrapped
-
-
-def _bytes(x: torch.Tensor) -> bytes:
-    return x.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if x.ndim else repr(x.item()).encode()
-
-
-def name_of(function: type) -> str | None:
-    """The user's name of a Function; None for torch's own. torch.func and torch.library make Functions of their own
-    around a user's."""
-    name, place = function.__name__, function.__module__
-    if place.startswith("torch._functorch"):
-        return name.removeprefix("Vmapped").removesuffix("Generated").removeprefix("Vmapped")
-    return None if place.startswith("torch.") and not name.startswith("GeneratedBackwardFor_") else name
+def ops_called(ops: dict[str, Call]) -> AbstractContextManager[Any]:
+    """Keeps the first call of each op that is not torch's own, by name."""
+    return _Ops(ops)
 
 
 class _Ops(TorchDispatchMode):
@@ -133,7 +132,32 @@ def _copy(x: Any) -> Any:
     return x.detach().clone() if isinstance(x, torch.Tensor) else x
 
 
-def faults_of(name: str, seen: Seen) -> tuple[dict[str, str], dict[str, str]]:
+def rules_of(seen: Seen, *, opcheck: bool) -> list[CustomRule]:
+    """The rules that were applied, and the ops of which opcheck finds something; it is asked where that is wanted."""
+    checked = {op: _faults_of(op, seen) if opcheck else ({}, {}) for op in seen.ops}
+    names = dict.fromkeys([*seen.ran, *seen.applied, *(op for op, found in checked.items() if any(found))])
+    return [_rule(name, seen, *checked.get(name, ({}, {}))) for name in names]
+
+
+def _rule(name: str, seen: Seen, faults: dict[str, str], lacking: dict[str, str]) -> CustomRule:
+    others, own = seen.writes.others.get(name), seen.writes.own.get(name)
+    return CustomRule(
+        name,
+        name in seen.ran,
+        faults | ({"to leave its arguments alone": others} if others else {}),
+        lacking | ({"a second backward": own} if own else {}),
+    )
+
+
+def not_repeating(seen: Seen) -> list[CustomRule]:
+    """Checkpoints whose second forward differs from the first."""
+    return [
+        CustomRule(f"checkpoint at {line}", None, {"to repeat itself": f"{DIFFERS}, {how}: {ADVICE}"})
+        for line, how in seen.recomputed.items()
+    ]
+
+
+def _faults_of(name: str, seen: Seen) -> tuple[dict[str, str], dict[str, str]]:
     """What `torch.library.opcheck` says against an op on the arguments of its first call: (faults, what it lacks for
     compiling), by the names of the tests; of several tests that say the same, the first."""
     op, args, kwargs = seen.ops[name]

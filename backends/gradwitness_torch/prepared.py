@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,12 @@ from gradwitness.protocol import CustomRule, Primals, RuleCall
 from gradwitness_torch.accumulating import accumulated, differentiated, frozen_checkpoints, is_refused
 from gradwitness_torch.capture import capture
 from gradwitness_torch.closed_over import named, others_in, warn_of_closed_over
-from gradwitness_torch.custom import faults_of, watching
+from gradwitness_torch.custom import Seen, not_repeating, rules_of, watching
 from gradwitness_torch.paths import one_number
 from gradwitness_torch.quiet import quiet
 from gradwitness_torch.rounding import Rounding
 from gradwitness_torch.rule_calls import calls_of_rules
+from gradwitness_torch.writing import Writes, bytes_of
 
 __all__ = ["Tape", "TorchPrepared"]
 
@@ -74,7 +75,7 @@ class TorchPrepared:
         self._dtype, self._device = getattr(torch, dtype), torch.device(device)
         self._host = np.float64 if dtype == "float64" else np.float32
         self._paths = wrt
-        self._is_plain = way in (None, "eager")
+        self._is_plain = way in (None, "eager") and not compiled
         self._compiled = compiled
         self._accumulates = accumulates  # the gradients in .grad, by loss.backward()
         self._taped = frozenset() if self._by_hand else frozenset(implementation.reaching)
@@ -115,21 +116,30 @@ class TorchPrepared:
             yield self._fetched(run(rounding.everywhere()))
 
     def custom_rules(self, params: Primals) -> tuple[CustomRule, ...] | None:
-        """Each autograd.Function, and each op of torch.library, whose backward ran; and what `torch.library.opcheck`
-        says of the ops, once for all paths. None for compiled code, which runs none of them as Python."""
+        """Each autograd.Function, and each op of torch.library, that was applied, and whether its backward ran; what
+        `torch.library.opcheck` says of the ops, once for all paths; and checkpoints that do not repeat themselves. None
+        for compiled code, which runs none of them as Python."""
         if self._compiled:
             return None
-        with watching() as seen:
-            self.value_and_gradient(params)
-        faults = {op: faults_of(op, seen) if self._is_plain else ({}, {}) for op in seen.ops}
-        others = {op: found for op, found in faults.items() if op not in seen.ran and any(found)}
-        wrote = {name: {"to leave its arguments alone": why} for name, why in seen.changed.items()}
-        none: tuple[dict[str, str], dict[str, str]] = {}, {}
-        told = {name: (faults.get(name, none)[0] | wrote.get(name, {}), faults.get(name, none)[1]) for name in seen.ran}
-        return (
-            *(CustomRule(name, True, *told[name]) for name in seen.ran),
-            *(CustomRule(name, False, *found) for name, found in others.items()),
-        )
+        seen = self._watched(params)
+        return (*rules_of(seen, opcheck=self._is_plain), *not_repeating(seen))
+
+    def _watched(self, params: Primals) -> Seen:
+        """What one evaluation does; where it leaves others numbers in a leaf, once more, to see whose backward does."""
+        placed = self.place(params)
+        leaves = {**self._inputs, **placed}
+        before = {path: bytes_of(x) for path, x in leaves.items()}
+        with watching(leaves) as seen:
+            self._unexpecting(placed)
+        if any(before[path] != bytes_of(x) for path, x in leaves.items()) and not seen.writes.leaves:
+            seen.writes = self._writes(params)
+        return seen
+
+    def _writes(self, params: Primals) -> Writes:
+        placed = self.place(params)
+        with watching({**self._inputs, **placed}, closely=True) as seen:
+            self._unexpecting(placed)
+        return seen.writes
 
     def captured(self, params: Primals, *, stops: bool = False) -> Graph:
         if self.plain is None:
@@ -140,11 +150,17 @@ class TorchPrepared:
             return capture(self.plain, {**self._inputs, **placed}, known, tuple(placed), stops=stops)
 
     def rule_calls(self, params: Primals) -> Sequence[RuleCall]:
-        if self._compiled:
-            return ()
+        """Of this gradient; where it shows none, as if it is compiled, those of the same loss run eagerly."""
         with calls_of_rules() as found:
-            self.value_and_gradient(params)
-        return found
+            if not self._compiled:
+                self.value_and_gradient(params)
+        if found or self._is_plain or self.plain is None:
+            return found
+        placed = self.place(params)
+        with calls_of_rules() as found, _recording():
+            by = {path: x.requires_grad_() for path, x in placed.items()}
+            accumulated(one_number(self.plain({**self._inputs, **by})), by)
+        return [replace(call, elsewhere=True) for call in found]
 
     def why_missing(self) -> str:
         if self._frozen:
@@ -154,12 +170,16 @@ class TorchPrepared:
     def _evaluated(self, placed: Tensors) -> tuple[float, Gradients]:
         """The loss, and the gradients on the device."""
         with self._expect_unmodified(placed):
-            if self._by_hand is None:
-                tape = self.forward(placed) if self.written is None else self._first(placed)
-                return tape.loss.item(), self.backward(tape)
-            with _recording():
-                loss, gradient = self._by_hand({**self._inputs, **placed})
-            return one_number(loss).item(), gradient
+            return self._unexpecting(placed)
+
+    def _unexpecting(self, placed: Tensors) -> tuple[float, Gradients]:
+        """The same, whatever becomes of the leaves."""
+        if self._by_hand is None:
+            tape = self.forward(placed) if self.written is None else self._first(placed)
+            return tape.loss.item(), self.backward(tape)
+        with _recording():
+            loss, gradient = self._by_hand({**self._inputs, **placed})
+        return one_number(loss).item(), gradient
 
     def _first(self, placed: Tensors) -> Tape:
         """The forward pass that shows what the loss depends on beside its leaves: what it closes over, which is there
@@ -186,8 +206,20 @@ class TorchPrepared:
         yield
         if written := [path for path, x in leaves.items() if x._version != before[path]]:
             raise GradwitnessError(
-                f"the function modifies {', '.join(written)}, which belongs to the caller; let it work on a copy"
+                f"{self._who_writes(placed)} modifies {', '.join(written)}, which belongs to the caller; "
+                "let it work on a copy"
             )
+
+    def _who_writes(self, placed: Tensors) -> str:
+        """The rules whose backward writes to a leaf, or else the function as a whole."""
+        if self._compiled:
+            return "the function"
+        primals = {path: x.detach().double().cpu().numpy() for path, x in placed.items()}
+        try:
+            names = list(self._writes(primals).leaves)
+        except Exception:  # noqa: BLE001  # what it may raise at numbers that it wrote itself
+            names = []
+        return f"the backward of {', '.join(names)}" if names else "the function"
 
     def place(self, params: Primals) -> Tensors:
         with _recording():

@@ -1,88 +1,126 @@
-"""The calls of users' own autograd.Functions on the way to a gradient: what went in, what arrived, what came of it."""
+"""The calls of users' own rules on the way to a gradient: what went in, what arrived, what came of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch.autograd import Function
 
 from gradwitness.dtypes import Array
-from gradwitness.protocol import RuleCall
-from gradwitness_torch.custom import name_of, replacing_backwards
+from gradwitness.protocol import MOST_CALLS, RuleCall
+from gradwitness_torch.custom import Call, made_for, nothing_compiled, ops_called
+from gradwitness_torch.intercepting import name_of, node_of, replacing_apply, replacing_backwards
 
 __all__ = ["calls_of_rules"]
 
-Call = tuple[type, tuple[Any, ...]]  # a Function and its arguments
+
+@dataclass(frozen=True)
+class _Applied:
+    """A call of `apply`. node: of its result; kept, as another may get its id."""
+
+    node: Any
+    function: Any
+    args: tuple[Any, ...]
 
 
 @contextmanager
 def calls_of_rules() -> Iterator[list[RuleCall]]:
-    """Gives the first call of each Function, by name, whose forward and backward run inside, eagerly."""
-    plain_apply = Function.__dict__["apply"]
-    calls: dict[int, tuple[Any, Call]] = {}  # by the node of the result; the node too, as another may get its id
-    found: dict[str, RuleCall] = {}
+    """Gives the first calls of each autograd.Function, and of each op of torch.library with a backward, whose forward
+    and backward run inside, nothing of it compiled."""
+    calls: dict[int, _Applied] = {}  # by the id of the node
+    ops: dict[str, Call] = {}
+    found: dict[str, list[RuleCall]] = {}
+    results: list[RuleCall] = []
+    noting = partial(_noting, calls=calls, ops=ops, found=found)
+    with (
+        replacing_apply(partial(_keeping, calls=calls)),
+        replacing_backwards(noting),
+        nothing_compiled(),
+        ops_called(ops),
+    ):
+        yield results
+    results.extend(call for each in found.values() for call in each)
 
+
+def _keeping(plain: Callable[..., Any], calls: dict[int, _Applied]) -> Callable[..., Any]:
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
         kept = tuple(map(_kept, args)) if name_of(cls) else ()  # before, as it may write to them
-        result = plain_apply.__func__(cls, *args, **kwargs)
-        first = result[0] if isinstance(result, tuple) else result
-        if name_of(cls) and not kwargs and getattr(first, "grad_fn", None) is not None:
-            calls[id(first.grad_fn)] = first.grad_fn, (cls, kept)
+        result = plain(cls, *args, **kwargs)
+        if name_of(cls) and not kwargs and (node := node_of(result)) is not None:
+            calls[id(node)] = _Applied(node, cls, kept)
         return result
 
-    try:
-        Function.apply = classmethod(apply)  # type: ignore[method-assign, assignment]
-        results: list[RuleCall] = []
-        with replacing_backwards(partial(_noting, calls=calls, found=found)):
-            yield results
-        results.extend(found.values())
-    finally:
-        Function.apply = plain_apply  # type: ignore[method-assign]
+    return apply
 
 
 def _noting(
-    plain: Callable[..., Any], calls: dict[int, tuple[Any, Call]], found: dict[str, RuleCall]
+    plain: Callable[..., Any],
+    calls: Mapping[int, _Applied],
+    ops: Mapping[str, Call],
+    found: dict[str, list[RuleCall]],
 ) -> Callable[..., Any]:
     def noted(self: Any, *cotangents: Any) -> Any:
-        name = name_of(self._forward_cls)
-        known = calls.get(id(self))
-        if name is None or known is None or name in found or any(g is None for g in cotangents):
+        name, applied = name_of(self._forward_cls), calls.get(id(self))
+        if name is None or applied is None or any(g is None for g in cotangents):
+            return plain(self, *cotangents)
+        name = made_for(ops).get(name, name)
+        if len(found.setdefault(name, [])) == MOST_CALLS:
             return plain(self, *cotangents)
         arrived = list(map(_kept, cotangents))
         result = plain(self, *cotangents)
+        forward, args = _forward(applied, ops.get(name))
         given = result if isinstance(result, tuple) else (result,)
-        found[name] = _call(name, *known[1], arrived, given)
+        found[name].append(_call(name, forward, args, arrived, given))
         return result
 
     return noted
 
 
+def _forward(applied: _Applied, op: Call | None) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """What runs the rule, and its arguments. torch.library's own Function of an op takes its keywords too."""
+    if op is None:
+        return applied.function.apply, applied.args
+    *args, own = applied.args
+    return partial(op[0], **own.keyword_only_args), tuple(args)
+
+
 def _call(
-    name: str, function: Any, args: Sequence[Any], cotangents: Sequence[Any], gradients: Sequence[Any]
+    name: str,
+    forward: Callable[..., Any],
+    args: Sequence[Any],
+    cotangents: Sequence[Any],
+    gradients: Sequence[Any],
 ) -> RuleCall:
     arrays = {f"input {i}": x for i, x in enumerate(args) if isinstance(x, torch.Tensor)}
-    differentiated = {path for path, x in arrays.items() if x.requires_grad and x.is_floating_point()}
+    differentiated = {path: x for path, x in arrays.items() if x.requires_grad and x.is_floating_point()}
     by_path = {f"input {i}": g for i, g in enumerate(gradients)}
 
     def loss(params: Any, batch: Any) -> Any:
         given = {**params, **batch}
-        result = function.apply(*(given.get(f"input {i}", x) for i, x in enumerate(args)))
+        result = forward(*(given.get(f"input {i}", x) for i, x in enumerate(args)))
         return list(result) if isinstance(result, tuple) else result
 
     weights = [_host(g) for g in cotangents]
     return RuleCall(
         name,
+        "torch",
         loss,
-        {path: _host(x) for path, x in arrays.items() if path in differentiated},
+        {path: _host(x) for path, x in differentiated.items()},
         {path: _host(x) for path, x in arrays.items() if path not in differentiated},
         weights if len(weights) > 1 else weights[0],
         {path: None if by_path.get(path) is None else _host(by_path[path]) for path in differentiated},
+        _narrowest(differentiated.values()),
     )
+
+
+def _narrowest(tensors: Any) -> str:
+    dtypes = sorted((x.dtype for x in tensors), key=lambda dtype: torch.finfo(dtype).eps)
+    return str(dtypes[-1]).removeprefix("torch.") if dtypes else "float64"
 
 
 def _kept(x: Any) -> Any:

@@ -19,6 +19,7 @@ from gradwitness.graph import Graph
 from gradwitness.problem import Candidate, Problem
 
 __all__ = [
+    "MOST_CALLS",
     "WRITER",
     "Array",
     "Backend",
@@ -154,12 +155,12 @@ class Capturing(Protocol):
 class CustomRule:
     """A derivative rule of a user's own that a loss refers to.
 
-    ran: whether it had a part in the gradient. faults: what checks of the framework's own say against it, by their
-    names. lacking: the same, where it lacks what only some paths need.
+    ran: whether it had a part in the gradient; None of what is no rule, and was found at fault on the way. faults: what
+    is said against it, by the checks that say so. lacking: the same, where it lacks what only some paths need.
     """
 
     name: str
-    ran: bool
+    ran: bool | None
     faults: Mapping[str, str] = field(default_factory=dict)
     lacking: Mapping[str, str] = field(default_factory=dict)
 
@@ -178,21 +179,28 @@ class RuleTelling(Protocol):
 class RuleCall:
     """One call of a rule of a user's own on the way to a gradient, to be looked at by itself.
 
-    loss: what the rule computes, as a loss of these params and this batch in the framework's arrays; cotangent: what
-    arrived at its results; gradient: what its backward made of that, by path of params.
+    loss: what the rule computes, as a loss of these params and this batch in the arrays of a backend, in a dtype;
+    cotangent: what arrived at its results; gradient: what its backward made of that, by path of params.
+    elsewhere: the call is one of the plain path, as this one shows none.
     """
 
     name: str
+    backend: str
     loss: Callable[[Any, Any], Any] = field(repr=False)
     params: Mapping[str, Array]
     batch: Mapping[str, Array]
     cotangent: Any
     gradient: Mapping[str, Array | None]
+    dtype: str
+    elsewhere: bool = False
+
+
+MOST_CALLS = 4  # of one rule that are looked at: each is judged by a reference of its own
 
 
 @runtime_checkable
 class RuleCalling(Protocol):
-    """A Prepared that can tell with what its users' own rules were called, the first call of each by name."""
+    """A Prepared that can tell with what its users' own rules were called, the first MOST_CALLS of each by name."""
 
     def rule_calls(self, params: Primals) -> Sequence[RuleCall]: ...
 

@@ -12,6 +12,7 @@ from tests.backends.torch_rules import (
     BATCH,
     PARAMS,
     Square,
+    WrongUnderVmap,
     layer,
     message,
     verdicts,
@@ -105,6 +106,47 @@ def test_a_schema_that_lies_is_found_by_opcheck() -> None:
     assert not report
 
 
+def off(ctx: Any, g: Any) -> Any:
+    return 2 * g * ctx.saved_tensors[0] * 1.01, None
+
+
+def scaled(name: str, backward: Any) -> Any:
+    """x * x * by, of which one argument goes by keyword alone."""
+
+    @torch.library.custom_op(f"gradwitness_test::{name}", mutates_args=())
+    def square(x: torch.Tensor, by: torch.Tensor, *, power: int = 2) -> torch.Tensor:
+        return x**power * by
+
+    def kept(ctx: Any, inputs: Any, keyword_only_inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    square.register_autograd(backward, setup_context=kept)
+    square.register_fake(lambda x, by, *, power=2: torch.empty_like(x))
+    return square
+
+
+@pytest.mark.parametrize("backward", [squares, off])
+def test_a_custom_op_that_is_wrong_by_itself_is_named(backward: Any) -> None:
+    square = scaled(f"scaled_{backward.__name__}", backward)
+
+    def loss(p: Any, b: Any) -> Any:
+        return square(b["x"] @ p["w"], torch.ones(3).to(p["w"]), power=2).sum()
+
+    (row,) = (row for row in gw.verify({"mine": gw.Candidate("torch", loss)}, PARAMS, BATCH).rows if row.parameter)
+    named = "; wrong by itself: the backward of gradwitness_test::scaled_off (input 0, by 0.01 of its norm)"
+    assert (named in row.message) is (backward is off), row.message
+
+
+def test_an_op_that_is_applied_where_no_gradient_passes_is_said_to_be() -> None:
+    square = op("detached")
+
+    def loss(p: Any, b: Any) -> Any:
+        return (square(p["w"].detach(), torch.zeros(3)) * p["w"]).sum()
+
+    report = gw.verify({"mine": gw.Candidate("torch", loss)}, PARAMS, BATCH)
+    assert report.rows[0].custom == {"gradwitness_test::detached": False}
+
+
 @pytest.mark.slow
 def test_a_custom_op_without_a_fake_is_reported_where_it_matters() -> None:
     candidate = applied(op("real", fake=False))
@@ -126,3 +168,41 @@ def test_rules_are_told_of_a_loss_that_is_compiled_where_it_is_written() -> None
     report = gw.verify({"mine": candidate, "also": candidate}, PARAMS, BATCH)
     assert report, repr(report)
     assert [row.custom for row in report.rows] == [{"Square": True}] * 2
+
+
+class OffIfCompiled(Square):
+    """Right in eager. Compiled it takes another way, as a kernel of its own would."""
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        return g * ctx.saved_tensors[0] * (3 if torch.compiler.is_compiling() else 2)
+
+
+class Off(Square):
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        return 3 * g * ctx.saved_tensors[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (Off, "; run eagerly, wrong by itself: the backward of Off (input 0, by 0.5 of its norm)"),
+        (
+            OffIfCompiled,
+            "; run eagerly, the backward of OffIfCompiled is right by itself: at fault may be what torch.compile makes "
+            "of it",
+        ),
+    ],
+)
+def test_of_compiled_code_rules_are_looked_at_eagerly_and_that_is_said(rule: Any, said: str) -> None:
+    candidate = gw.Candidate("torch.compile", lambda p, d: rule.apply(d["x"] @ p["w"]).mean())
+    (row,) = gw.verify({"mine": candidate}, PARAMS, BATCH).rows
+    assert str(row.verdict) == "disagree"
+    assert row.message.endswith(said), row.message
+
+
+def test_where_a_path_alone_is_at_fault_the_rule_is_said_to_be_right() -> None:
+    report = verify(layer(WrongUnderVmap.apply), "vmap")
+    assert "the backward of WrongUnderVmap is right by itself: at fault may be what vmap makes of it" in repr(report)

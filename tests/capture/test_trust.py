@@ -393,6 +393,52 @@ def test_the_rule_that_is_wrong_is_named_and_no_other() -> None:
     assert re.search(r"; wrong by itself: the backward of Halved \(input 0, by 0\.\d+ of its norm\)( |$)", row.message)
 
 
+class Leaky(torch.autograd.Function):
+    """It compares, as a solver does, and is none."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.save_for_backward(x)
+        return torch.where(x > 0, x, 0.1 * x)
+
+    @staticmethod
+    def backward(ctx: Any, *g: Any) -> Any:
+        return torch.where(ctx.saved_tensors[0] > 0, g[0], 0.2 * g[0])
+
+
+def test_a_rule_that_compares_is_named_once_its_graph_is_proven() -> None:
+    (row,) = verified(lambda p, b: (Leaky.apply(p["x"]) * b["y"]).sum(), {"x": DATA["y"]}, {"y": DATA["y"]}).rows  # type: ignore[no-untyped-call]
+    assert "; wrong by itself: the backward of Leaky (input 0, by 0." in row.message
+
+
+def test_a_solver_is_named_by_its_own_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Root, "factor", 1.001)
+    (row,) = verified(implicit).rows
+    assert row.message.endswith("; wrong by itself: the backward of Root (input 0, refuted by differences)")
+
+
+class OffWhereLarge(torch.autograd.Function):
+    """Right at the first call that its backward sees, and wrong at the second."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx: Any, *g: Any) -> Any:
+        x = ctx.saved_tensors[0]
+        return g[0] * 3 * x**2 * torch.where(x.abs().max() > 1, 1.5, 1.0)
+
+
+def test_a_rule_is_looked_at_wherever_it_is_called() -> None:
+    def loss(p: Any, b: Any) -> Any:
+        return OffWhereLarge.apply(torch.tanh(OffWhereLarge.apply(p["w"]))).sum()  # type: ignore[no-untyped-call]
+
+    (row,) = verified(loss).rows
+    assert "; wrong by itself: the backward of OffWhereLarge (input 0, by 0.5 of its norm)" in row.message
+
+
 def test_where_all_rules_are_right_none_is_named() -> None:
     def loss(p: Any, b: Any) -> Any:
         return (Sine.apply(p["w"]) * p["w"].detach()).sum()  # type: ignore[no-untyped-call]

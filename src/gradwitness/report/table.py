@@ -207,7 +207,7 @@ def _custom(rows: Sequence[Row]) -> list[str]:
         for name, ran in (row.custom or {}).items():
             where.setdefault((name, ran), {})[row.candidate] = None
     return [
-        f"custom rule {name} {'ran' if ran else 'NEVER RAN'} in {', '.join(labels)}"
+        f"custom rule {name} {'ran' if ran else 'was applied, but its backward never ran,'} in {', '.join(labels)}"
         for (name, ran), labels in where.items()
     ]
 

@@ -21,7 +21,7 @@ from gradwitness.evidence.own_floors import Answer
 from gradwitness.evidence.reach import JITTER_REACH, Reach, node_reach
 from gradwitness.graph import Graph
 from gradwitness.problem import Candidate, Problem
-from gradwitness.protocol import Forgetful, Prepared, Primals
+from gradwitness.protocol import CustomRule, Forgetful, Prepared, Primals, RuleCall
 from gradwitness.report import Address, Row
 from gradwitness.run.captured import Capture, by_capture, captured
 from gradwitness.run.custom import custom_rules, fault_rows
@@ -33,7 +33,7 @@ from gradwitness.run.progress import Progress
 from gradwitness.run.purity import compiled_anew, impure
 from gradwitness.run.reductions import as_reduced
 from gradwitness.run.referee import graph_referee
-from gradwitness.run.rules import wrong_rules
+from gradwitness.run.rules import WRONG, Alone, calls_of, first_off, looked_at
 from gradwitness.run.trial import Failure, Trial, attempt, trial
 from gradwitness.run.witness import OfGraph, OwnLoss, Witness
 from gradwitness.settings import Settings
@@ -242,16 +242,32 @@ class _Run:
 
     def name_rules(self, witness: Witness) -> None:
         """Say beside a gradient that is wrong which of the rules that made it is wrong by itself."""
-        wrong = [path for path, found in witness.judgements.items() if found.verdict is Verdict.DISAGREE]
-        if not wrong or not any(rule.ran for rule in witness.rules or ()):
+        wrong = [path for path, found in witness.judgements.items() if found.verdict in WRONG]
+        if not wrong or (witness.rules is not None and not any(rule.ran for rule in witness.rules)):
             return
-        tried, backend = witness.tried.prepared, witness.candidate.backend
-        with registry.backend(backend).precision(self.settings.precision):
-            found = wrong_rules(tried, self.problem.primals, backend, self.dtype, self.settings)
-        for path in wrong if found else ():
+        candidate = witness.candidate
+        with registry.backend(candidate.backend).precision(self.settings.precision):
+            every = (calls_of(prepared, self.problem.primals) for prepared in witness.at_work)
+            looked = (looked_at(calls, partial(self._alone, witness)) for calls in every)
+            found = first_off(looked)
+        for path in wrong if (said := found.said(candidate.path or candidate.backend)) else ():
             judgement = witness.judgements[path]
-            message = f"{judgement.message}; wrong by itself: the backward of {', '.join(found)}"
-            witness.judgements[path] = judgement.instead(judgement.verdict, message)
+            witness.judgements[path] = judgement.instead(judgement.verdict, f"{judgement.message}; {said}")
+
+    def _alone(self, witness: Witness, call: RuleCall) -> dict[str, Alone]:
+        """What is said of one call of a rule, by its inputs: it is judged as a candidate of its own, whose gradient is
+        the one that it gave there."""
+        problem = Problem(call.name, None, call.params, call.batch, cotangent=call.cotangent).rounded(call.dtype)
+        address = replace(witness.address, network=call.name, candidate=call.name, dtype=call.dtype, path=None)
+        candidate = Candidate(call.backend, call.loss)
+        run = _Run(problem, call.dtype, self.settings, None)
+        prepared = prepare(candidate, problem, call.dtype, address.device, self.settings)
+        places = [{}, *run._neighbours(prepared)]
+        losses = tuple(prepared.value({**problem.primals, **place}) for place in places)
+        alone = run._known(address, candidate, Trial(prepared, losses, call.gradient, {}))
+        alone.rules = (CustomRule(call.name, ran=True),)
+        run.check(alone)
+        return {path: Alone(found.verdict, _part(alone, path)) for path, found in alone.judgements.items()}
 
     # What they say of each other
 
@@ -336,6 +352,14 @@ def _without_batch(failure: Failure, problem: Problem) -> Failure:
 def _failed(witness: Witness, failure: Failure) -> Row:
     """The one row of a candidate that ran, and could not be judged."""
     return Row.of(witness.address, failure, custom=witness.custom)
+
+
+def _part(witness: Witness, path: str) -> float | None:
+    """How far a gradient is off, of its norm; None where no reference tells."""
+    error = witness.judgements[path].error
+    if not isinstance(witness, OwnLoss) or not isinstance(witness.capture, Capture) or path not in witness.by_graph:
+        return None
+    return None if error is None else error / (max(norm(witness.capture.known.gradients[path].high), error) or 1.0)
 
 
 def _jitter_reach(floor: TensorFloor) -> Reach:

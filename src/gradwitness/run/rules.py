@@ -2,54 +2,90 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from gradwitness import registry
-from gradwitness.capturing import captured_at
-from gradwitness.evidence.norms import norm
-from gradwitness.evidence.reach import node_reach
-from gradwitness.ops.value import BOOL, FLOAT
-from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Prepared, Primals, RuleCall, RuleCalling
-from gradwitness.run.referee import graph_referee
-from gradwitness.settings import Settings
-from gradwitness.verdict.checks import compare
+from gradwitness.run.trial import Failure, attempt
+from gradwitness.verdict import Verdict
 
-__all__ = ["wrong_rules"]
+__all__ = ["WRONG", "Alone", "Found", "calls_of", "first_off", "looked_at"]
 
-
-def wrong_rules(prepared: Prepared, primals: Primals, backend: str, dtype: str, settings: Settings) -> list[str]:
-    """What the backward of each rule is off by, in words; of those that are right, or cannot be told, nothing."""
-    if not isinstance(prepared, RuleCalling):
-        return []
-    return [said for call in prepared.rule_calls(primals) if (said := _off(call, backend, dtype, settings))]
+WRONG = (Verdict.DISAGREE, Verdict.MISSING)
+RIGHT = (Verdict.AGREE, Verdict.CONVENTION)
 
 
-def _off(call: RuleCall, backend: str, dtype: str, settings: Settings) -> str:
-    try:
-        apart = _apart(call, backend, dtype, settings)
-    except Exception:  # noqa: BLE001  # a rule that cannot be read into a graph is judged with the whole
+@dataclass(frozen=True)
+class Alone:
+    """The verdict on a rule's gradient by one of its inputs; part: how far it is off, of its norm, if that is known."""
+
+    verdict: Verdict
+    part: float | None = None
+
+    @property
+    def how(self) -> str:
+        if self.verdict is Verdict.MISSING:
+            return "None"
+        return "refuted by differences" if self.part is None else f"by {self.part:.2g} of its norm"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found of rules by themselves. off: how those are wrong that are; right: the others that are right at
+    every call. elsewhere: whether they were seen on the plain path."""
+
+    off: dict[str, str] = field(default_factory=dict)
+    right: dict[str, None] = field(default_factory=dict)
+    elsewhere: bool = False
+
+    def said(self, way: str) -> str:
+        """In words; way: the path, or backend, whose gradient is wrong. Empty where there is nothing to say."""
+        if self.off:
+            where = "run eagerly, " if self.elsewhere else ""
+            named = ", ".join(f"{name} ({how})" for name, how in self.off.items())
+            return f"{where}wrong by itself: the backward of {named}"
+        if self.right and self.elsewhere:
+            named = ", ".join(self.right)
+            return f"run eagerly, the backward of {named} is right by itself: at fault may be what {way} makes of it"
         return ""
-    if not apart:
-        return ""
-    path, part = max(apart.items(), key=lambda item: item[1])
-    return f"{call.name} ({path}, by {part:.2g} of its norm)"
 
 
-def _apart(call: RuleCall, backend: str, dtype: str, settings: Settings) -> dict[str, float]:
-    """The inputs at which a rule's gradient is not the derivative, each with by how much of it."""
-    problem = Problem(call.name, None, call.params, call.batch, cotangent=call.cotangent)
-    graph: Any = captured_at(Candidate(backend, call.loss), problem, dtype, "cpu")
-    if graph.remarks or any(getattr(node.spec, "dtype", FLOAT) == BOOL for node in graph.nodes):
-        return {}  # an iteration, perhaps: the derivative of its steps need not be that of what it solves
-    known = graph_referee(replace(problem, loss=graph), dtype, settings)
-    arithmetic = registry.backend(backend).capabilities.arithmetic(dtype)
-    found = {}
-    for path, truth in known.gradients.items():
-        given = call.gradient.get(path)
-        error = truth.error_of(given if given is not None else 0.0 * truth.high)
-        floor = known.floors_of(arithmetic).tensors[path]
-        if not compare(error, floor, node_reach(floor)).ratio <= 1:
-            found[path] = norm(error) / max(norm(truth.high), norm(error))
+def calls_of(prepared: Prepared, primals: Primals) -> Sequence[RuleCall]:
+    """The calls of users' own rules that made a gradient; none where that cannot be told."""
+    return prepared.rule_calls(primals) if isinstance(prepared, RuleCalling) else ()
+
+
+def first_off(every: Iterable[Found]) -> Found:
+    """The first in which a rule is wrong, of which no further are made; else the last."""
+    found = Found()
+    for found in every:
+        if found.off:
+            break
     return found
+
+
+def looked_at(calls: Sequence[RuleCall], judged: Callable[[RuleCall], Mapping[str, Alone]]) -> Found:
+    """Each rule judged by itself, up to the first call at which it is wrong. One that cannot be judged, as one that
+    cannot be run alone, is left out."""
+    off, doubted, right = dict[str, str](), set[str](), dict[str, None]()
+    for call in calls:
+        if call.name in off:
+            continue
+        found = attempt(lambda call=call: judged(call))  # type: ignore[misc]
+        if isinstance(found, Failure) or not all(alone.verdict in RIGHT for alone in found.values()):
+            doubted.add(call.name)
+        if not isinstance(found, Failure) and (worst := _worst(found)):
+            off[call.name] = worst
+        right[call.name] = None
+    return Found(
+        off, {name: None for name in right if name not in doubted}, elsewhere=any(call.elsewhere for call in calls)
+    )
+
+
+def _worst(found: Mapping[str, Alone]) -> str:
+    """The input by which a rule is farthest off, and how far; empty if it is right by all."""
+    wrong = {path: alone for path, alone in found.items() if alone.verdict in WRONG}
+    if not wrong:
+        return ""
+    path = max(wrong, key=lambda path: wrong[path].part or 0.0)
+    return f"{path}, {wrong[path].how}"

@@ -21,7 +21,7 @@ from gradwitness.evidence.own_floors import OwnFloors, as_gradient
 from gradwitness.evidence.reach import node_reach
 from gradwitness.evidence.sight import Sight
 from gradwitness.problem import Candidate, Problem
-from gradwitness.protocol import CustomRule, Explaining
+from gradwitness.protocol import CustomRule, Explaining, Prepared
 from gradwitness.report import Address
 from gradwitness.run.captured import Capture
 from gradwitness.run.failing import first_lines
@@ -67,12 +67,19 @@ class Witness:
     @property
     def custom(self) -> dict[str, bool] | None:
         """Whether its gradient is made of these rules, by name."""
-        return None if self.rules is None else {rule.name: rule.ran for rule in self.rules}
+        if self.rules is None:
+            return None
+        return {rule.name: rule.ran for rule in self.rules if rule.ran is not None}
 
     @property
     def is_steady(self) -> bool:
         """Whether the same call gives the same answer."""
         return not any(self.tried.unsteady.values())
+
+    @property
+    def at_work(self) -> tuple[Prepared, ...]:
+        """What gives its gradients: in float64 first, where it runs there too."""
+        return (self.tried.prepared,)
 
     @property
     def is_judged(self) -> bool:
@@ -201,6 +208,10 @@ class OwnLoss(Witness):
     @cached_property
     def capture(self) -> Capture | str:
         return self.capturing()
+
+    @property
+    def at_work(self) -> tuple[Prepared, ...]:
+        return (self.known.finest, self.tried.prepared)[not self.known.is_narrowed :]
 
     @property
     def is_judged(self) -> bool:
