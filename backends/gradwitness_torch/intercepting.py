@@ -12,8 +12,7 @@ from threading import RLock
 from typing import Any
 
 import torch
-from torch.autograd import Function
-from torch.autograd.function import BackwardCFunction
+from torch.autograd.function import BackwardCFunction, _SingleLevelFunction
 
 __all__ = ["name_of", "node_of", "replacing_apply", "replacing_backwards", "replacing_saved"]
 
@@ -27,40 +26,53 @@ def replacing_backwards(replaced: Replaced) -> Iterator[None]:
     """Inside, the engine calls `replaced` of what it would call for the backward of an autograd.Function: of a node and
     its cotangents. It finds that by an attribute of the Function's class: a hook for each node would see no path of
     torch.func."""
+    with ONE_THREAD, _having(BackwardCFunction, _calls_of(replaced)):
+        yield
+
+
+def _calls_of(replaced: Replaced) -> dict[str, Any]:
     calls = {"apply": replaced(BackwardCFunction.apply)}
     if boxed := getattr(BackwardCFunction, "apply_boxed", None):  # of a list, which the backward may empty
         unboxed = replaced(lambda self, *cotangents: boxed(self, list(cotangents)))
         calls["apply_boxed"] = lambda self, cotangents: unboxed(self, *cotangents)
-    with _having(BackwardCFunction, calls):
-        yield
+    return calls
 
 
 @contextmanager
 def replacing_apply(replaced: Replaced) -> Iterator[None]:
-    """Inside, `replaced` of it is called for `Function.apply`, with the Function's class first."""
-    with _having(Function, {"apply": classmethod(replaced(Function.__dict__["apply"].__func__))}):
+    """Inside, `replaced` of what `Function.apply` comes to is called in its place, with the Function's class first: so
+    it is for who holds `MyFunction.apply` from before, too."""
+    with ONE_THREAD, _having(_SingleLevelFunction, {"apply": classmethod(replaced(_applying()))}):
         yield
+
+
+def _applying() -> Callable[..., Any]:
+    """What `Function.apply` comes to now."""
+    plain = vars(_SingleLevelFunction).get("apply", vars(torch._C._FunctionBase)["apply"])
+    return lambda function, *args, **kwargs: plain.__get__(None, function)(*args, **kwargs)
 
 
 @contextmanager
 def replacing_saved(replaced: Replaced) -> Iterator[None]:
     """Inside, `ctx.saved_tensors` is what `replaced` of it gives for a node."""
-    plain: Any = torch._C._FunctionBase.saved_tensors
-    with _having(BackwardCFunction, {"saved_tensors": property(replaced(plain.__get__))}):
+    with ONE_THREAD, _having(BackwardCFunction, {"saved_tensors": property(replaced(_saved().__get__))}):
         yield
+
+
+def _saved() -> Any:
+    return BackwardCFunction.saved_tensors
 
 
 @contextmanager
 def _having(owner: type, attributes: dict[str, Any]) -> Iterator[None]:
-    with ONE_THREAD:
-        before = {name: vars(owner)[name] for name in attributes if name in vars(owner)}
-        try:
-            for name, attribute in attributes.items():
-                setattr(owner, name, attribute)
-            yield
-        finally:
-            for name in attributes:
-                delattr(owner, name) if name not in before else setattr(owner, name, before[name])
+    before = {name: vars(owner)[name] for name in attributes if name in vars(owner)}
+    try:
+        for name, attribute in attributes.items():
+            setattr(owner, name, attribute)
+        yield
+    finally:
+        for name in attributes:
+            delattr(owner, name) if name not in before else setattr(owner, name, before[name])
 
 
 def name_of(function: type) -> str | None:

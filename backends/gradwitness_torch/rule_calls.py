@@ -49,9 +49,11 @@ def calls_of_rules() -> Iterator[list[RuleCall]]:
 
 def _keeping(plain: Callable[..., Any], calls: dict[int, _Applied]) -> Callable[..., Any]:
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        kept = tuple(map(_kept, args)) if name_of(cls) else ()  # before, as it may write to them
+        if not name_of(cls) or kwargs or cls.__module__.startswith("torch._functorch"):  # which cannot be run alone
+            return plain(cls, *args, **kwargs)
+        kept = tuple(map(_kept, args))  # before, as it may write to them
         result = plain(cls, *args, **kwargs)
-        if name_of(cls) and not kwargs and (node := node_of(result)) is not None:
+        if (node := node_of(result)) is not None:
             calls[id(node)] = _Applied(node, cls, kept)
         return result
 

@@ -147,12 +147,17 @@ def test_one_that_repeats_itself_is_not(how: str, reentrant: bool) -> None:
 # Threads
 
 
-def test_what_one_thread_replaces_another_does_not_put_back() -> None:
-    """Two that overlap: the second would keep what the first replaced, and put that back at its end."""
+def test_what_one_thread_replaces_another_neither_sees_nor_puts_back() -> None:
+    """Two that overlap: the second would build on what the first replaced, and put that back at its end."""
     plain, inside, done = BackwardCFunction.apply, Event(), Event()
+    built_on: list[Any] = []
+
+    def kept(own: Any) -> Any:
+        built_on.append(own)
+        return own
 
     def other() -> None:
-        with replacing_backwards(lambda own: own):
+        with replacing_backwards(kept):
             inside.set()
             done.wait(5)
 
@@ -163,3 +168,4 @@ def test_what_one_thread_replaces_another_does_not_put_back() -> None:
     done.set()
     thread.join()
     assert BackwardCFunction.apply is plain
+    assert built_on[0] is plain
