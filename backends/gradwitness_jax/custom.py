@@ -54,7 +54,7 @@ def _evaluate(program: Any, consts: Arrays, arguments: Arrays, around: Around) -
 
 def _results(equation: Any, operands: Arrays, around: Around) -> Arrays:
     name, params = equation.primitive.name, equation.params
-    if name in CUSTOM and (rule := _name(_called(equation))):
+    if name in CUSTOM and (rule := _name(equation)):
         return around(rule, equation, operands)
     if name in CALLS:
         called = _called(equation)
@@ -101,7 +101,14 @@ def _passed(rule: str, equation: Any, operands: Arrays, *, found: dict[str, bool
     return note(floats, [jax.lax.stop_gradient(y) for y in _plainly(rule, equation, operands)])
 
 
-def _name(called: Any) -> str | None:
-    """The name of a function that has a rule; None for one of jax's own."""
-    name, _, place = str(getattr(called.jaxpr.debug_info, "func_src_info", None) or "?").partition(" at ")
-    return None if place.startswith(JAX) else name
+def _name(equation: Any) -> str | None:
+    """The name of a function that has a rule; None where both are jax's own."""
+    name, place = _source(_called(equation).jaxpr)
+    rules = [_source(param) for param in equation.params.values() if hasattr(param, "debug_info")]
+    return None if all(where.startswith(JAX) for where in (place, *(where for _, where in rules))) else name
+
+
+def _source(function: Any) -> tuple[str, str]:
+    """(a function's name, its file and line)."""
+    name, _, place = str(getattr(function.debug_info, "func_src_info", None) or "?").partition(" at ")
+    return name, place

@@ -120,11 +120,14 @@ class _Ops(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         return False  # see `rounding`
 
+    supports_higher_order_operators = True  # torch.cond and the like, which are torch's own
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = f"{func.namespace}::{func._opname}"
-        if func.namespace not in OWN and name not in self._ops:
-            self._ops[name] = (func, tree_map(_copy, args), tree_map(_copy, kwargs))
+        if isinstance(func, torch._ops.OpOverload) and func.namespace not in OWN:
+            name = f"{func.namespace}::{func._opname}"
+            if name not in self._ops:
+                self._ops[name] = (func, tree_map(_copy, args), tree_map(_copy, kwargs))
         return func(*args, **kwargs)
 
 
