@@ -27,7 +27,11 @@ def calls_of_rules(value: Callable[..., Any], placed: Any, inputs: Any) -> list[
     The loss is differentiated once more, compiled, and a callback takes down what each rule gets and gives.
     """
     found: dict[str, list[RuleCall]] = {}
-    noted = around_rules(value, placed, inputs, partial(_noted, found=found))
+
+    def closed(p: Any, _: Any) -> Any:
+        return value(p, inputs)  # which a rule may close over, also in its backward, where no tracer may stand for them
+
+    noted = around_rules(closed, placed, inputs, partial(_noted, found=found))
     jax.block_until_ready(jax.jit(jax.grad(noted))(placed, inputs))
     jax.effects_barrier()
     return [call for each in found.values() for call in each]
@@ -55,11 +59,26 @@ def _noted(name: str, equation: Any, operands: Arrays, *, found: dict[str, list[
         arrived = [_dense(g, y) for g, y in zip(cotangents, primals, strict=True)]
         gradients = dict(zip(moving, pull(arrived), strict=True))
         floats = [g for g, y in zip(arrived, primals, strict=True) if _is_float(y)]
-        jax.debug.callback(partial(_keep, name, equation, found), values, floats, gradients)
+        taken = (values, floats, gradients)
+        dtypes = jax.tree.map(lambda x: x.dtype, taken)
+        jax.debug.callback(partial(_taken, partial(_keep, name, equation, found), dtypes), jax.tree.map(_halves, taken))
         return tuple(gradients.get(i) for i in range(len(values)))
 
     rule.defvjp(forward, backward, symbolic_zeros=True)
     return rule(*operands)
+
+
+def _halves(x: Any) -> Any:
+    """Without numbers of 64 bits: the thread that a callback runs in may not have them enabled."""
+    return jax.lax.bitcast_convert_type(x, jnp.uint32) if x.dtype.itemsize == 8 else x
+
+
+def _taken(keep: Callable[..., None], dtypes: Any, halves: Any) -> None:
+    def whole(dtype: Any, x: Any) -> Array:
+        host = np.ascontiguousarray(x)
+        return host.view(dtype)[..., 0] if dtype.itemsize == 8 else host
+
+    keep(*jax.tree.map(whole, dtypes, halves))
 
 
 def _bound(equation: Any, operands: Arrays) -> list[Any]:

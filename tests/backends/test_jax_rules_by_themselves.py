@@ -135,3 +135,19 @@ def test_a_rule_of_several_arguments_and_results_is_named_by_the_one_that_is_off
 
     (row,) = gw.verify({"jax": loss}, PARAMS, BATCH).rows
     assert "; wrong by itself: the backward of both (input 1, by 0." in row.message, row.message
+
+
+def test_a_rule_that_closes_over_the_batch_is_named_in_all_its_digits() -> None:
+    """Its arrays are so large that their callback runs in another thread, where jax has no float64."""
+
+    def loss(p: Any, b: Any) -> Any:
+        @jax.custom_vjp
+        def times(x: Any) -> Any:
+            return jnp.sin(x) * b["k"]
+
+        times.defvjp(lambda x: (times(x), x), lambda x, g: ((1 + 1e-9) * g * jnp.cos(x) * b["k"],))
+        return times(p["w"]).sum()
+
+    params, batch = {"w": DRAW((100, 60))}, {"k": np.arange(1, 61)}
+    (row,) = gw.verify({"jax": loss}, params, batch, dtypes="float64").rows
+    assert row.message.endswith("; wrong by itself: the backward of times (input 0, by 1e-09 of its norm)"), row.message

@@ -195,7 +195,7 @@ def test_a_backward_that_can_run_only_once_is_not_accused() -> None:
     report = verified(Spending, "squared", ["eager", PATH])
     assert verdicts(report) == {"t [eager]": "agree", f"t [{PATH}]": "unsupported", "t Spending": "unsupported"}
     assert report, repr(report)
-    assert "the backward of Spending writes to what it saved, so it can run only once" in repr(report)
+    assert "the backward of Spending writes to what it saved, so it can run only once" in report.table()
 
 
 class Freeing(Cube):

@@ -285,7 +285,8 @@ class _Run:
             if isinstance(found := attempt(partial(as_reduced, witness, self.settings)), Failure):
                 witness.notes.append(f"could not be tried in reduced precision: {found.message}")
             if isinstance(found := attempt(partial(self.name_rules, witness)), Failure):
-                witness.notes.append(f"its rules could not be checked one by one: {found.message}")
+                why = found.message.partition(" / ")[0]
+                witness.notes.append(f"its rules could not be checked one by one: {why}")
 
     def expect_proven_graphs(self) -> None:
         """What runs a graph that a loss was read into says nothing of that loss, unless the graph proved to be it."""
