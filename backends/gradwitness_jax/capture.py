@@ -16,12 +16,13 @@ from typing import Any
 import jax
 import numpy as np
 
+import gradwitness_jax
 from gradwitness import ops
 from gradwitness.dtypes import Array
 from gradwitness.errors import CaptureError, GradwitnessError
 from gradwitness.graph import Graph, Place
 from gradwitness.ops.value import FLOAT, Value
-from gradwitness.recording import Recorder
+from gradwitness.recording import AT_THE_POINT, IS_DETACHED, Recorder, folders_of
 from gradwitness_jax.primitives import (
     IDENTITIES,
     MOVES,
@@ -37,9 +38,7 @@ from gradwitness_jax.rounding import CALLS
 __all__ = ["capture"]
 
 JAX = os.path.dirname(jax.__file__) + os.sep
-CORE = os.path.dirname(os.path.dirname(ops.__file__))
-OURS = tuple(folder + os.sep for folder in (os.path.dirname(jax.__file__), CORE, os.path.dirname(__file__)))
-DETACHED = "detached from what it was computed from: no gradient passes"
+OURS = folders_of(jax, gradwitness_jax)
 DECIDED = frozenset(("floor", "ceil", "round", "argmax", "argmin"))
 SCATTERS = {"scatter-add": added_by_scatter, "scatter-mul": multiplied_by_scatter}
 MOST = 100_000  # equations of one capture, loops unrolled
@@ -147,8 +146,7 @@ class _Capture:
         if name == "cond":
             which, *rest = given
             branches = params["branches"]
-            if self.recorder.depends(which.value):
-                self.recorder.remark("decision", "which branch of a cond is taken is decided at the point")
+            self.recorder.decide("which branch of a cond is taken", [which.value])
             return self._call(branches[int(np.clip(int(which.number), 0, len(branches) - 1))], rest)
         called = _called(equation)
         if called is None:
@@ -189,7 +187,7 @@ class _Capture:
                 break
             state = self._call(body_jaxpr, [*bodies, *state])
         if depends:
-            self.recorder.remark("decision", "when a while loop ends is decided at the point")
+            self.recorder.remark("decision", f"when a while loop ends {AT_THE_POINT}")
         return state
 
     def _scan(
@@ -227,17 +225,17 @@ class _Capture:
             if name == "stop_gradient" and not _is_of_the_user(equation):
                 return [ops.stop_gradient(operands[0])]  # a shift that cancels, as in a softmax
             if name == "stop_gradient":
-                self.recorder.remark("detached", DETACHED)
+                self.recorder.remark("detached", IS_DETACHED)
                 return [ops.stop_gradient(operands[0])] if self.stops else operands
             return operands
         if name == "sort":
             return self._sorted(given, operands, **equation.params)
         if name == "top_k":
-            self._decide("which elements top_k picks is decided at the point", operands)
+            self.recorder.decide("which elements top_k picks", operands)
             ordered = picked_by_sort(-np.asarray(given[0].number), operands[0], -1)
             return [ordered[(..., slice(0, equation.params["k"]))], None]
         if not any(_is_float_or_bool(v.aval.dtype) for v in equation.outvars) or name in DECIDED:
-            self._decide(f"{name} is decided at the point", operands)
+            self.recorder.decide(name, operands)
             return [None] * len(equation.outvars)
         if name in SCATTERS:
             return [SCATTERS[name](equation, operands)]
@@ -249,16 +247,12 @@ class _Capture:
             raise CaptureError(f"{name}: there is no rule for this primitive\n  at {self.place}")
         return [RULES[name](*operands, **equation.params)]
 
-    def _decide(self, text: str, operands: Sequence[Any]) -> None:
-        if any(map(self.recorder.depends, operands)):
-            self.recorder.remark("decision", text)
-
     def _sorted(
         self, given: Sequence[_Item], operands: Sequence[Any], *, dimension: int, num_keys: int, **rest: Any
     ) -> list[Any]:
         if num_keys != 1:
             raise GradwitnessError("a sort by several keys has no rule")
-        self._decide("an order is decided at the point", operands)
+        self.recorder.decide("an order", operands)
         keys = np.asarray(given[0].number)
         return [picked_by_sort(keys, x, dimension) if isinstance(x, Value) else None for x in operands]
 

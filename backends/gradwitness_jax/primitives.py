@@ -23,10 +23,14 @@ from gradwitness.compositions import (
     convolved,
     cumulative,
     either,
+    is_float,
+    is_truth,
     labels,
     moved,
     negated,
     product,
+    reshaped,
+    sign,
     spread_out,
     windows,
 )
@@ -54,9 +58,9 @@ NAMED = {  # functions of jax's own that the vocabulary has as a whole
 
 def by_labels(equation: Any, operands: Sequence[Operand]) -> list[Operand]:
     """What an equation that only moves elements returns, by what it does with labels in place of floats."""
-    floats = [x for x in operands if _is_float(x)]
+    floats = [x for x in operands if is_float(x)]
     marks = iter(labels(*(np.shape(x) for x in floats)))
-    given = [next(marks) if _is_float(x) else x for x in operands]
+    given = [next(marks) if is_float(x) else x for x in operands]
     found = equation.primitive.bind(*map(jax.numpy.asarray, given), **equation.params)
     found = found if equation.primitive.multiple_results else [found]
     where = [np.asarray(y) for y in found]
@@ -101,14 +105,6 @@ def _scattered_to(equation: Any, shape: tuple[int, ...], indices: Operand, updat
     return where[where >= 0], moved(marks.reshape(-1)[where >= 0], updates)
 
 
-def _is_float(x: Operand) -> bool:
-    return x.dtype == FLOAT if isinstance(x, Value) else np.asarray(x).dtype.kind == "f"
-
-
-def _is_truth(x: Operand) -> bool:
-    return x.dtype == "bool" if isinstance(x, Value) else np.asarray(x).dtype.kind == "b"
-
-
 def _cast(x: Operand, *, new_dtype: Any, **ignored: Any) -> Operand:
     """Fewer digits are a rounding, and `1 *` is where it happens."""
     if x.dtype != FLOAT:
@@ -119,13 +115,13 @@ def _cast(x: Operand, *, new_dtype: Any, **ignored: Any) -> Operand:
 def _select(which: Operand, *cases: Operand) -> Operand:
     if len(cases) == 1:
         return cases[0]
-    if not _is_truth(which):  # the number of a case
+    if not is_truth(which):  # the number of a case
         chosen = cases[-1]
         for number, case in reversed(list(enumerate(cases[:-1]))):
             chosen = ops.where(np.asarray(which) == number, case, chosen)
         return chosen
     no, yes = cases
-    if _is_truth(no):
+    if is_truth(no):
         return either(both(which, yes), both(negated(which), no))
     return ops.where(which, yes, no)
 
@@ -146,12 +142,8 @@ def _pow(x: Operand, y: Operand) -> Operand:
     return ops.power(x, y if isinstance(y, Value) else np.asarray(y, np.float64))
 
 
-def _sign(x: Operand) -> Operand:
-    return ops.subtract(as_float(ops.greater(x, 0.0)), as_float(ops.less(x, 0.0)))
-
-
 def _not_equal(x: Operand, y: Operand) -> Operand:
-    if _is_truth(x):
+    if is_truth(x):
         x, y = as_float(x), as_float(y)
     return ops.not_equal(x, y)
 
@@ -222,21 +214,15 @@ def _dot(x: Operand, y: Operand, *, dimension_numbers: Any, **ignored: Any) -> O
     fy = [a for a in range(len(np.shape(y))) if a not in (*cy, *by)]
     batch, inner = [np.shape(x)[a] for a in bx], math.prod(np.shape(x)[a] for a in cx)
     rows, columns = [np.shape(x)[a] for a in fx], [np.shape(y)[a] for a in fy]
-    left = _shaped(_turned(x, (*bx, *fx, *cx)), (*batch, math.prod(rows), inner))
-    right = _shaped(_turned(y, (*by, *cy, *fy)), (*batch, inner, math.prod(columns)))
-    return _shaped(ops.matmul(left, right), (*batch, *rows, *columns))
+    left = reshaped(_turned(x, (*bx, *fx, *cx)), (*batch, math.prod(rows), inner))
+    right = reshaped(_turned(y, (*by, *cy, *fy)), (*batch, inner, math.prod(columns)))
+    return reshaped(ops.matmul(left, right), (*batch, *rows, *columns))
 
 
 def _turned(x: Operand, axes: Sequence[int]) -> Operand:
     if tuple(axes) == tuple(range(len(axes))):
         return x
     return ops.transpose(x, axes=tuple(axes)) if isinstance(x, Value) else np.transpose(x, axes)
-
-
-def _shaped(x: Operand, shape: Sequence[int]) -> Operand:
-    if np.shape(x) == tuple(shape):
-        return x
-    return ops.reshape(x, shape=tuple(shape)) if isinstance(x, Value) else np.reshape(x, shape)
 
 
 def _convolution(
@@ -308,7 +294,7 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {  # whatever their parameters say 
     "div": ops.divide,
     "neg": ops.negative,
     "abs": ops.abs,
-    "sign": _sign,
+    "sign": sign,
     "max": ops.maximum,
     "min": ops.minimum,
     "pow": _pow,
@@ -320,7 +306,7 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {  # whatever their parameters say 
     "log1p": ops.log1p,
     "sqrt": ops.sqrt,
     "rsqrt": lambda x: ops.divide(1.0, ops.sqrt(x)),
-    "cbrt": lambda x: ops.multiply(_sign(x), ops.power(ops.abs(x), 1 / 3)),
+    "cbrt": lambda x: ops.multiply(sign(x), ops.power(ops.abs(x), 1 / 3)),
     "sin": ops.sin,
     "cos": ops.cos,
     "tan": lambda x: ops.divide(ops.sin(x), ops.cos(x)),
@@ -332,7 +318,7 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {  # whatever their parameters say 
     "clamp": _clamp,
     "reduce_precision": lambda x: x * 1.0,
     # truth
-    "eq": lambda x, y: negated(_not_equal(x, y)) if _is_truth(x) else ops.equal(x, y),
+    "eq": lambda x, y: negated(_not_equal(x, y)) if is_truth(x) else ops.equal(x, y),
     "ne": _not_equal,
     "lt": ops.less,
     "le": ops.less_equal,
@@ -354,7 +340,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "squeeze": lambda x, *, dimensions: ops.reshape(
         x, shape=tuple(n for i, n in enumerate(x.shape) if i not in {d % x.ndim for d in dimensions})
     ),
-    "expand_dims": lambda x, *, dimensions: _shaped(x, np.expand_dims(np.empty(x.shape), tuple(dimensions)).shape),
+    "expand_dims": lambda x, *, dimensions: reshaped(x, np.expand_dims(np.empty(x.shape), tuple(dimensions)).shape),
     "slice": _slice,
     "concatenate": lambda *arrays, dimension: ops.concatenate(*arrays, axis=int(dimension)),
     "stack": lambda *arrays, axis=0: ops.stack(*arrays, axis=axis),

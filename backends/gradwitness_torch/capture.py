@@ -23,26 +23,28 @@ from torch._library.custom_ops import OPDEFS
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+import gradwitness_torch
 from gradwitness import ops
 from gradwitness.compositions import labels, moved
 from gradwitness.dtypes import Array
 from gradwitness.errors import CaptureError, GradwitnessError
 from gradwitness.graph import Graph, Place
 from gradwitness.ops.value import FLOAT, Value
-from gradwitness.recording import Recorder
+from gradwitness.recording import AT_THE_POINT, IS_DETACHED, Recorder, folders_of
 from gradwitness_torch.aten import DETACHED, IDENTITIES, MOVES, RULES, SHAPE_ALONE, by_labels
+from gradwitness_torch.host import host_array
 
 __all__ = ["capture"]
 
-CORE = os.path.dirname(os.path.dirname(ops.__file__))
-OURS = tuple(folder + os.sep for folder in (os.path.dirname(torch.__file__), CORE, os.path.dirname(__file__)))
-DETACHED_FROM = "detached from what it was computed from: no gradient passes"
-DECIDED_AT_THE_POINT = "which elements are meant is decided at the point"
+OURS = folders_of(torch, gradwitness_torch)
+WHICH = "which elements are meant"
 UNDER_NO_GRAD = "computed under no_grad: no gradient passes"
 PICKED = frozenset(("topk", "sort", "kthvalue", "median", "mode", "nanmedian", "cummax", "cummin"))  # with indices
 PICKED_OF_PLANES = frozenset(("adaptive_max_pool2d", "fractional_max_pool2d"))  # with indices into each plane
 BY_POSITION = MOVES | {"index_put", "_unsafe_index_put", "scatter_add", "index_add", "embedding", "nll_loss_forward"}
-DECIDED = frozenset(("floor", "ceil", "round", "trunc", "sgn", "heaviside"))  # flat wherever they have a slope
+DECIDED = frozenset(  # flat wherever they have a slope
+    ("bernoulli", "floor", "ceil", "round", "trunc", "sgn", "heaviside")
+)
 RULE = os.path.join("torch", "autograd", "function.py")
 Tensors = dict[str, torch.Tensor]
 
@@ -98,10 +100,10 @@ class _Capture(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.recorder, self.stops = recorder, stops
         self.in_rule = False  # whether a user's autograd.Function runs, whose derivative is its own affair
-        self.decided: dict[int, tuple[torch.Tensor, tuple[str, Place | None]]] = {}  # to be remarked on if used
+        self.decided: dict[int, tuple[torch.Tensor, Place | None]] = {}  # and where: to be remarked on if used
         self.apart: list[Any] = []  # the ops that are being taken apart
         self.modules: dict[int, str] = {}  # qualified names
-        self.detached: dict[int, tuple[torch.Tensor, str, Place | None]] = {}
+        self.detached: dict[int, tuple[torch.Tensor, Place | None]] = {}  # the same
         self.digits = min((torch.finfo(leaves[path].dtype).eps for path in wrt), default=0.0)
         self.storages: dict[int, _Storage] = {}
         self.known: dict[int, _Known] = {}
@@ -168,12 +170,11 @@ class _Capture(TorchDispatchMode):
         elif target is None:
             return result
         else:
-            values = self._array(target)
+            values = None
         if target is None:
             self._learn_all(result, values)
         else:
-            assert before is not None
-            self._write(target, values, before)
+            self._write(target, host_array(target) if values is None else values, before)
         return result
 
     def _values(self, func: Any, name: str, given: Any, options: Any, result: Any) -> Any:
@@ -188,32 +189,28 @@ class _Capture(TorchDispatchMode):
             function = getattr(getattr(torch.ops.aten, name), func._overloadname, None)
             return by_labels(function or func, given, options)
         if name in PICKED_OF_PLANES:
-            self._decide(f"which elements {name} picks is decided at the point", given)
+            self.recorder.decide(f"which elements {name} picks", tree_leaves(given))
             return _picked_of_planes(given[0], result[1]), None
         if name in PICKED:
-            self._decide(f"which elements {name} picks is decided at the point", given)
+            self.recorder.decide(f"which elements {name} picks", tree_leaves(given))
             return _picked(given[0], _argument(func, "dim", given, options), result[1]), None
         if not any(x.dtype.is_floating_point for x in _tensors(result)) or name in DECIDED:
-            self._decide(f"{name} is decided at the point", given)
+            self.recorder.decide(name, tree_leaves(given))
             return tree_map(lambda _: None, result)
         raise CaptureError(f"{func}: there is no rule for this op\n  at {self.recorder.line}")
-
-    def _decide(self, text: str, given: Any) -> None:
-        if any(self.recorder.depends(x) for x in tree_leaves(given)):
-            self.recorder.remark("decision", text)
 
     def _cut(self, name: str, args: Any, kwargs: Any, result: Any, values: Any) -> Any:
         """The values, with no derivative through what is detached, if that is asked for. It is remarked on once it is
         used, as autograd detaches what it saves for itself."""
         for x in _tensors((args, kwargs)):
             if id(x) in self.decided:
-                self.recorder.remark("decision", *self.decided[id(x)][1])
+                self.recorder.remark("decision", f"{WHICH} {AT_THE_POINT}", self.decided[id(x)][1])
             if id(x) in self.detached:
-                self.recorder.remark("detached", *self.detached[id(x)][1:])
+                self.recorder.remark("detached", IS_DETACHED, self.detached[id(x)][1])
         if self.in_rule:
             return values
         if name in DETACHED:
-            self.detached[id(result)] = result, DETACHED_FROM, self.recorder.line
+            self.detached[id(result)] = result, self.recorder.line
         elif not torch.is_grad_enabled():
             self.recorder.remark("detached", UNDER_NO_GRAD)
         else:
@@ -285,14 +282,14 @@ class _Capture(TorchDispatchMode):
         """The same of an op that takes positions: those that depend on floats are decided at the point."""
         if not isinstance(x, torch.Tensor) or x.dtype.is_floating_point or not self._is_tracked(x):
             return self._operand(x)
-        self._decide(DECIDED_AT_THE_POINT, self._read(x))
+        self.recorder.decide(WHICH, [self._read(x)])
         return self._array(x)
 
     def _array(self, tensor: torch.Tensor) -> Array:
         """A constant; the same array for the same tensor, unless it was written to."""
         key = id(tensor), tensor._version
         if key not in self.constants:
-            self.constants[key] = tensor, _host(tensor)
+            self.constants[key] = tensor, host_array(tensor)
         return self.constants[key][1]
 
     def _read(self, tensor: torch.Tensor) -> Any:
@@ -310,10 +307,7 @@ class _Capture(TorchDispatchMode):
             if isinstance(tensor, torch.Tensor) and isinstance(value, Value):
                 self._learn(tensor, value)
             elif isinstance(tensor, torch.Tensor) and not tensor.dtype.is_floating_point:
-                self.decided[id(tensor)] = (
-                    tensor,
-                    (DECIDED_AT_THE_POINT, self.recorder.line),
-                )
+                self.decided[id(tensor)] = tensor, self.recorder.line
 
     def _learn(self, tensor: torch.Tensor, value: Value) -> None:
         if tuple(tensor.shape) != value.shape:
@@ -325,7 +319,7 @@ class _Capture(TorchDispatchMode):
         """All of the memory that a tensor is a part of, flat, before it is written to."""
         if _key(target) in self.storages:
             return self._flat(self.storages[_key(target)])
-        return _host(target.as_strided((_extent(target),), (1,), 0))
+        return host_array(target.as_strided((_extent(target),), (1,), 0))
 
     def _flat(self, storage: _Storage) -> Any:
         if storage.flat is None:
@@ -345,11 +339,6 @@ class _Capture(TorchDispatchMode):
 
 def _stopped(value: Any) -> Any:
     return ops.stop_gradient(value) if isinstance(value, Value) and value.dtype == FLOAT else value
-
-
-def _host(tensor: torch.Tensor) -> Array:
-    host = tensor.detach().cpu()
-    return np.array((host.double() if host.dtype.is_floating_point else host).numpy())
 
 
 def _is_masked_write(name: str, args: Any) -> bool:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
-from gradwitness.dtypes import Array
 from gradwitness.protocol import MOST_CALLS, RuleCall
 from gradwitness_torch.custom import Call, made_for, nothing_compiled, ops_called
+from gradwitness_torch.host import host_array
 from gradwitness_torch.intercepting import name_of, node_of, replacing_apply, replacing_backwards
 
 __all__ = ["calls_of_rules"]
@@ -107,15 +106,15 @@ def _call(
         result = forward(*(given.get(f"input {i}", x) for i, x in enumerate(args)))
         return list(result) if isinstance(result, tuple) else result
 
-    weights = [_host(g) for g in cotangents]
+    weights = [host_array(g) for g in cotangents]
     return RuleCall(
         name,
         "torch",
         loss,
-        {path: _host(x) for path, x in differentiated.items()},
-        {path: _host(x) for path, x in arrays.items() if path not in differentiated},
+        {path: host_array(x) for path, x in differentiated.items()},
+        {path: host_array(x) for path, x in arrays.items() if path not in differentiated},
         weights if len(weights) > 1 else weights[0],
-        {path: None if by_path.get(path) is None else _host(by_path[path]) for path in differentiated},
+        {path: None if by_path.get(path) is None else host_array(by_path[path]) for path in differentiated},
         _narrowest(differentiated.values()),
     )
 
@@ -128,8 +127,3 @@ def _narrowest(tensors: Any) -> str:
 def _kept(x: Any) -> Any:
     """A copy that still says whether it requires a gradient."""
     return x.detach().clone().requires_grad_(x.requires_grad) if isinstance(x, torch.Tensor) else x
-
-
-def _host(x: torch.Tensor) -> Array:
-    host = x.detach().cpu()
-    return np.array((host.double() if host.is_floating_point() else host).numpy())

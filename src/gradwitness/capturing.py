@@ -67,7 +67,4 @@ def any_captured(
                 return _captured(prepare(candidate, at, dtype, "cpu"), candidate, at)
             except Exception as error:  # noqa: BLE001  # a user's loss may raise anything
                 reasons.append(f"{label} in {dtype}: {error}")
-    raise CaptureError(
-        "backends= runs the graph of a loss on other backends, and no loss could be read into one:\n"
-        + "\n".join(reasons)
-    )
+    raise CaptureError("a graph of the loss is needed, and none could be read:\n" + "\n".join(reasons))

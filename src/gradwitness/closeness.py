@@ -18,7 +18,7 @@ from gradwitness.evidence.noise_floor import joint
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.reach import floors, node_reach, over
 from gradwitness.graph import Graph
-from gradwitness.problem import Candidate, Problem
+from gradwitness.problem import Candidate, Problem, as_array
 from gradwitness.run.referee import graph_referee
 from gradwitness.settings import Settings
 from gradwitness.verdict.checks import compare
@@ -80,16 +80,11 @@ def _by_path(gradient: Any, problem: Problem, name: str) -> dict[str, Array]:
         )
     found = {}
     for path, x in problem.primals.items():
-        array = np.zeros(x.shape) if given.get(path) is None else _on_host(given[path])
+        array = np.zeros(x.shape) if given.get(path) is None else as_array(given[path], path).astype(np.float64)
         if array.shape != x.shape:
             raise AssertionError(f"{path}: {name} has shape {array.shape}, its parameter {x.shape}")
         found[path] = array
     return found
-
-
-def _on_host(x: Any) -> Array:
-    x = x.detach().cpu() if hasattr(x, "detach") else x
-    return np.asarray(x.float() if str(getattr(x, "dtype", "")) == "torch.bfloat16" else x).astype(np.float64)
 
 
 def _apart(path: str, given: Mapping[str, Mapping[str, Array]], known: FromGraph, arithmetic: Arithmetic) -> str:

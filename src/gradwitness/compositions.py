@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from gradwitness import ops
 from gradwitness.dtypes import Array
 from gradwitness.errors import GradwitnessError
-from gradwitness.ops.value import Operand, Value
+from gradwitness.ops.value import BOOL, FLOAT, Operand, Value
 
 __all__ = [
     "NOTHING",
@@ -27,6 +27,8 @@ __all__ = [
     "convolved",
     "cumulative",
     "either",
+    "is_float",
+    "is_truth",
     "labels",
     "max_pooled",
     "mean_pooled",
@@ -35,6 +37,8 @@ __all__ = [
     "normalized",
     "pooling_matrix",
     "product",
+    "reshaped",
+    "sign",
     "spread_out",
     "transposed_convolution",
     "windows",
@@ -74,7 +78,7 @@ def moved(where: Array, *operands: Operand) -> Operand:
         return np.concatenate([np.zeros(0), *flat])[index]
     joined = flat[0] if len(flat) == 1 else ops.concatenate(*flat, axis=0)
     if joined.size == index.size and np.array_equal(index.reshape(-1), np.arange(index.size)):
-        return _reshaped(joined, where.shape)
+        return reshaped(joined, where.shape)
     return ops.take(joined, index, axis=0)
 
 
@@ -101,13 +105,18 @@ def added_at(x: Operand, positions: Array, source: Operand) -> Operand:
 
 
 def _flat(x: Operand) -> Operand:
-    return _reshaped(x, (-1,))
+    return reshaped(x, (-1,))
 
 
-def _reshaped(x: Operand, shape: Sequence[int]) -> Operand:
+def reshaped(x: Operand, shape: Sequence[int]) -> Operand:
     if np.shape(x) == tuple(shape):
         return x
     return ops.reshape(x, shape=tuple(shape)) if isinstance(x, Value) else np.reshape(x, shape)
+
+
+def is_float(x: object) -> bool:
+    """Whether it is a traced value of floats, or an array of them."""
+    return x.dtype == FLOAT if isinstance(x, Value) else isinstance(x, np.ndarray) and x.dtype.kind == "f"
 
 
 # Along one axis
@@ -155,6 +164,11 @@ def product(x: Value, axis: int | None, *, keepdims: bool = False) -> Value:
 # Truth
 
 
+def is_truth(x: object) -> bool:
+    """Whether it says what holds and what does not."""
+    return x.dtype == BOOL if isinstance(x, Value) else np.asarray(x).dtype.kind == "b"
+
+
 def as_float(mask: Operand) -> Operand:
     """1.0 where it holds, 0.0 elsewhere."""
     return ops.where(mask, 1.0, 0.0) if isinstance(mask, Value) else np.where(mask, 1.0, 0.0)
@@ -172,6 +186,11 @@ def negated(x: Operand) -> Operand:
     return ops.less(as_float(x), 0.5)
 
 
+def sign(x: Operand) -> Operand:
+    """1.0 above zero, -1.0 below it."""
+    return ops.subtract(as_float(ops.greater(x, 0.0)), as_float(ops.less(x, 0.0)))
+
+
 # Windows: images are (N, C, H, W), lines (N, C, L)
 
 
@@ -180,7 +199,7 @@ def convolved(
 ) -> Operand:
     """A convolution over one or two axes."""
     if len(stride) == 1:  # over two, of which one has a single row
-        x, weight = (_reshaped(a, (*np.shape(a)[:2], 1, np.shape(a)[2])) for a in (x, weight))
+        x, weight = (reshaped(a, (*np.shape(a)[:2], 1, np.shape(a)[2])) for a in (x, weight))
         found = convolved(
             x,
             weight,
@@ -190,7 +209,7 @@ def convolved(
             dilation=(1, *dilation),
             groups=groups,
         )
-        return _reshaped(found, (*found.shape[:2], found.shape[3]))
+        return reshaped(found, (*found.shape[:2], found.shape[3]))
     (s0, s1), (p0, p1), (d0, d1) = stride, padding, dilation
     return ops.conv2d(x, weight, bias, stride=(s0, s1), padding=(p0, p1), dilation=(d0, d1), groups=groups)
 

@@ -249,7 +249,7 @@ def trace(loss: Callable[[Any, Any], Any], params: Any, batch: Any, *, cotangent
         raise TraceError(_explain_failure(error)) from error
     if cotangent is not None:
         output = _weighted(tracer, output, cotangent)
-    return tracer.graph(output, tracer.constants)
+    return tracer.graph(output, {})
 
 
 def _weighted(tracer: Tracer, output: Any, cotangent: Any) -> Any:

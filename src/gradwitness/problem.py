@@ -17,7 +17,7 @@ from gradwitness.dtypes import DTYPES, Array, frozen, round_to
 from gradwitness.errors import GradwitnessError, ProblemError
 from gradwitness.graph import COTANGENT, Graph, trace
 
-__all__ = ["COTANGENT", "Candidate", "Intention", "Problem"]
+__all__ = ["COTANGENT", "Candidate", "Intention", "Problem", "as_array"]
 
 Loss = Callable[[Any, Any], Any]
 Intended = Mapping[str, str | tuple[str, float]]
@@ -125,7 +125,7 @@ class Problem:
             for path, weights in tree.flatten({COTANGENT: self.cotangent}, COTANGENT).items():
                 if path in both:
                     raise ProblemError(f"a leaf has the path {path!r}, which the cotangent takes: rename it")
-                both[path] = _as_array(weights, path)
+                both[path] = as_array(weights, path)
         return both
 
     @property
@@ -268,7 +268,7 @@ class Problem:
 
 
 def _arrays(structure: Any, root: str) -> dict[str, Array]:
-    return {path: _as_array(leaf, path) for path, leaf in tree.flatten(structure, root).items()}
+    return {path: as_array(leaf, path) for path, leaf in tree.flatten(structure, root).items()}
 
 
 def _dtype_name(leaf: Any) -> str:
@@ -277,7 +277,8 @@ def _dtype_name(leaf: Any) -> str:
     return name if name in DTYPES else "float64"
 
 
-def _as_array(leaf: Any, path: str) -> Array:
+def as_array(leaf: Any, path: str) -> Array:
+    """A leaf of any framework's, as float64, int64 or bool, that cannot be written to. Raises ProblemError."""
     try:
         array = np.asarray(_on_host(leaf))
     except Exception as error:  # noqa: BLE001  # a leaf's own __array__ may raise anything

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import os
+from collections.abc import Collection, Iterable, Mapping
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,17 @@ from gradwitness.dtypes import Array
 from gradwitness.graph import Graph, Node, Place, Remark, Tracer, spec_of
 from gradwitness.ops.value import BOOL, FLOAT, INT, Spec, Value
 
-__all__ = ["Recorder"]
+__all__ = ["AT_THE_POINT", "IS_DETACHED", "Recorder", "folders_of"]
 
+AT_THE_POINT = "is decided at the point"
+IS_DETACHED = "detached from what it was computed from: no gradient passes"
 HELD = {FLOAT: np.float64, INT: np.int64, BOOL: np.bool_}  # by kind, what constants are held as
+
+
+def folders_of(*modules: ModuleType) -> tuple[str, ...]:
+    """How the names of files begin that are no user's: those of these modules' folders, and of the core."""
+    files = (__file__, *(module.__file__ or "" for module in modules))
+    return tuple(os.path.dirname(file) + os.sep for file in files)
 
 
 class Recorder(Tracer):
@@ -43,9 +53,14 @@ class Recorder(Tracer):
         """Note what is taken for granted, by default at this line."""
         self.remarks.setdefault(Remark(kind, text, line or self.line))
 
+    def decide(self, text: str, operands: Iterable[Any]) -> None:
+        """Note what is decided at the point, if it is by what moves with what the loss is differentiated by."""
+        if any(map(self.depends, operands)):
+            self.remark("decision", f"{text} {AT_THE_POINT}")
+
     def recorded(self, output: Value) -> Graph:
         """The graph of the loss. Raises TraceError unless `output` is one floating number."""
-        graph = self.graph(output, self.constants)
+        graph = self.graph(output, {})
         return Graph(graph.nodes, graph.constants, tuple(self.remarks))
 
     def at(self, line: Place | None, narrow: str | None) -> None:

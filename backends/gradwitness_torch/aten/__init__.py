@@ -1,0 +1,16 @@
+"""What torch's aten ops are in the vocabulary: the rules by which a loss is captured, a file for each family.
+
+Operands are traced values, NumPy arrays for tensors that do not depend on what is differentiated, and Python scalars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gradwitness_torch.aten import elementwise, layers, reductions, shapes
+from gradwitness_torch.aten.moves import DETACHED, IDENTITIES, MOVES, SHAPE_ALONE, by_labels
+
+__all__ = ["DETACHED", "IDENTITIES", "MOVES", "RULES", "SHAPE_ALONE", "by_labels"]
+
+RULES: dict[str, Callable[..., Any]] = elementwise.RULES | reductions.RULES | shapes.RULES | layers.RULES
