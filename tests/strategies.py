@@ -42,6 +42,7 @@ TAME = (1 / 16, 4.0)  # typical sizes of what an operand may be
 NEAR = 1e-4  # of a value's size: how far beside its operands an op is tried
 STEEPEST = 50.0  # its steepest slope there
 BENT = 0.1  # how much of NEAR the second difference may be: less than any kink, more than curvature
+WHOLE = ("definite", "dominant", "labels")  # kinds that no other value is made into
 OFFSET = 0.2  # the smallest that a positive sample draws
 
 FLOATING = [name for name, op in OPS.items() if first_results(op)[0].dtype == FLOAT]
@@ -129,7 +130,7 @@ class _Builder:
         picked: dict[int, int] = {}
         for i, back in enumerate(choice.picks):
             draw, earlier = draws[i], self._earlier(back)
-            if draw is None or draw.kind == "labels" or not earlier:
+            if draw is None or draw.kind in WHOLE or not earlier:
                 continue
             for number in earlier:
                 fitting = _fitting(choice, draws, i, self.values[number].shape, is_first=not picked)

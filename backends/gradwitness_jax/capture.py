@@ -18,6 +18,7 @@ import numpy as np
 
 import gradwitness_jax
 from gradwitness import ops
+from gradwitness.compositions import eliminated, exchanged
 from gradwitness.dtypes import Array
 from gradwitness.errors import CaptureError, GradwitnessError
 from gradwitness.graph import Graph, Place
@@ -103,6 +104,7 @@ class _Capture:
         self.digits = min((_eps(x.dtype) for x in placed.values()), default=0.0)
         self.count = 0
         self.place: Place | None = None
+        self.stopped: dict[int, Value] = {}  # what jax itself stops, by the node that it becomes
 
     def run(self, program: Any, consts: Sequence[_Item], given: Sequence[_Item]) -> list[_Item]:
         """What a program returns."""
@@ -148,6 +150,8 @@ class _Capture:
             branches = params["branches"]
             self.recorder.decide("which branch of a cond is taken", [which.value])
             return self._call(branches[int(np.clip(int(which.number), 0, len(branches) - 1))], rest)
+        if name == "custom_linear_solve":
+            return self._linear_solve(given, **params)
         called = _called(equation)
         if called is None:
             return None
@@ -166,6 +170,12 @@ class _Capture:
     def _call(self, called: Any, given: Sequence[_Item]) -> list[_Item]:
         consts = [_Item(c) for c in getattr(called, "consts", ())]
         return self.run(getattr(called, "jaxpr", called), consts, given)
+
+    def _linear_solve(self, given: Sequence[_Item], *, const_lengths: Any, jaxprs: Any) -> list[_Item]:
+        """By its `solve`, and not by the rules that differentiate it."""
+        first = const_lengths.matvec + const_lengths.vecmat
+        rest = first + const_lengths.solve + const_lengths.transpose_solve
+        return self._call(jaxprs.solve, [*given[first : first + const_lengths.solve], *given[rest:]])
 
     def _while(
         self,
@@ -223,13 +233,17 @@ class _Capture:
         operands = [item.operand(self.hosts) for item in given]
         if name in IDENTITIES:
             if name == "stop_gradient" and not _is_of_the_user(equation):
-                return [ops.stop_gradient(operands[0])]  # a shift that cancels, as in a softmax
+                return [self._stopped(operands[0])]
             if name == "stop_gradient":
                 self.recorder.remark("detached", IS_DETACHED)
                 return [ops.stop_gradient(operands[0])] if self.stops else operands
             return operands
         if name == "sort":
             return self._sorted(given, operands, **equation.params)
+        if name == "lu":
+            _, _, order = _bound(equation, [given[0].number])
+            whole = self.stopped.get(operands[0].node.id, operands[0])  # a solve stops before its factors
+            return [eliminated(exchanged(whole, np.asarray(order))), None, None]
         if name == "top_k":
             self.recorder.decide("which elements top_k picks", operands)
             ordered = picked_by_sort(-np.asarray(given[0].number), operands[0], -1)
@@ -246,6 +260,12 @@ class _Capture:
         if name not in RULES:
             raise CaptureError(f"{name}: there is no rule for this primitive\n  at {self.place}")
         return [RULES[name](*operands, **equation.params)]
+
+    def _stopped(self, x: Value) -> Value:
+        """A shift that cancels, as in a softmax."""
+        found = ops.stop_gradient(x)
+        self.stopped[found.node.id] = x
+        return found
 
     def _sorted(
         self, given: Sequence[_Item], operands: Sequence[Any], *, dimension: int, num_keys: int, **rest: Any

@@ -32,6 +32,7 @@ from gradwitness.compositions import (
     reshaped,
     sign,
     spread_out,
+    swapped,
     windows,
 )
 from gradwitness.dtypes import Array
@@ -239,8 +240,8 @@ def _convolution(
     **ignored: Any,
 ) -> Operand:
     axes = len(window_strides)
-    if axes > 2 or batch_group_count != 1:
-        raise GradwitnessError("a convolution over three axes, or in groups of examples, has no rule")
+    if axes > 3 or batch_group_count != 1:
+        raise GradwitnessError("a convolution over four axes, or in groups of examples, has no rule")
     x, weight = _turned(x, dimension_numbers.lhs_spec), _turned(weight, dimension_numbers.rhs_spec)
     if any(d != 1 for d in lhs_dilation) or any(a != b or a < 0 for a, b in padding):
         (where,) = labels(np.shape(x))
@@ -280,6 +281,17 @@ def _windowed(reduce: Callable[..., Any], outside: float) -> Callable[..., Any]:
         return reduce(ops.add(found, beyond) if np.any(beyond) else found, axis=-1)
 
     return apply
+
+
+def _triangular_solve(
+    a: Operand, b: Operand, *, left_side: bool, lower: bool, transpose_a: bool, unit_diagonal: bool, **ignored: Any
+) -> Operand:
+    """a x = b, or x a = b, which is a^T x^T = b^T."""
+    if transpose_a == left_side:
+        a, lower = swapped(a), not lower
+    if left_side:
+        return ops.triangular_solve(a, b, lower=lower, unit=unit_diagonal)
+    return swapped(ops.triangular_solve(a, swapped(b), lower=lower, unit=unit_diagonal))
 
 
 def _without_parameters(rule: Callable[..., Any]) -> Callable[..., Any]:
@@ -358,6 +370,8 @@ RULES: dict[str, Callable[..., Any]] = {
     "cummin": _cumulative(ops.minimum, math.inf),
     "dot_general": _dot,
     "conv_general_dilated": _convolution,
+    "triangular_solve": _triangular_solve,
+    "cholesky": lambda a, **ignored: ops.cholesky(a),
     "reduce_window_sum": _windowed(ops.sum, 0.0),
     "reduce_window_max": _windowed(ops.max, -math.inf),
     "reduce_window_min": _windowed(ops.min, math.inf),

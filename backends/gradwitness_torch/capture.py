@@ -31,7 +31,7 @@ from gradwitness.errors import CaptureError, GradwitnessError
 from gradwitness.graph import Graph, Place
 from gradwitness.ops.value import FLOAT, Value
 from gradwitness.recording import AT_THE_POINT, IS_DETACHED, Recorder, folders_of
-from gradwitness_torch.aten import DETACHED, IDENTITIES, MOVES, RULES, SHAPE_ALONE, by_labels
+from gradwitness_torch.aten import APART, DETACHED, FROM_RESULTS, IDENTITIES, MOVES, RULES, SHAPE_ALONE, by_labels
 from gradwitness_torch.host import host_array
 
 __all__ = ["capture"]
@@ -40,11 +40,18 @@ OURS = folders_of(torch, gradwitness_torch)
 WHICH = "which elements are meant"
 UNDER_NO_GRAD = "computed under no_grad: no gradient passes"
 PICKED = frozenset(("topk", "sort", "kthvalue", "median", "mode", "nanmedian", "cummax", "cummin"))  # with indices
-PICKED_OF_PLANES = frozenset(("adaptive_max_pool2d", "fractional_max_pool2d"))  # with indices into each plane
+PICKED_OF_BLOCKS = {  # with indices into each block of so many axes
+    "adaptive_max_pool2d": 2,
+    "adaptive_max_pool3d": 3,
+    "fractional_max_pool2d": 2,
+    "fractional_max_pool3d": 3,
+}
 BY_POSITION = MOVES | {"index_put", "_unsafe_index_put", "scatter_add", "index_add", "embedding", "nll_loss_forward"}
 DECIDED = frozenset(  # flat wherever they have a slope
     ("bernoulli", "floor", "ceil", "round", "trunc", "sgn", "heaviside")
 )
+COPY = frozenset(("copy",))  # onto what is there
+WHOLE = RULES, FROM_RESULTS, IDENTITIES, MOVES, PICKED, PICKED_OF_BLOCKS, DECIDED, COPY  # not to be taken apart
 RULE = os.path.join("torch", "autograd", "function.py")
 Tensors = dict[str, torch.Tensor]
 
@@ -157,8 +164,8 @@ class _Capture(TorchDispatchMode):
         base = name.removesuffix("_") if target is not None else name
         if target is None or name in RULES:  # which has no part in what else it writes to, running means
             target = None
-            if (apart := self._taken_apart(func, name, args, kwargs)) is not None:
-                return apart[0]
+        if (apart := self._taken_apart(func, base, args, kwargs)) is not None:
+            return apart[0]
         before = None if target is None else self._memory(target)
         by_position = name.removesuffix("_") in BY_POSITION and not _is_masked_write(name, args)
         given, options = tree_map(self._position if by_position else self._operand, (args, kwargs))
@@ -181,16 +188,18 @@ class _Capture(TorchDispatchMode):
         """What a call returns, as values: by the op's own rule, or by where its elements come from."""
         if name in IDENTITIES:
             return given[0]
-        if name == "copy":
+        if name in COPY:
             return _like(given[0], _rounded(given[1], self.recorder.narrow))
         if name in RULES and not self._is_whole(result):
             return RULES[name](*given, **options)
+        if name in FROM_RESULTS:
+            return FROM_RESULTS[name](*given, results=result)
         if name in MOVES:
             function = getattr(getattr(torch.ops.aten, name), func._overloadname, None)
             return by_labels(function or func, given, options)
-        if name in PICKED_OF_PLANES:
+        if name in PICKED_OF_BLOCKS:
             self.recorder.decide(f"which elements {name} picks", tree_leaves(given))
-            return _picked_of_planes(given[0], result[1]), None
+            return _picked_of_blocks(given[0], result[1], PICKED_OF_BLOCKS[name]), None
         if name in PICKED:
             self.recorder.decide(f"which elements {name} picks", tree_leaves(given))
             return _picked(given[0], _argument(func, "dim", given, options), result[1]), None
@@ -223,9 +232,10 @@ class _Capture(TorchDispatchMode):
 
     def _taken_apart(self, func: Any, name: str, args: Any, kwargs: Any) -> tuple[Any] | None:
         """What an op returns that has no rule, and that torch or its author takes apart: called part by part."""
-        if any(name in known for known in (RULES, IDENTITIES, MOVES, PICKED, PICKED_OF_PLANES, DECIDED)):
+        if any(name in known for known in WHOLE):
             return None
-        ways = (_written_in_python(func, args), func.decompose, decomposition_table.get(func))
+        ours = (_not_in_place(func), APART.get(name), _written_in_python(func, args))
+        ways = (*ours, func.decompose, decomposition_table.get(func))
         if func in self.apart:  # which takes itself apart into itself
             return None
         self.apart.append(func)
@@ -306,7 +316,7 @@ class _Capture(TorchDispatchMode):
         for tensor, value in pairs:
             if isinstance(tensor, torch.Tensor) and isinstance(value, Value):
                 self._learn(tensor, value)
-            elif isinstance(tensor, torch.Tensor) and not tensor.dtype.is_floating_point:
+            elif value is None and isinstance(tensor, torch.Tensor) and not tensor.dtype.is_floating_point:
                 self.decided[id(tensor)] = tensor, self.recorder.line
 
     def _learn(self, tensor: torch.Tensor, value: Value) -> None:
@@ -382,6 +392,15 @@ def _written(func: Any, args: Any, kwargs: Any) -> torch.Tensor | None:
     return None
 
 
+def _not_in_place(func: Any) -> Callable[..., Any] | None:
+    """What an op that writes to its first operand does, by that which returns a tensor of its own."""
+    name = func._schema.name.partition("::")[2]
+    plain = getattr(torch.ops.aten, name.removesuffix("_"), None)
+    if not name.endswith("_") or func._overloadname not in getattr(plain, "overloads", list)():
+        return None
+    return lambda x, *args, **kwargs: x.copy_(getattr(plain, func._overloadname)(x, *args, **kwargs))
+
+
 def _written_in_python(func: Any, args: Any) -> Callable[..., Any] | None:
     """The function that an op of `torch.library.custom_op` runs."""
     definition = OPDEFS.get(func._qualified_op_name if hasattr(func, "_qualified_op_name") else func._schema.name)
@@ -407,12 +426,12 @@ def _picked(x: Value, axis: int, indices: torch.Tensor) -> Any:
     return moved(np.take_along_axis(marks, np.expand_dims(where, axis), axis).squeeze(axis), x)
 
 
-def _picked_of_planes(x: Value, indices: torch.Tensor) -> Any:
-    """The elements at these indices into the planes of the last two axes."""
+def _picked_of_blocks(x: Value, indices: torch.Tensor, axes: int) -> Any:
+    """The elements at these indices into the blocks of the last axes."""
     (marks,) = labels(x.shape)
     where = indices.cpu().numpy()
-    planes = marks.reshape(*marks.shape[:-2], -1)
-    return moved(np.take_along_axis(planes, where.reshape(*where.shape[:-2], -1), -1).reshape(where.shape), x)
+    blocks = marks.reshape(*marks.shape[:-axes], -1)
+    return moved(np.take_along_axis(blocks, where.reshape(*where.shape[:-axes], -1), -1).reshape(where.shape), x)
 
 
 def _like(target: Any, value: Any) -> Any:

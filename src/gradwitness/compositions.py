@@ -6,6 +6,7 @@ instead of numbers, a function shows where each element goes.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,6 +28,8 @@ __all__ = [
     "convolved",
     "cumulative",
     "either",
+    "eliminated",
+    "exchanged",
     "is_float",
     "is_truth",
     "labels",
@@ -40,6 +43,7 @@ __all__ = [
     "reshaped",
     "sign",
     "spread_out",
+    "swapped",
     "transposed_convolution",
     "windows",
 ]
@@ -191,13 +195,44 @@ def sign(x: Operand) -> Operand:
     return ops.subtract(as_float(ops.greater(x, 0.0)), as_float(ops.less(x, 0.0)))
 
 
-# Windows: images are (N, C, H, W), lines (N, C, L)
+# Matrices: the last two axes, of a stack of them
+
+
+def swapped(x: Operand) -> Operand:
+    """The transpose of each."""
+    axes = (*range(len(np.shape(x)) - 2), -1, -2)
+    return ops.transpose(x, axes=axes) if isinstance(x, Value) else np.swapaxes(x, -1, -2)
+
+
+def exchanged(a: Value, order: Array) -> Operand:
+    """Each with its rows in this order, of shape (..., n)."""
+    (marks,) = labels(a.shape)
+    return moved(np.take_along_axis(marks, order[..., None], axis=-2), a)
+
+
+def eliminated(a: Operand) -> Value:
+    """L and U of each, a = L U, in one array as LAPACK has them: by Gaussian elimination, which exchanges no rows."""
+    n = np.shape(a)[-1]
+    parts, places = [], []
+    for k in range(n):
+        row, pivot = a[..., 0, :], a[..., 0, :1]
+        factors = a[..., 1:, 0] / pivot
+        parts += [row, factors] if k < n - 1 else [row]
+        places += [k * n + np.arange(k, n), np.arange(k + 1, n) * n + k]
+        if k < n - 1:
+            a = a[..., 1:, 1:] - factors[..., None] * row[..., None, 1:]
+    return ops.take(ops.concatenate(*parts, axis=-1), np.argsort(np.concatenate(places)).reshape(n, n), axis=-1)
+
+
+# Windows: images are (N, C, H, W), lines (N, C, L), volumes (N, C, D, H, W)
 
 
 def convolved(
     x: Operand, weight: Operand, bias: Operand | None, *, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int
 ) -> Operand:
-    """A convolution over one or two axes."""
+    """A convolution over one, two or three axes."""
+    if len(stride) == 3:
+        return _convolved_by_depth(x, weight, bias, stride, padding, dilation, groups)
     if len(stride) == 1:  # over two, of which one has a single row
         x, weight = (reshaped(a, (*np.shape(a)[:2], 1, np.shape(a)[2])) for a in (x, weight))
         found = convolved(
@@ -214,6 +249,35 @@ def convolved(
     return ops.conv2d(x, weight, bias, stride=(s0, s1), padding=(p0, p1), dilation=(d0, d1), groups=groups)
 
 
+def _convolved_by_depth(
+    x: Operand, weight: Operand, bias: Operand | None, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int
+) -> Operand:
+    """The sum over the depths of the kernel of convolutions of the slices that each of them meets."""
+    (where,) = labels(np.shape(x))
+    where = spread_out(where, 2, 1, before=padding[0], after=padding[0])
+    depth = np.shape(weight)[2]
+    out = (where.shape[2] - dilation[0] * (depth - 1) - 1) // stride[0] + 1
+    parts = []
+    for k in range(depth):
+        begin = k * dilation[0]
+        slices = where[:, :, begin : begin + (out - 1) * stride[0] + 1 : stride[0]].swapaxes(1, 2)
+        flat = moved(slices.reshape(-1, *slices.shape[2:]), x)
+        parts.append(
+            convolved(
+                flat,
+                weight[:, :, k],
+                bias if k == 0 else None,
+                stride=stride[1:],
+                padding=padding[1:],
+                dilation=dilation[1:],
+                groups=groups,
+            )
+        )
+    total = functools.reduce(ops.add, parts)
+    found = ops.reshape(total, shape=(np.shape(x)[0], out, *total.shape[1:]))
+    return ops.transpose(found, axes=(0, 2, 1, 3, 4))
+
+
 def transposed_convolution(
     x: Operand,
     weight: Operand,
@@ -225,7 +289,7 @@ def transposed_convolution(
     dilation: Sizes,
     groups: int,
 ) -> Operand:
-    """The transpose of a convolution over one or two axes, of weight (in, out / groups, *kernel): a convolution of x,
+    """The transpose of a convolution over one to three axes, of weight (in, out / groups, *kernel): a convolution of x,
     with zeros between its elements, by the kernel turned round."""
     kernel, axes = np.shape(weight)[2:], len(stride)
     (where,) = labels(np.shape(x))

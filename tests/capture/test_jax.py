@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 import gradwitness as gw
 from gradwitness.errors import CaptureError
@@ -29,6 +30,14 @@ PARAMS = {
     "table": DRAW((5, 3)),
 }
 INDEX = np.array([2, 0, 2, 1])
+
+
+def stacked(p: Any) -> Any:
+    return jnp.stack([p["n"], p["n"][::-1]])
+
+
+def definite(p: Any) -> Any:
+    return p["n"] @ p["n"].T + jnp.eye(4)
 
 
 @jax.custom_vjp
@@ -174,6 +183,35 @@ LOSSES: dict[str, Callable[[Any], Any]] = {
         lax.reduce_window(p["image"], -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "SAME").sum()
         + lax.reduce_window(p["image"], 0.0, lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID") ** 2
     ),
+    "solved": lambda p: (
+        jnp.linalg.solve(p["n"], p["v"]).sum()
+        + jnp.sin(jnp.linalg.solve(stacked(p), jnp.stack([p["m"].T] * 2))).sum()
+        + jnp.sin(jnp.linalg.inv(stacked(p)))
+    ),
+    "solved by triangles": lambda p: (
+        jnp.sin(solve_triangular(p["n"], p["m"].T, lower=True, trans=1)).sum()
+        + jnp.sin(solve_triangular(p["n"], p["m"].T, unit_diagonal=True)).sum()
+        + jnp.sin(lax.linalg.triangular_solve(p["n"], p["m"], left_side=False, lower=True))
+    ),
+    "Cholesky factors": lambda p: (
+        jnp.sin(jnp.linalg.cholesky(definite(p))).sum()
+        + jnp.sin(cho_solve(cho_factor(definite(p)), p["v"])).sum()
+        - jax.scipy.stats.multivariate_normal.logpdf(p["m"], p["v"], definite(p))
+    ),
+    "determinants": lambda p: (
+        jnp.sin(jnp.linalg.det(stacked(p))).sum() + jnp.linalg.det(p["n"][:3, :3]) + jnp.linalg.slogdet(-p["n"])[1]
+    ),
+    "a convolution of volumes": lambda p: (
+        lax.conv_general_dilated(
+            jnp.stack([p["image"], jnp.cos(p["image"])], 1),
+            p["kernel"][:, None],
+            (1, 2, 1),
+            "SAME",
+            feature_group_count=2,
+            dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+        )
+        ** 2
+    ),
     "resized": lambda p: jax.image.resize(p["image"], (2, 9, 7, 4), "bilinear") ** 2,
     "normalised": lambda p: jax.nn.standardize(p["m"]) * p["v"],
     "attention": lambda p: jax.nn.softmax(p["m"] @ p["n"] @ p["m"].T / 2, axis=-1) @ p["m"],
@@ -203,7 +241,6 @@ def test_loss_and_gradient_are_those_of_jax(name: str, interpreter: Interpreter)
 REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a primitive without a rule": (lambda p: jax.scipy.special.digamma(p["positive"]), "digamma"),
     "complex numbers": (lambda p: jnp.abs(jnp.fft.fft(p["v"])), "complex"),
-    "a determinant": (lambda p: jnp.linalg.det(p["n"]), "lu"),
 }
 
 

@@ -66,6 +66,25 @@ def copied_over(p: Params) -> Any:
     return x.fill_diagonal_(2.0) * p["m"]
 
 
+def in_place(p: Params) -> Any:
+    x = p["m"] * 1.0
+    x.addcmul_(p["m"], p["v"], value=0.5)
+    x[1:].addcdiv_(p["v"], p["m"][1:].exp())
+    return x.lerp_(p["m"].cos(), 0.3)
+
+
+def volume(p: Params) -> Any:
+    return torch.stack([p["image"], p["image"].cos(), p["image"] ** 2], dim=2)
+
+
+def stacked(p: Params) -> Any:
+    return torch.stack([p["n"], p["n"].flip(0)])
+
+
+def definite(p: Params) -> Any:
+    return p["n"] @ p["n"].T + torch.eye(4).double()
+
+
 def recurrent(p: Params) -> Any:
     h = torch.zeros(4, dtype=p["v"].dtype)
     for row in p["m"]:
@@ -188,6 +207,36 @@ LOSSES: dict[str, Callable[[Params], Any]] = {
         + F.interpolate(p["line"], size=20, mode="linear", align_corners=True).sin().sum()
         + F.interpolate(p["image"], size=(9, 7), mode="bicubic").sin()
     ),
+    "volumes": lambda p: (
+        F.conv3d(volume(p), p["kernel"][:, :, :, None, :2], p["v"], (1, 2, 1), (2, 0, 1), (2, 1, 1), 2).sin().sum()
+        + F.conv_transpose3d(volume(p), p["kernel"][:, :, None], p["v"][:2], 2, 1, 1).sin().sum()
+        + F.max_pool3d(volume(p), 2).sin().sum()
+        + F.avg_pool3d(volume(p), 2).sin().sum()
+        + F.adaptive_max_pool3d(volume(p), 2).sin().sum()
+        + F.adaptive_avg_pool3d(volume(p), (1, 2, 2)).sin()
+    ),
+    "in place, by ops without a rule": lambda p: in_place(p).sin(),
+    "strided over memory": lambda p: p["m"].T.sin().as_strided((3, 2), (1, 3), 1) ** 2,
+    "solved": lambda p: (
+        torch.linalg.solve(p["n"], p["v"]).sum()
+        + torch.linalg.solve(stacked(p), p["m"].T.expand(2, 4, 3)).sin().sum()
+        + torch.linalg.solve(p["n"], p["m"], left=False).sin().sum()
+        + torch.linalg.inv(stacked(p)).sin()
+    ),
+    "solved by triangles": lambda p: (
+        torch.linalg.solve_triangular(p["n"], p["m"].T, upper=True).sin().sum()
+        + torch.linalg.solve_triangular(p["n"], p["m"], upper=False, left=False, unitriangular=True).sin().sum()
+        + torch.triangular_solve(p["m"].T, p["n"], transpose=True).solution.sin()
+    ),
+    "Cholesky factors": lambda p: (
+        torch.linalg.cholesky(definite(p)).sin().sum()
+        + torch.linalg.cholesky(definite(p), upper=True).sin().sum()
+        + torch.cholesky_solve(p["m"].T, torch.linalg.cholesky(definite(p))).sin().sum()
+        - torch.distributions.MultivariateNormal(p["v"], definite(p), validate_args=False).log_prob(p["m"])
+    ),
+    "determinants": lambda p: (
+        torch.linalg.det(stacked(p)).sin().sum() + torch.slogdet(-p["n"]).logabsdet + torch.logdet(definite(p))
+    ),
     "pixels shuffled": lambda p: F.pixel_shuffle(p["image"], 2).sin(),
     "normalised": lambda p: (
         F.layer_norm(p["m"], (4,), p["v"]) + F.layer_norm(p["m"], (3, 4)) + F.rms_norm(p["m"], (4,), p["v"])
@@ -270,7 +319,7 @@ REFUSED: dict[str, tuple[Callable[[Params], Any], str]] = {
     "an op without a rule": (lambda p: torch.special.zeta(p["positive"] + 1, p["positive"]), "zeta"),
     "complex numbers": (lambda p: torch.fft.fft(p["line"]).abs(), "complex"),
     "a loss of nothing": (lambda p: torch.ones(2), "does not depend"),
-    "a determinant": (lambda p: torch.linalg.det(p["n"]), "_linalg_det"),
+    "a digamma": (lambda p: torch.digamma(p["positive"]), "digamma"),
 }
 
 

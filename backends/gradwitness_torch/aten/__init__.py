@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gradwitness_torch.aten import elementwise, layers, reductions, shapes
+from gradwitness_torch.aten import elementwise, layers, linear_algebra, reductions, shapes
+from gradwitness_torch.aten.linear_algebra import APART, FROM_RESULTS
 from gradwitness_torch.aten.moves import DETACHED, IDENTITIES, MOVES, SHAPE_ALONE, by_labels
 
-__all__ = ["DETACHED", "IDENTITIES", "MOVES", "RULES", "SHAPE_ALONE", "by_labels"]
+__all__ = ["APART", "DETACHED", "FROM_RESULTS", "IDENTITIES", "MOVES", "RULES", "SHAPE_ALONE", "by_labels"]
 
-RULES: dict[str, Callable[..., Any]] = elementwise.RULES | reductions.RULES | shapes.RULES | layers.RULES
+RULES: dict[str, Callable[..., Any]] = (
+    elementwise.RULES | reductions.RULES | shapes.RULES | layers.RULES | linear_algebra.RULES
+)

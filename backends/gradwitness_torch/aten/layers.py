@@ -44,8 +44,6 @@ def _convolution(
 ) -> Operand:
     axes = len(np.shape(weight)) - 2
     sizes = [tuple(s) * axes if len(s) == 1 else tuple(s) for s in (stride, padding, dilation, output_padding)]
-    if axes > 2:
-        raise GradwitnessError("a convolution over three axes has no rule")
     step, pad, apart, more = sizes
     if transposed:
         return transposed_convolution(
@@ -222,5 +220,6 @@ RULES: dict[str, Callable[..., Any]] = {
     "avg_pool3d": lambda x, *args: _avg_pool(x, *args, axes=3),
     "avg_pool1d": lambda x, *args: _avg_pool(x, *args, axes=1),
     "_adaptive_avg_pool2d": _adaptive_mean,
+    "_adaptive_avg_pool3d": _adaptive_mean,
     "adaptive_avg_pool1d": _adaptive_mean,
 }

@@ -20,14 +20,14 @@ def _names(text: str) -> frozenset[str]:
 
 DETACHED = _names("detach detach_copy")
 IDENTITIES = DETACHED | _names("alias alias_copy clone contiguous lift_fresh lift positive")
-SHAPE_ALONE = _names(  # what they return depends on no number of their operands
+SHAPE_ALONE = _names(  # what they return depends on no number of their operands, or only on where they lie
     "empty_like zeros_like ones_like full_like rand_like randn_like randint_like new_empty new_zeros new_ones new_full "
     "new_empty_strided empty_strided sym_size sym_numel sym_stride sym_storage_offset _to_functional_tensor "
     "is_same_size _assert_async _assert_tensor_metadata _has_compatible_shallow_copy_type is_pinned "
-    "scalar_tensor"
+    "scalar_tensor as_strided"
 )
 MOVES = _names(  # each element of a result is one of an operand's, or zero
-    "flip roll index _unsafe_index gather index_select take diagonal diagonal_copy unfold as_strided as_strided_copy "
+    "flip roll index _unsafe_index gather index_select take diagonal diagonal_copy unfold as_strided_copy "
     "repeat tril triu reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d "
     "replication_pad3d pixel_shuffle pixel_unshuffle im2col upsample_nearest1d upsample_nearest2d upsample_nearest3d "
     "_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d masked_select diag_embed scatter "

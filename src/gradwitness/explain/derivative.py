@@ -31,6 +31,7 @@ FAMILY_WORDS = {  # the same for all others, by family
     "reductions": "the cotangent, handed to every element that took part, times its local derivative",
     "softmax": "each row's cotangent through the row's Jacobian",
     "contractions": "the cotangent times the other operand",
+    "linear_algebra": "the cotangent, solved against the transpose of the factor",
     "pooling": "each window's cotangent, handed to the elements that made its value",
     "normalizations": "the cotangent through scale, mean and variance, which depend on every element of the group",
     "recurrent": "the cotangents of the states through the gates",

@@ -76,6 +76,10 @@ from gradwitness.ops.contractions import (
     linear,
     matmul,
 )
+from gradwitness.ops.linear_algebra import (
+    cholesky,
+    triangular_solve,
+)
 from gradwitness.ops.pooling import (
     avg_pool2d,
     max_pool2d,
@@ -116,6 +120,7 @@ __all__ = [
     "batch_norm",
     "binary_cross_entropy_with_logits",
     "broadcast_to",
+    "cholesky",
     "clip",
     "concatenate",
     "conv2d",
@@ -178,6 +183,7 @@ __all__ = [
     "take",
     "tanh",
     "transpose",
+    "triangular_solve",
     "var",
     "where",
 ]

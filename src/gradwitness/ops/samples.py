@@ -14,7 +14,7 @@ import numpy as np
 from gradwitness.dtypes import Array
 from gradwitness.ops.value import BOOL, FLOAT, INT, Spec
 
-__all__ = ["Draw", "Sample", "boolean", "labels", "positive", "real", "sample"]
+__all__ = ["Draw", "Sample", "boolean", "definite", "dominant", "labels", "positive", "real", "sample"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class Draw:
                 return self.scale * rng.standard_normal(self.shape)
             case "positive":
                 return self.scale * (0.2 + rng.gamma(2.0, 0.5, self.shape))
+            case "dominant":
+                return rng.standard_normal(self.shape) + 3 * np.eye(self.shape[-1])
+            case "definite":
+                root = rng.standard_normal(self.shape)
+                return np.eye(self.shape[-1]) + root @ np.swapaxes(root, -1, -2) / self.shape[-1]
             case "labels":
                 return rng.integers(0, self.high, self.shape)
             case "boolean":
@@ -61,6 +66,16 @@ def real(*shape: int, scale: float = 1.0) -> Draw:
 def positive(*shape: int, scale: float = 1.0) -> Draw:
     """A draw of floats of this shape: gamma-distributed, at least 0.2, times `scale`."""
     return Draw("positive", shape, scale)
+
+
+def dominant(*shape: int) -> Draw:
+    """Square matrices with a large diagonal, far from singular."""
+    return Draw("dominant", shape)
+
+
+def definite(*shape: int) -> Draw:
+    """Symmetric positive definite matrices."""
+    return Draw("definite", shape)
 
 
 def labels(*shape: int, high: int) -> Draw:
