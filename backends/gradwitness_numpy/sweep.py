@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradwitness.graph import LEAF, LITERAL, OUTPUT, Graph, Node
+from gradwitness_numpy.balls import UndecidedError
 from gradwitness_numpy.rule import Array, Rule, Slab, Step
 
 __all__ = ["OnCotangent", "OnSum", "OnValue", "Tape", "backward", "forward"]
@@ -63,12 +64,21 @@ def forward(
         else:
             operands = [None if i is None else values[i.id] for i in node.inputs]
             rule = rules[node.op]
-            output, saved = rule.run(operands, node.attributes)
+            try:
+                output, saved = rule.run(operands, node.attributes)
+            except UndecidedError as error:
+                raise _at(node, error) from None
             step = steps[node.id] = Step(rule, operands, node.attributes, output, saved, ())
             if on_value is not None:
                 step.output = on_value(node, step)
             values[node.id] = step.output
     return Tape(graph, values, steps)
+
+
+def _at(node: Node, error: UndecidedError) -> UndecidedError:
+    """The same with the op, and where the loss calls it."""
+    place = "" if node.line is None else f" at {node.line.brief}"
+    return UndecidedError(f"{error}, in {node.op}{place}")
 
 
 def backward(
@@ -102,7 +112,10 @@ def backward(
         else:
             step = tape.steps[node.id]
             step.needs = [i is not None and i.id in active for i in node.inputs]
-            sent = step.pull(_complete(g, step))
+            try:
+                sent = step.pull(_complete(g, step))
+            except UndecidedError as error:
+                raise _at(node, error) from None
             if on_cotangent is not None:
                 sent = on_cotangent(node, step, g, sent)
             for source, part in zip(node.inputs, sent, strict=True):

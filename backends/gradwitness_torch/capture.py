@@ -268,7 +268,7 @@ class _Capture(TorchDispatchMode):
                 found = file, frame.f_lineno
             self.in_rule |= frame.f_code.co_name == "apply" and file.endswith(RULE)
             owner = frame.f_locals.get("self")
-            if isinstance(owner, nn.Module):
+            if isinstance(owner, nn.Module) and type(owner).__module__.partition(".")[0] != gradwitness_torch.__name__:
                 inner, outer = inner or owner, owner
             frame = frame.f_back
         if found is None:

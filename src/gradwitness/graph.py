@@ -39,6 +39,12 @@ class Place(NamedTuple):
     number: int
     module: str = ""
 
+    @property
+    def brief(self) -> str:
+        """Without folders and code: "layers.0.mlp (model.py:12)", or "model.py:12"."""
+        line = f"{os.path.basename(self.file)}:{self.number}"
+        return f"{self.module} ({line})" if self.module else line
+
     def __str__(self) -> str:
         place = f"{self.file}:{self.number}: {linecache.getline(self.file, self.number).strip()}"
         return f"{self.module}, {place}" if self.module else place
@@ -193,17 +199,20 @@ class Graph:
         *,
         leaves: Mapping[str, str] | None = None,
         ops: Mapping[str, str] | None = None,
+        places: bool = False,
     ) -> str:
         """The graph as a straight-line Python function of its leaves, which backends execute.
 
         leaves: the text to write for a leaf, by path; by default `leaves['path']`.
         ops: the text to write for an op, by name; by default its name.
+        places: whether comments say which module calls an op, and where.
         """
         lines = [f"def {head}:"]
         for node in self.nodes:
             if node.op == LITERAL:
                 continue
-            lines.append(f"    v{node.id} = {_expression(node, leaves or {}, ops or {})}")
+            place = f"  # {node.line.brief}" if places and node.line is not None and node.line.module else ""
+            lines.append(f"    v{node.id} = {_expression(node, leaves or {}, ops or {})}{place}")
         lines.append(f"    return v{self.output.id}")
         return "\n".join(lines) + "\n"
 

@@ -106,7 +106,7 @@ def test_agreement_at_a_kink_is_said_to_be_one_of_conventions(name: str) -> None
 
 def test_the_message_names_op_place_slopes_and_both_derivatives() -> None:
     (row,) = verify(KINKS["abs at 0"][0], backends="jax", dtypes="float64").rows
-    assert row.message.startswith("at a kink: abs at 0 (line ")
+    assert row.message.startswith("at a kink: abs at 0 (test_kinks.py:")
     assert "(1 unit) takes slope 1 where the reference takes slope 0; " in row.message
     assert row.message.endswith("; one-sided derivatives of the loss -1.25 and 1.25 at [0]")
     assert row.left == pytest.approx(-1.25)

@@ -6,7 +6,6 @@ is not zero arrives at it, as any slope times zero is right.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,9 +29,10 @@ LARGEST = np.finfo(np.float64).max
 class Exercise:
     """One call of an op that has several regions: those in which it was exercised, and those in which it was not.
 
-    line: where the loss calls it, as "file.py:12"; "" if that is unknown. lowest, highest: of what is divided into
-    regions, over the units that a cotangent reached; None if there are none or the regions are no intervals. arrives,
-    passes: whether a cotangent that is not zero comes from the loss, and whether the op sends one on.
+    line: where the loss calls it, as "file.py:12" or "layers.0 (file.py:12)"; "" if that is unknown. lowest,
+    highest: of what is divided into regions, over the units that a cotangent reached; None if there are none or the
+    regions are no intervals. arrives, passes: whether a cotangent that is not zero comes from the loss, and whether the
+    op sends one on.
     """
 
     op: str
@@ -81,7 +81,7 @@ def _exercise(node: Node, operands: Sequence[Any], cotangent: Any, sent: Sequenc
     measured = units.size > 0 and not op.regions.names
     return Exercise(
         node.op,
-        "" if node.line is None else f"{os.path.basename(node.line[0])}:{node.line[1]}",
+        "" if node.line is None else node.line.brief,
         reached,
         tuple(name for name in names if name not in reached),
         float(np.min(units)) if measured else None,

@@ -63,7 +63,8 @@ class Visit:
     """One node as the pass meets it.
 
     role: "parameter" (differentiated), "data", "op", or "result" (one of several of an op). value: None for an op
-    with several results. cotangent: dL/d value, the sum of what the edges in `received` sent; None where none flows.
+    with several results. place: where a loss that was given as a graph calls it.
+    cotangent: dL/d value, the sum of what the edges in `received` sent; None where none flows.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Visit:
     value: Array | None
     cotangent: Array | None
     received: tuple[Edge, ...]
+    place: str = ""
 
 
 def walk(interpreter: Interpreter, problem: Problem) -> tuple[tuple[Visit, ...], tuple[Edge, ...]]:
@@ -90,7 +92,7 @@ class _Recorder:
     """The interpreter's hooks: they note what passes by, and change nothing."""
 
     def __init__(self, graph: Graph, problem: Problem) -> None:
-        self.wrt = problem.differentiated
+        self.wrt, self.is_graph = problem.differentiated, isinstance(problem.loss, Graph)
         self.active = graph.active(self.wrt)
         self.names = _names(graph)
         self.leaves = {**graph.constants, **problem.leaves}
@@ -135,6 +137,7 @@ class _Recorder:
             self._value(node),
             gradients.get(name) if node.op == LEAF else self._cotangent(node),
             tuple(edge for edge in self.edges if edge.source == name),
+            node.line.brief if self.is_graph and node.is_op and node.line is not None else "",
         )
 
     def _role(self, node: Node) -> str:

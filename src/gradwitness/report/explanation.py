@@ -68,7 +68,7 @@ def _forward(explanation: Explanation) -> Iterator[str]:
             note = "" if visit.role == "parameter" else "   (data)"
             yield f"{visit.name} = {_value(visit)}{note}"
         elif visit.role == "op":
-            yield f"{visit.name} = {visit.formula}"
+            yield f"{visit.name} = {visit.formula}" + (f"   ({visit.place})" if visit.place else "")
             if visit.value is not None:
                 yield f"{INDENT}= {_value(visit)}"
         else:

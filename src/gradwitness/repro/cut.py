@@ -117,6 +117,7 @@ def replayed(
             values[node.id] = values[source.id][node.attributes["position"]]
         else:
             operands = [None if i is None else values[i.id] for i in node.inputs]
+            tracer.line, tracer.narrow = node.line, node.narrow
             values[node.id] = tracer.apply(node.op, operands, node.attributes)
         if node is end:
             break

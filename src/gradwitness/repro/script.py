@@ -180,7 +180,7 @@ class _Writing:
         ops = {name: self.sources.expression(self.how.ops[name], name) for name in graph.op_names}
         leaves = {path: self._access(path) for path in graph.leaves}
         name = self.sources.reserve("loss", object())
-        text = graph.source(f"{name}({', '.join(self.arguments)})", leaves=leaves, ops=ops).rstrip()
+        text = graph.source(f"{name}({', '.join(self.arguments)})", leaves=leaves, ops=ops, places=True).rstrip()
         for constant in ("inf", "nan"):
             if constant in {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)}:
                 self.sources.imports[f"from math import {constant}"] = None

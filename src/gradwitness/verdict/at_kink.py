@@ -217,7 +217,7 @@ def _moving(kink: AtKink) -> list[Kinked]:
 
 
 def _name(k: Kinked) -> str:
-    place = "" if k.node.line is None else f" (line {k.node.line[1]})"
+    place = "" if k.node.line is None else f" ({k.node.line.brief})"
     return f"{k.node.op} {k.where}{place}"
 
 
