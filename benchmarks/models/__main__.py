@@ -10,12 +10,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tabulate import tabulate
 
 import gradwitness as gw
 from benchmarks.models.architectures import ARCHITECTURES
-from gradwitness_torch import from_module
+from gradwitness import tree
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).with_name("results.json")
@@ -28,14 +29,14 @@ HEADER = ["model", "tensors", "ops", *DTYPES, "CPU s"]
 def measured(name: str) -> dict[str, Any]:
     """One architecture through every backend in every dtype."""
     torch.manual_seed(0)
-    module, loss, batch = ARCHITECTURES[name]()
-    function, params = from_module(module, loss)
+    backend, loss, params, batch = ARCHITECTURES[name]()
+    leaves = [np.asarray(x) for x in tree.flatten(params, "params").values()]
     started = time.process_time()
-    report = gw.verify({"torch": function}, params, batch, name=name, backends="all", dtypes=DTYPES)
+    report = gw.verify({backend: loss}, params, batch, name=name, backends="all", dtypes=DTYPES)
     return {
         "model": name,
-        "tensors": len(params),
-        "parameters": sum(x.numel() for x in params.values()),
+        "tensors": len(leaves),
+        "parameters": sum(x.size for x in leaves),
         "ops": max((row.captured or 0 for row in report.rows), default=0),
         "seconds": time.process_time() - started,
         "verdicts": {dtype: _verdicts(report, dtype) for dtype in DTYPES},
@@ -55,7 +56,10 @@ def line(found: dict[str, Any]) -> list[Any]:
     return [found["model"], found["tensors"], found["ops"], *cells, round(found["seconds"])]
 
 
-def write(results: list[dict[str, Any]]) -> None:
+def write(measured_now: list[dict[str, Any]]) -> None:
+    """The page, the README's table and the record, in which others stay as they were last measured."""
+    found = {one["model"]: one for one in [*json.loads(RESULTS.read_text(encoding="utf-8")), *measured_now]}
+    results = [found[name] for name in ARCHITECTURES if name in found]
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     table = tabulate([line(found) for found in results], HEADER)
     for path in (PAGE, README):

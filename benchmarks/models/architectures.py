@@ -1,16 +1,28 @@
-"""Architectures of the `transformers` package, small and random: each with its loss and a batch."""
+"""Architectures of `transformers`, and models in equinox and flax nnx: small, random, with a loss and a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
 
+from benchmarks.models import in_jax
+from gradwitness_torch import from_module
+
 __all__ = ["ARCHITECTURES", "Model"]
 
-Model = tuple[torch.nn.Module, Callable[[Any, Any], Any], dict[str, torch.Tensor]]
+
+class Model(NamedTuple):
+    """The loss of a model in a backend's arrays, and the point."""
+
+    backend: str
+    loss: Callable[[Any, Any], Any]
+    params: Any
+    batch: Any
+
+
 WORDS, LENGTH, EXAMPLES, CLASSES = 50, 6, 2, 5
 TRANSFORMER = {
     "hidden_size": 32,
@@ -21,6 +33,10 @@ TRANSFORMER = {
 }
 GROUPED = {**TRANSFORMER, "num_key_value_heads": 2}  # two heads of the query share one of keys and values
 VISION = {key: value for key, value in TRANSFORMER.items() if key != "vocab_size"}
+
+
+def _of_module(module: torch.nn.Module, loss: Callable[[Any, Any], Any], batch: Any) -> Model:
+    return Model("torch", *from_module(module.eval(), loss), batch)
 
 
 def _words() -> torch.Tensor:
@@ -49,7 +65,7 @@ def _language(kind: str, **settings: Any) -> Callable[[], Model]:
     def make() -> Model:
         config = getattr(transformers, f"{kind}Config")(**settings)
         module = getattr(transformers, "GPT2LMHeadModel" if kind == "GPT2" else f"{kind}ForCausalLM")(config)
-        return module.eval(), _of_text, {"words": _words()}
+        return _of_module(module, _of_text, {"words": _words()})
 
     return make
 
@@ -58,20 +74,20 @@ def _images(kind: str, **settings: Any) -> Callable[[], Model]:
     def make() -> Model:
         config = getattr(transformers, f"{kind}Config")(num_labels=CLASSES, **settings)
         module = getattr(transformers, f"{kind}ForImageClassification")(config)
-        return module.eval(), _of_images, _image()
+        return _of_module(module, _of_images, _image())
 
     return make
 
 
 def _bert() -> Model:
     module = transformers.BertForSequenceClassification(transformers.BertConfig(num_labels=CLASSES, **TRANSFORMER))
-    return module.eval(), _of_labels, {"words": _words(), "y": torch.arange(EXAMPLES)}
+    return _of_module(module, _of_labels, {"words": _words(), "y": torch.arange(EXAMPLES)})
 
 
 def _t5() -> Model:
     sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
     config = transformers.T5Config(vocab_size=WORDS, decoder_start_token_id=0, **sizes)
-    return transformers.T5ForConditionalGeneration(config).eval(), _of_text, {"words": _words()}
+    return _of_module(transformers.T5ForConditionalGeneration(config), _of_text, {"words": _words()})
 
 
 ARCHITECTURES: dict[str, Callable[[], Model]] = {
@@ -87,4 +103,6 @@ ARCHITECTURES: dict[str, Callable[[], Model]] = {
     "ResNet": _images("ResNet", embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"),
     "ConvNeXt": _images("ConvNext", hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, patch_size=2),
     "ViT": _images("ViT", image_size=16, patch_size=8, **VISION),
+    "transformer in flax nnx": lambda: Model("jax", *in_jax.transformer()),
+    "MLP-Mixer in equinox": lambda: Model("jax", *in_jax.mixer()),
 }

@@ -178,7 +178,12 @@ class Graph:
         """The same loss with these fused ops replaced by their definitions."""
         return self._replayed(Tracer(expand=names, taken=self.leaves))
 
-    def _replayed(self, builder: Tracer) -> Graph:
+    @cached_property
+    def unstopped(self) -> Graph:
+        """The same loss, of which nothing stands still for a derivative."""
+        return self._replayed(Tracer(expand=(), taken=self.leaves), stops=False)
+
+    def _replayed(self, builder: Tracer, *, stops: bool = True) -> Graph:
         values: dict[int, Any] = {}
         for node in self.nodes:
             if node.op == LEAF:
@@ -187,6 +192,8 @@ class Graph:
                 values[node.id] = node.attributes["value"]
             elif node.op == OUTPUT:
                 values[node.id] = values[_only(node).id][node.attributes["position"]]
+            elif node.op == STOP and not stops:
+                values[node.id] = values[_only(node).id]
             else:
                 operands = [None if i is None else values[i.id] for i in node.inputs]
                 builder.line, builder.narrow = node.line, node.narrow

@@ -212,6 +212,7 @@ LOSSES: dict[str, Callable[[Any], Any]] = {
         )
         ** 2
     ),
+    "mapped": lambda p: jax.vmap(lambda row: row - row.mean(keepdims=True))(p["m"]) ** 2,
     "resized": lambda p: jax.image.resize(p["image"], (2, 9, 7, 4), "bilinear") ** 2,
     "normalised": lambda p: jax.nn.standardize(p["m"]) * p["v"],
     "attention": lambda p: jax.nn.softmax(p["m"] @ p["n"] @ p["m"].T / 2, axis=-1) @ p["m"],

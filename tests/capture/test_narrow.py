@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from jax import lax
 
 from tests.capture.trust import DATA, WEIGHTS, verdicts, verified
 
@@ -99,3 +102,27 @@ def test_a_sum_in_sixteen_bits_is_not_excused_by_its_own_rounding(
     (row,) = (row for row in report.rows if row.parameter == "w")
     assert str(row.verdict) == ("agree" if in_wide else "inconclusive"), repr(report)
     assert in_wide or "only its own operations explain that" in row.message
+
+
+def softmax_in_float32(p: Any, b: Any) -> Any:
+    scores = (b["x"] @ p["w"].T).astype(jnp.float32)
+    return (jax.nn.softmax(scores).astype(p["w"].dtype) * b["y"]).sum()
+
+
+def stopped_in_float32(p: Any, b: Any) -> Any:
+    hidden = jnp.tanh((b["x"] @ p["w"].T).astype(jnp.float32)).astype(p["w"].dtype)
+    return (lax.stop_gradient(hidden) * hidden * b["y"]).sum()
+
+
+def test_a_softmax_of_jax_in_float32_proves_itself() -> None:
+    """Differences of the loss are too noisy, and those of its graph see all, though jax stops at the maximum."""
+    report = verified(softmax_in_float32, WEIGHTS, DATA, backend="jax")
+    assert report, repr(report)
+    assert all(row.captured for row in report.rows)
+
+
+def test_what_is_stopped_and_does_not_cancel_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gradwitness_jax.capture._is_of_the_user", lambda equation: False)
+    report = verified(stopped_in_float32, WEIGHTS, DATA, backend="jax")
+    assert not report, repr(report)
+    assert not any(row.captured for row in report.rows)

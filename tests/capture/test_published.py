@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import pytest
 
-NAMES = ("Llama", "GPT-2", "Qwen3", "Mixtral", "Mamba", "BERT", "T5", "ResNet", "ConvNeXt", "ViT")
+NAMES = (
+    *("Llama", "GPT-2", "Qwen3", "Mixtral", "Mamba", "BERT", "T5", "ResNet", "ConvNeXt", "ViT"),
+    *("transformer in flax nnx", "MLP-Mixer in equinox"),
+)
 
 
 @pytest.mark.nightly

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from gradwitness.errors import ShapeError
 from gradwitness.ops.value import BOOL, FLOAT, INT, Spec
 
@@ -43,10 +45,10 @@ def broadcast(*specs: Spec) -> tuple[int, ...]:
 
 def axis_in_range(axis: Any, ndim: int) -> int:
     """The axis as a non-negative int."""
-    if not isinstance(axis, int) or isinstance(axis, bool):
+    if not isinstance(axis, int | np.integer) or isinstance(axis, bool):
         raise ShapeError(f"axis must be an integer, got {axis!r}")
-    expect(-ndim <= axis < ndim, f"axis {axis} is out of range for {ndim} dimensions")
-    return axis % ndim
+    expect(bool(-ndim <= axis < ndim), f"axis {axis} is out of range for {ndim} dimensions")
+    return int(axis) % ndim
 
 
 def axes_as_tuple(spec: Spec, attributes: dict[str, Any]) -> dict[str, Any]:

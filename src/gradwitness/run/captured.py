@@ -98,12 +98,20 @@ class Capture:
         """What differences of the graph see of its gradient. Each element is claimed to be unseen where something was
         decided at the point that is not decided anew."""
         unseen = {path: Sight(g.size, unseen=g.size) for path, g in self.gradients.items()}
-        if self.is_decided or any(node.op == "stop_gradient" for node in self.graph.nodes):
+        if self.is_decided:
             return unseen
-        wide = self.known.in_dtype("float64")
+        wide = self._moving.in_dtype("float64")
         slack = partial(wide.slack, wide.arithmetic, False)
         found = look(wide.with_decisions, self._finite, slack, seed=(self.own.seed, 2)) if self._finite else {}
         return unseen | {path: sight for path, sight in found.items() if not sight.refuted}
+
+    @cached_property
+    def _moving(self) -> FromGraph:
+        """What is known of it where nothing stands still: jax stops at the maximum of a softmax, which is to cancel."""
+        if "stop_gradient" not in self.graph.op_names:
+            return self.known
+        problem = replace(self.known.problem, loss=self.graph.unstopped)
+        return replace(self.known, problem=problem, _floors={}, _nearby={}, _predictions={})
 
     @cached_property
     def fine(self) -> FromGraph:
