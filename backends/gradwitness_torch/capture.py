@@ -101,6 +101,8 @@ class _Known:
 
 
 class _Capture(TorchDispatchMode):
+    supports_higher_order_operators = True  # such as torch.cond: they arrive here, and are refused
+
     def __init__(
         self, recorder: Recorder, leaves: Tensors, known: Mapping[str, Array], wrt: Sequence[str], stops: bool
     ) -> None:
@@ -132,6 +134,10 @@ class _Capture(TorchDispatchMode):
         kwargs = kwargs or {}
         if not any(map(self._is_tracked, _tensors((args, kwargs)))):
             return self._untracked(func, args, kwargs)
+        if not isinstance(func, torch._ops.OpOverload):
+            raise CaptureError(
+                f"torch's operator {func} calls functions, and there is no rule for it\n  at {self._place()}"
+            )
         name = str(func._schema.name).partition("::")[2]
         if name in SHAPE_ALONE:
             return func(*args, **kwargs)
