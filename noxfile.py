@@ -58,6 +58,13 @@ def adversary(session: nox.Session) -> None:
     run(session, "python", "-m", "benchmarks.adversary", *session.posargs)
 
 
+@nox.session(requires=["environment"], venv_backend="none", default=False)
+def sixteen_bits(session: nox.Session) -> None:
+    """Plant factors in 16-bit kernels, count right ones that are accused, and write docs/sixteen-bits.md (an hour)."""
+    session.env["OMP_NUM_THREADS"] = "1"
+    run(session, "python", "-m", "benchmarks.sixteen_bits", *session.posargs)
+
+
 @nox.session(reuse_venv=True, default=False)
 def models(session: nox.Session) -> None:
     """Verify published architectures of `transformers` on every backend, and write docs/models.md (minutes)."""

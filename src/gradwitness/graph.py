@@ -23,7 +23,7 @@ from gradwitness.errors import GradwitnessError, NotOneNumberError, ShapeError, 
 from gradwitness.ops.value import BOOL, FLOAT, INT, Spec, Value
 from gradwitness.ops.vocabulary import OPS, Op, find_op
 
-__all__ = ["COTANGENT", "Graph", "Node", "Place", "Remark", "Tracer", "shapes_of", "spec_of", "trace"]
+__all__ = ["COTANGENT", "LITERAL", "Graph", "Node", "Place", "Remark", "Tracer", "shapes_of", "spec_of", "trace"]
 
 LEAF, LITERAL, OUTPUT = "leaf", "literal", "output"  # nodes that are no ops
 COTANGENT = "cotangent"  # the path of the weights of an array-valued loss
@@ -172,6 +172,21 @@ class Graph:
         """The same loss in elementary ops: fused ops expanded, except `keep`, and broadcasting made explicit."""
         fused = [op.name for op in OPS.values() if op.definition is not None and op.name not in keep]
         return self._replayed(Tracer(expand=fused, spread=True, taken=self.leaves))
+
+    def with_literals(self, changed: Mapping[float, float]) -> Graph:
+        """The same loss with other numbers in the place of some."""
+        rebuild, (flat, constants, remarks) = self.__reduce__()
+
+        def attributes_of(op: str, attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+            value = attributes.get("value")
+            return {"value": changed.get(value, value)} if op == LITERAL and isinstance(value, float) else attributes
+
+        found: Graph = rebuild(
+            [(number, op, inputs, attributes_of(op, a), *rest) for number, op, inputs, a, *rest in flat],
+            constants,
+            remarks,
+        )
+        return found
 
     @_once
     def expanded(self, names: Collection[str]) -> Graph:

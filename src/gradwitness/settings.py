@@ -24,7 +24,7 @@ __all__ = ["OPTIONS", "Option", "Settings", "dtype_names", "names", "seed_from"]
 class Settings:
     """How a run is made; `gradwitness.verify` tells of each. timeout: None for this process, and as long as it takes.
     paths: none for the plain one of each candidate. capture: whether losses in a framework's own arrays are read into
-    graphs."""
+    graphs. referee: the label of the candidate whose graph judges those that do not run in float64."""
 
     dtypes: tuple[str, ...] = ("float64", "float32")
     devices: tuple[str, ...] = ("cpu",)
@@ -35,6 +35,7 @@ class Settings:
     timeout: float | None = None
     paths: tuple[str, ...] = ()
     capture: str = "auto"
+    referee: str | None = None
 
     def __post_init__(self) -> None:
         for name, option in OPTIONS.items():
@@ -135,6 +136,12 @@ OPTIONS = {
         "--capture",
         "Read losses in a framework's own arrays into graphs where possible, or judge them by their values.",
         choices=("auto", "never"),
+    ),
+    "referee": Option(
+        "--referee",
+        "The candidate whose loss, read into a graph, is the truth for those that do not run in float64.",
+        metavar="LABEL",
+        reads=str.strip,
     ),
 }
 

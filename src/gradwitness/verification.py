@@ -49,6 +49,7 @@ def verify(
     timeout: float | None = Settings.timeout,
     paths: str | Sequence[str] = Settings.paths,
     capture: str = Settings.capture,
+    referee: str | None = Settings.referee,
     wrt: str | Sequence[str] | None = None,
     cotangent: Any = None,
     intended: Intended | None = None,
@@ -97,6 +98,9 @@ def verify(
     as they are. A path that does not apply is `unsupported`, with the reason.
     capture: "auto" reads a loss in torch or jax into a graph where possible, and judges it by the graph if that proves
     to be the loss. "never" judges it by its values.
+    referee: the label of a candidate whose loss, read into a graph, is the truth for kernels that do not run in
+    float64, such as those that exist in bfloat16 only. In 16 bits averages judge them as well, and show a factor of
+    1.005.
     allow: verdicts that pass as well, such as "inconclusive".
     require: backends, or labels of candidates, that must run and agree.
     progress: a function, called with a line of text as each step begins.
@@ -118,7 +122,8 @@ def verify(
     problem = _problem(loss, name, params=params, batch=batch, wrt=wrt, cotangent=cotangent, intended=intended)
     chosen = problem.own_dtypes if dtypes is None else dtype_names(dtypes)
     ways = names(paths, "paths")
-    settings = Settings(chosen, names(devices, "devices"), precision, seed, reference, seconds, timeout, ways, capture)
+    asked = (chosen, names(devices, "devices"), precision, seed, reference, seconds, timeout, ways, capture, referee)
+    settings = Settings(*asked)
     if isinstance(problem.cotangent, str):
         problem = with_random_cotangent(problem, {**(named or {}), **own}.values(), settings)
     if backends is not None and isinstance(loss, Mapping | Candidate):
@@ -247,11 +252,18 @@ def verify_problems(
     tried: list[Case] = []
     for problem, given in cases:
         candidates = given if isinstance(given, Mapping) else {name: Candidate(name) for name in given}
+        expect_referee(settings.referee, candidates)
         used |= dict.fromkeys(candidate.backend for candidate in candidates.values())
         rows += verify_problem(problem, candidates, settings, progress=progress)
         exercised |= _exercise(problem)
         tried.append(Case(problem, candidates, settings))
     return Report(tuple(rows), environment(used, settings), exercise=exercised, cases=tuple(tried), exporter=exporter)
+
+
+def expect_referee(label: str | None, candidates: Mapping[str, Candidate]) -> None:
+    """Raise UnknownName for a referee that is none of the candidates."""
+    if label is not None and label not in candidates:
+        raise UnknownName("referee", label, candidates)
 
 
 def _exercise(problem: Problem) -> dict[str, tuple[Exercise, ...]]:

@@ -33,6 +33,7 @@ __all__ = [
     "multiplies_results",
     "noise_floor",
     "operand_spreads",
+    "perturbed_runs",
     "spread",
     "tensor_floor",
     "value_deviations",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 OnCotangent = Callable[[Node, Any, Any, Sequence[Any]], Sequence[Any]]
+Result = tuple[float, dict[str, Array]]  # the loss, and the gradients by path
 ONE_ROUNDING = Arithmetic()
 RUNS = 16  # independent perturbed runs: the degrees of freedom of every spread
 FACTORS = 2  # of the operands of a contraction; a third, a bias, is added
@@ -140,18 +142,34 @@ def _deviated(
     on_cotangent: OnCotangent,
 ) -> Iterator[tuple[float, dict[str, Array]]]:
     """How far the loss, and the gradients by path, move in one run after another."""
-    errors = _Errors(dtype, arithmetic, graph)
-    tape = interpreter.forward(graph, leaves, on_value=errors.on_value)
-    loss = interpreter.loss(tape)
-    gradients = interpreter.backward(
-        tape, wrt, on_cotangent=_then(on_cotangent, errors.on_cotangent), on_sum=errors.on_sum
+    (loss, gradients), runs, amplification = perturbed_runs(
+        interpreter, graph, leaves, wrt, dtype, seed=seed, arithmetic=arithmetic, on_cotangent=on_cotangent
     )
-    for run in errors.runs(RUNS, seed):
-        tape = interpreter.forward(graph, leaves, on_value=run.on_value)
-        value = (interpreter.loss(tape) - loss) / errors.amplification
-        perturbed = _then(on_cotangent, run.on_cotangent)
-        found = interpreter.backward(tape, wrt, on_cotangent=perturbed, on_sum=run.on_sum)
-        yield value, {path: (g - gradients[path]) / errors.amplification for path, g in found.items()}
+    for value, found in runs:
+        yield (value - loss) / amplification, {path: (g - gradients[path]) / amplification for path, g in found.items()}
+
+
+def perturbed_runs(
+    interpreter: Interpreter,
+    graph: Graph,
+    leaves: Mapping[str, Array],
+    wrt: Sequence[str],
+    dtype: str,
+    *,
+    seed: Sequence[int],
+    arithmetic: Arithmetic = ONE_ROUNDING,
+    on_cotangent: OnCotangent = lambda node, step, cotangent, sent: sent,
+) -> tuple[Result, Iterator[Result], float]:
+    """(loss and gradients unperturbed, the same of one run after another, by how much these move too far)."""
+    errors = _Errors(dtype, arithmetic, graph)
+
+    def answer(hooks: _Errors | _Run) -> Result:
+        tape = interpreter.forward(graph, leaves, on_value=hooks.on_value)
+        then = _then(on_cotangent, hooks.on_cotangent)
+        return interpreter.loss(tape), interpreter.backward(tape, wrt, on_cotangent=then, on_sum=hooks.on_sum)
+
+    exact = answer(errors)
+    return exact, map(answer, errors.runs(RUNS, seed)), errors.amplification
 
 
 def _then(first: OnCotangent, second: OnCotangent) -> OnCotangent:

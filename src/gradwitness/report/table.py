@@ -48,6 +48,7 @@ def table(
         *_remarks(rows),
         *_custom(rows),
         *_captured(rows, verbose),
+        *_averages(rows),
         *_held_against(rows),
         *_refusals(rows, verbose),
         *(_textbook(rows) if verbose else ()),
@@ -240,6 +241,20 @@ def _only(tensors: Sequence[str]) -> str:
     named = list(dict.fromkeys(tensors))
     more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
     return f" ({', '.join(named[:NAMED])}{more})"
+
+
+def _averages(rows: Sequence[Row]) -> list[str]:
+    """How large a factor averages would have shown, at the leaf where they show least: a line for each kernel."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row.factor is not None and row.verdict is Verdict.AGREE:
+            found.setdefault((row.candidate, row.dtype), []).append(row)
+    least = {of: max(several, key=lambda row: row.factor or 0.0) for of, several in found.items()}
+    return [
+        f"averages of {label} in {dtype}: a constant factor of {1 + (row.factor or 0.0):.5g} would have been caught, "
+        f"even in {row.parameter}"
+        for (label, dtype), row in least.items()
+    ]
 
 
 def _held_against(rows: Sequence[Row]) -> list[str]:

@@ -34,6 +34,7 @@ from gradwitness.run.purity import compiled_anew, impure
 from gradwitness.run.reductions import as_reduced
 from gradwitness.run.referee import graph_referee
 from gradwitness.run.rules import WRONG, Alone, calls_of, first_off, looked_at
+from gradwitness.run.sixteen_bits import under_referee
 from gradwitness.run.trial import Failure, Trial, attempt, trial
 from gradwitness.run.witness import OfGraph, OwnLoss, Witness
 from gradwitness.settings import Settings
@@ -69,6 +70,7 @@ def cell(
         found = attempt(partial(run.witness, addresses[label], candidate))
         if isinstance(found, Failure):
             rows[label] = [Row.of(addresses[label], _without_batch(found, problem))]
+    run.appoint_referee()
     run.compare_losses()
     for witness in list(run.witnesses):
         progress(f"{problem.name} {dtype}: {witness.label}, judged")
@@ -149,10 +151,11 @@ class _Run:
         if isinstance(candidate.loss, Graph):
             return OfGraph(*witness, known=self._known_of(candidate.loss), arithmetic=arithmetic, is_referee=False)
         answer = tried.losses[0], tried.gradients
-        wide, finest, note = self._in_float64(address, candidate, tried.prepared, answer)
+        wide, finest, not_there = self._in_float64(address, candidate, tried.prepared, answer)
         known = FromValues(tried.prepared, wide, finest, self.problem, self.dtype, arithmetic, self.settings.seed)
         capturing = partial(captured, known, self.neighbours, capabilities, self.settings)
-        return OwnLoss(*witness, [note] if note else [], known=known, capturing=capturing)
+        notes = [not_there] if not_there else []
+        return OwnLoss(*witness, notes, known=known, capturing=capturing, not_in_float64=not_there)
 
     def _known_of(self, graph: Graph) -> FromGraph:
         """What is known of a graph that a candidate brings."""
@@ -174,6 +177,16 @@ class _Run:
         except Exception as error:  # noqa: BLE001  # a kernel of one dtype may raise anything in another
             why = first_lines(error)
             return None, answer, f"differenced in {self.dtype}, as the loss does not run in float64 ({why})"
+
+    def appoint_referee(self) -> None:
+        """Put whom the referee is to judge under its graph."""
+        every = list(self.witnesses)
+        for number, witness in enumerate(every):
+            found = attempt(partial(under_referee, witness, every, self.neighbours, self.settings))
+            if isinstance(found, Failure):
+                witness.notes.append(f"could not be held under the referee ({found.message})")
+            else:
+                self.witnesses[number] = found
 
     # Loss
 

@@ -199,10 +199,12 @@ def _is_slight(known: FromGraph, path: str, given: Array) -> bool:
 @dataclass(eq=False)
 class OwnLoss(Witness):
     """A candidate with a loss of its own. known: what its values tell. capturing: gives its loss as a graph, or why
-    there is none. by_graph: the leaves whose gradients were judged by that."""
+    there is none. not_in_float64: why it does not run there, as a note. by_graph: the leaves whose gradients were
+    judged by that graph."""
 
     known: FromValues = field(kw_only=True)
     capturing: Callable[[], Capture | str] = field(kw_only=True)
+    not_in_float64: str = ""
     by_graph: set[str] = field(default_factory=set)
 
     @cached_property
@@ -228,7 +230,7 @@ class OwnLoss(Witness):
             return self._judged_by_values(path)
         found = self._by_own_operations(path, found, self.given(path), self.capture.known, self._own_floors)
         if self.known.is_narrowed and found.verdict in (Verdict.AGREE, Verdict.DISAGREE):
-            found = self._narrowed(path, found, self.capture.fine)
+            found = self._narrowed(path, found)
         if found.limit is not None:  # what is accepted of a difference is no promise
             size = norm(self.capture.known.gradients[path].high)
             found = replace(found, limit=max(found.limit, SLIGHT * size))
@@ -238,15 +240,18 @@ class OwnLoss(Witness):
             return found.instead(found.verdict, f"{found.message}; it stops where the loss detaches: {where}")
         return found
 
-    def _narrowed(self, path: str, found: Judgement, fine: FromGraph) -> Judgement:
+    def formula(self, path: str) -> Judgement:
+        """The judgement of what the same function gives in float64, by the graph."""
+        assert isinstance(self.capture, Capture)
+        wide, fine = self.known.finest_answer[1].get(path), self.capture.fine
+        evidence = _by_graph(fine, path, self.capture.wide_arithmetic, sights=self.capture.seen)
+        found = judge(wide, replace(evidence, may_flush=True))
+        return self._by_own_operations(path, found, wide, fine, lambda: self.known.finest_floors)
+
+    def _narrowed(self, path: str, found: Judgement) -> Judgement:
         """The judgement of a gradient of fewer digits, where it is known what the same function gives in float64: no
         rounding excuses a formula that is wrong there."""
-        wide = self.known.finest_answer[1].get(path)
-        assert isinstance(self.capture, Capture)
-        evidence = _by_graph(fine, path, self.capture.wide_arithmetic, sights=self.capture.seen)
-        evidence = replace(evidence, may_flush=True)
-        formula = judge(wide, evidence)
-        formula = self._by_own_operations(path, formula, wide, fine, lambda: self.known.finest_floors)
+        formula = self.formula(path)
         if formula.verdict is Verdict.DISAGREE:
             return found.instead(Verdict.DISAGREE, f"wrong in float64 as well: {formula.message}")
         if formula.verdict is Verdict.AGREE and found.verdict is Verdict.DISAGREE:

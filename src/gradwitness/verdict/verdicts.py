@@ -52,6 +52,7 @@ class Judgement:
     fd_error, fd_bound: the distance from the numerical derivative at the worst probe, and its bound.
     limit: the smallest error by norm that would have been caught; limit_element: the same for a single element,
     whichever it is.
+    factor: the smallest constant factor that would have been caught, less 1, where averages were taken.
     seen, unseen: how many elements differences saw one by one, and how many they could not see.
     left, right: at a kink, the one-sided derivatives of the loss by the element that the message names.
     doubted: the referee may be at fault instead.
@@ -68,6 +69,7 @@ class Judgement:
     fd_bound: float | None = None
     limit: float | None = None
     limit_element: float | None = None
+    factor: float | None = None
     worst: float | None = None
     ulps: float | None = None
     seen: int | None = None
