@@ -20,6 +20,7 @@ from gradwitness.evidence.computational_noise import noise_along
 from gradwitness.evidence.norms import norm, typical
 
 __all__ = [
+    "BENT",
     "EXTRAPOLATED",
     "LADDER",
     "SIGMAS",
@@ -57,6 +58,7 @@ TREADS = "the loss is a staircase: on its treads it stands still, as the gradien
 BENT = "the loss has a kink at this very point, whose sides may cancel along a line"
 NOISE = "the loss is as noisy as it is variable"
 COLLAPSED = 1e-3  # of the bound of the step before: too little for the next one's, if that was noise
+AMPLIFIED = 10.0  # roundings of a difference: at most so much noise has a jump, from its three steps
 CANCELLED = 1e-3  # of what a claim is off by: so little of a jump may be left where those of many units cancel
 TREAD = 2 * 2.0**-24  # of a loss: by less a staircase of float32 may stand still
 LITTLE = 3e-2  # of what a loss moves by in all: so much of it may be noise
@@ -170,8 +172,6 @@ class Line:
 
     def second(self, first: Slope, claim: float) -> Slope:
         """The first, with a doubt unless another step refutes the claim too, and no other scale sides with it."""
-        if self.bends_here(abs(claim - first.value)):
-            return replace(first, doubt=BENT)
         if self._stands_still(first) and abs(claim) * SHORT[-1] <= math.ulp(self.loss):
             return replace(first, doubt=TREADS)
         if first.still and self._is_on_a_tread(first, claim):
@@ -188,11 +188,11 @@ class Line:
         The bound has the jump along the line. Where thousands of units are at their kinks (ReLUs behind weights of
         zero), their jumps cancel, and what their slopes are off by does not.
         """
-        h = self._rounding(1.0, 0.0) / (CANCELLED * apart)
+        h = AMPLIFIED * self._rounding(1.0, 0.0) / (CANCELLED * apart)
         if h > LADDER[START]:
             return False
-        wide, narrow = ((self.along(x) - 2 * self.loss + self.along(-x)) / x for x in (h, h / 2))
-        return abs(2 * narrow - wide) > CANCELLED * apart  # without the term in h, which is curvature
+        steps = (h, h / 2, h / 4)
+        return abs(_jump([(self.along(x) - 2 * self.loss + self.along(-x)) / x for x in steps])) > CANCELLED * apart
 
     def _not_repeated(self, first: Slope, claim: float) -> str:
         """Why no other step refutes the claim by the same derivative; empty if one does."""
@@ -303,9 +303,7 @@ class Line:
         jumps = [(up - 2 * self.loss + down) / h for (up, down), h in zip(pairs, steps, strict=True)]
         once = (4 * slopes[1] - slopes[0]) / 3, (4 * slopes[2] - slopes[1]) / 3
         value = (16 * once[1] - once[0]) / 15
-        # Odd powers of h: removing h and h^3 leaves the jump of the one-sided derivatives.
-        jump_once = 2 * jumps[1] - jumps[0], 2 * jumps[2] - jumps[1]
-        jump = (8 * jump_once[1] - jump_once[0]) / 7
+        jump = _jump(jumps)
         # Generous factors: with a kink inside the smallest step, each part sees less than all of it.
         bound = abs(once[1] - once[0]) + 2 * abs(jump) + self._rounding(h, value)
         if not np.isfinite(bound):
@@ -331,6 +329,13 @@ class Line:
         """Whether the loss has the same value where it should move by several units of its last place."""
         h = SHORT[-1]
         return self.loss == self.along(h) == self.along(-h) and abs(slope.value) * h > TOOTH * math.ulp(self.loss)
+
+
+def _jump(bends: Sequence[float]) -> float:
+    """The jump of the one-sided derivatives, of second differences over their steps h, h/2 and h/4: they have odd
+    powers of h, of which the first and the third are removed."""
+    once = 2 * bends[1] - bends[0], 2 * bends[2] - bends[1]
+    return (8 * once[1] - once[0]) / 7
 
 
 def _rounded_to(values: Sequence[float]) -> float:

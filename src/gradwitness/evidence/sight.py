@@ -20,6 +20,7 @@ import numpy as np
 
 from gradwitness.dtypes import Array
 from gradwitness.evidence.finite_difference import (
+    BENT,
     EXTRAPOLATED,
     LADDER,
     SIGMAS,
@@ -336,7 +337,7 @@ class _Look:
             return replace(slope, bound=slope.bound + max(explained, rounding))
         if not slope.refutes(claim, certain):
             return replace(slope, doubt="more than rounding is known to explain, too little to be sure")
-        return slope
+        return replace(slope, doubt=BENT) if line.bends_here(abs(claim - slope.value)) else slope
 
     def _locate(self, group: Group, seen: Seen) -> None:
         """Name an element of a leaf's refuted group that is wrong.

@@ -255,7 +255,8 @@ class _Run:
 
     def name_rules(self, witness: Witness) -> None:
         """Say beside a gradient that is wrong which of the rules that made it is wrong by itself."""
-        wrong = [path for path, found in witness.judgements.items() if found.verdict in WRONG]
+        judged, meant = witness.judgements, self.problem.intentions
+        wrong = [path for path, found in judged.items() if found.verdict in WRONG and path not in meant]
         if not wrong or (witness.rules is not None and not any(rule.ran for rule in witness.rules)):
             return
         candidate = witness.candidate
