@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import checkpoint as torchs
 
 from gradwitness_torch.capture import OURS
@@ -35,14 +36,20 @@ def recomputing(found: dict[str, str]) -> Iterator[None]:
 
 
 class _Saved:
-    """What torch compares of a tensor that is saved, going forward and again, with the tensor's values beside it."""
+    """What torch compares of a tensor that is saved, going forward and again, with the tensor's values beside it.
+
+    A tensor that is saved both times is no result: the statistics that batch norm keeps change from run to run, and
+    nothing is computed from them.
+    """
 
     def __init__(self, plain: Callable[[torch.Tensor], Any], found: dict[str, str], x: torch.Tensor) -> None:
         self.known, self._found, self._x, self._line = plain(x), found, x.detach().clone(), _line()
+        self._memory = StorageWeakRef(x.untyped_storage())
 
     def __eq__(self, again: object) -> bool:
         assert isinstance(again, _Saved)
-        if self.known == again.known and (how := _apart(self._x, again._x)):
+        is_result = self._memory != again._memory
+        if is_result and self.known == again.known and (how := _apart(self._x, again._x)):
             self._found.setdefault(self._line, how)
         return bool(self.known == again.known)
 
