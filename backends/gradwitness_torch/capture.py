@@ -33,6 +33,7 @@ from gradwitness.ops.value import FLOAT, Value
 from gradwitness.recording import AT_THE_POINT, IS_DETACHED, Recorder, folders_of
 from gradwitness_torch.aten import APART, DETACHED, FROM_RESULTS, IDENTITIES, MOVES, RULES, SHAPE_ALONE, by_labels
 from gradwitness_torch.host import host_array
+from gradwitness_torch.intercepting import name_of
 
 __all__ = ["capture"]
 
@@ -109,6 +110,7 @@ class _Capture(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.recorder, self.stops = recorder, stops
         self.in_rule = False  # whether a user's autograd.Function runs, whose derivative is its own affair
+        self.in_torchs = False  # or one of torch's, as of a checkpoint, which runs a user's code under no_grad
         self.decided: dict[int, tuple[torch.Tensor, Place | None]] = {}  # and where: to be remarked on if used
         self.apart: list[Any] = []  # the ops that are being taken apart
         self.modules: dict[int, str] = {}  # qualified names
@@ -226,7 +228,7 @@ class _Capture(TorchDispatchMode):
             return values
         if name in DETACHED:
             self.detached[id(result)] = result, self.recorder.line
-        elif not torch.is_grad_enabled():
+        elif not (torch.is_grad_enabled() or self.in_torchs):
             self.recorder.remark("detached", UNDER_NO_GRAD)
         else:
             return values
@@ -267,12 +269,15 @@ class _Capture(TorchDispatchMode):
         """The line of the user's that is running, and the module that it is in."""
         frame: FrameType | None = sys._getframe(2)
         found, inner, outer = None, None, None
-        self.in_rule = False
+        self.in_rule = self.in_torchs = False
         while frame is not None and frame.f_code is not capture.__code__:
             file = frame.f_code.co_filename
             if found is None and not file.startswith(OURS):
                 found = file, frame.f_lineno
-            self.in_rule |= frame.f_code.co_name == "apply" and file.endswith(RULE)
+            if frame.f_code.co_name == "apply" and file.endswith(RULE):
+                function = frame.f_locals.get("cls")
+                is_users = function is None or name_of(function) is not None
+                self.in_rule, self.in_torchs = self.in_rule or is_users, self.in_torchs or not is_users
             owner = frame.f_locals.get("self")
             if isinstance(owner, nn.Module) and type(owner).__module__.partition(".")[0] != gradwitness_torch.__name__:
                 inner, outer = inner or owner, owner

@@ -56,15 +56,15 @@ def _captured(prepared: Prepared, candidate: Candidate, problem: Problem) -> Gra
 
 def any_captured(
     candidates: Mapping[str, Candidate], problem: Problem, *, prepare: Callable[..., Prepared] = _prepared
-) -> Graph:
-    """The graph of the first of several losses that can be read into one. prepare: as `run.preparing.prepare`, perhaps
+) -> tuple[Candidate, Graph]:
+    """The first of several losses that can be read into a graph, and that. prepare: as `run.preparing.prepare`, perhaps
     in a subprocess. Raises CaptureError, with every reason."""
     reasons = []
     for label, candidate in candidates.items():
         for dtype in dict.fromkeys(("float64", *problem.own_dtypes)):
             try:
                 at = problem.rounded(dtype)
-                return _captured(prepare(candidate, at, dtype, "cpu"), candidate, at)
+                return candidate, _captured(prepare(candidate, at, dtype, "cpu"), candidate, at)
             except Exception as error:  # noqa: BLE001  # a user's loss may raise anything
                 reasons.append(f"{label} in {dtype}: {error}")
     raise CaptureError("a graph of the loss is needed, and none could be read:\n" + "\n".join(reasons))

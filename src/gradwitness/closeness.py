@@ -68,7 +68,8 @@ def _problem(loss: Any, params: Any, batch: Any) -> tuple[Problem, str]:
     several = {loss.backend: loss} if isinstance(loss, Candidate) else dict(loss)
     candidates = {name: one if isinstance(one, Candidate) else Candidate(name, one) for name, one in several.items()}
     problem = Problem("gradients", None, params, batch)
-    return replace(problem, loss=any_captured(candidates, problem)), next(iter(candidates.values())).backend
+    candidate, graph = any_captured(candidates, problem)
+    return replace(problem, loss=graph), candidate.backend
 
 
 def _by_path(gradient: Any, problem: Problem, name: str) -> dict[str, Array]:

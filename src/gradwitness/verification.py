@@ -195,7 +195,7 @@ def _backend_names(backends: str | Sequence[str]) -> tuple[str, ...]:
 def _elsewhere(named: Candidates, problem: Problem, backends: str | Sequence[str], settings: Settings) -> Candidates:
     """The loss of one of the candidates, read into a graph, on further backends."""
     chosen = [registry.backend(name).name for name in _backend_names(backends)]
-    graph = any_captured(named, problem, prepare=partial(prepare, settings=settings))
+    _, graph = any_captured(named, problem, prepare=partial(prepare, settings=settings))
     return {(f"{name} (captured)" if name in named else name): Candidate(name, graph) for name in chosen}
 
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from tests.capture.trust import verdicts, verified
 
@@ -32,9 +33,18 @@ def without_gradient(p: Any, b: Any) -> Any:
     return (p["w"] * scale).sum()
 
 
+def checkpointed(reentrant: bool) -> Callable[[Any, Any], Any]:
+    def inside(w: Any) -> Any:
+        return (w.detach() * w).sum()
+
+    return lambda p, b: checkpoint(inside, p["w"] * 1, use_reentrant=reentrant)
+
+
 STOPPED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "detach": (lambda p, b: (p["w"].detach() * p["w"]).sum(), "torch"),
     ".data": (lambda p, b: (p["w"].data * p["w"]).sum(), "torch"),
+    "detach in a checkpoint": (checkpointed(False), "torch"),
+    "detach in a reentrant checkpoint": (checkpointed(True), "torch"),
     "no_grad": (without_gradient, "torch"),
     "stop_gradient": (lambda p, b: (jax.lax.stop_gradient(p["w"]) * p["w"]).sum(), "jax"),
 }

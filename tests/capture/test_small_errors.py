@@ -67,3 +67,31 @@ def test_numbers_that_nine_digits_do_not_tell_apart_have_more() -> None:
     got, expected = row.message.partition("]: ")[2].split(",")[:2]
     assert row.verdict is Verdict.DISAGREE
     assert float(got) != float(expected.split()[-1])
+
+
+class Sine(torch.autograd.Function):
+    """Right in float64, and a tenth too large in 16 bits."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        return torch.sin(x)
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> torch.Tensor:
+        (x,) = ctx.saved_tensors
+        return g * torch.cos(x) * (1.1 if x.dtype is torch.bfloat16 else 1.0)
+
+
+def test_what_rounding_hides_in_16_bits_is_said_and_a_referee_sees_it() -> None:
+    draw = torch.Generator().manual_seed(0)
+    params, batch = {"w": torch.randn(8, 6, generator=draw)}, {"x": torch.randn(12, 8, generator=draw)}
+
+    def loss(rule: Any) -> gw.Candidate:
+        return gw.Candidate("torch", lambda p, b: (rule(b["x"] @ p["w"]) ** 2).mean())
+
+    both = {"mine": loss(Sine.apply), "plain": loss(torch.sin)}
+    alone = {row.candidate: row for row in gw.verify(both, params, batch, dtypes="bfloat16").rows}
+    assert (str(alone["mine"].verdict), "hides errors of more than 1%" in alone["mine"].message) == ("agree", True)
+    seen = {row.candidate: row for row in gw.verify(both, params, batch, dtypes="bfloat16", referee="plain").rows}
+    assert [str(seen[label].verdict) for label in ("mine", "plain")] == ["disagree", "agree"], seen["mine"].message

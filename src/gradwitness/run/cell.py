@@ -294,7 +294,7 @@ class _Run:
         for what, step in steps.items():
             if isinstance(found := attempt(step), Failure):
                 self._leave_open(f"could not be {what}: {found.message}")
-        self.expect_proven_graphs()
+        self.doubt_unproven_graphs()
         for witness in self.witnesses:
             if isinstance(found := attempt(partial(as_reduced, witness, self.settings)), Failure):
                 witness.notes.append(f"could not be tried in reduced precision: {found.message}")
@@ -302,7 +302,7 @@ class _Run:
                 why = found.message.partition(" / ")[0]
                 witness.notes.append(f"its rules could not be checked one by one: {why}")
 
-    def expect_proven_graphs(self) -> None:
+    def doubt_unproven_graphs(self) -> None:
         """What runs a graph that a loss was read into says nothing of that loss, unless the graph proved to be it."""
         own = [witness for witness in self.witnesses if isinstance(witness, OwnLoss)]
         for witness in self.witnesses if own else ():

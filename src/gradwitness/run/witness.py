@@ -238,7 +238,16 @@ class OwnLoss(Witness):
             found = self._seen_through_narrow_numbers(path, found, self.capture.known)
         if found.verdict is Verdict.DISAGREE and (where := self._where_it_stops(path)):
             return found.instead(found.verdict, f"{found.message}; it stops where the loss detaches: {where}")
-        return found
+        return self._with_what_rounding_hides(path, found)
+
+    def _with_what_rounding_hides(self, path: str, found: Judgement) -> Judgement:
+        """An agreement of few digits, which says so where rounding hides more than a hundredth of the gradient."""
+        assert isinstance(self.capture, Capture)
+        hides = (found.limit or 0.0) > LARGE * norm(self.capture.known.gradients[path].high)
+        if found.verdict is not Verdict.AGREE or found.message or not (self.known.is_narrowed and hides):
+            return found
+        message = f"rounding in {self.address.dtype} hides errors of more than 1% here; referee= shows smaller ones"
+        return replace(found, message=message)
 
     def formula(self, path: str) -> Judgement:
         """The judgement of what the same function gives in float64, by the graph."""
