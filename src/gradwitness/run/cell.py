@@ -27,6 +27,7 @@ from gradwitness.run.captured import Capture, by_capture, captured
 from gradwitness.run.custom import custom_rules, fault_rows
 from gradwitness.run.failing import first_lines
 from gradwitness.run.intended import as_intended
+from gradwitness.run.own_loss import OwnLoss
 from gradwitness.run.peers import Peers
 from gradwitness.run.preparing import prepare
 from gradwitness.run.progress import Progress
@@ -36,7 +37,7 @@ from gradwitness.run.referee import graph_referee
 from gradwitness.run.rules import WRONG, Alone, calls_of, first_off, looked_at
 from gradwitness.run.sixteen_bits import under_referee
 from gradwitness.run.trial import Failure, Trial, attempt, trial
-from gradwitness.run.witness import OfGraph, OwnLoss, Witness
+from gradwitness.run.witness import OfGraph, Witness
 from gradwitness.settings import Settings
 from gradwitness.verdict import Judgement, Verdict
 from gradwitness.verdict.losses import judge_alone, judge_loss

@@ -20,9 +20,10 @@ from gradwitness.dtypes import Array
 from gradwitness.evidence.from_values import SAMPLED
 from gradwitness.evidence.norms import norm
 from gradwitness.problem import Intention, Problem
+from gradwitness.run.own_loss import OwnLoss
 from gradwitness.run.peers import joint_floor
 from gradwitness.run.trial import Failure, attempt
-from gradwitness.run.witness import OwnLoss, Witness
+from gradwitness.run.witness import Witness
 from gradwitness.settings import Settings
 from gradwitness.verdict import Judgement, Verdict
 from gradwitness.verdict.checks import compare

@@ -23,8 +23,9 @@ from gradwitness.evidence.norms import norm
 from gradwitness.evidence.reach import JITTER_REACH, Reach, over
 from gradwitness.evidence.sight import Refutation
 from gradwitness.problem import Problem
+from gradwitness.run.own_loss import OwnLoss
 from gradwitness.run.trial import Failure, attempt
-from gradwitness.run.witness import OfGraph, OwnLoss, Witness
+from gradwitness.run.witness import OfGraph, Witness
 from gradwitness.settings import Settings
 from gradwitness.verdict import Verdict
 from gradwitness.verdict.checks import compare, refutation

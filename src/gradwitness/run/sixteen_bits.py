@@ -24,8 +24,9 @@ from gradwitness.evidence.noise_floor import TensorFloor
 from gradwitness.evidence.projections import Noise, Projections, noise_at, projections
 from gradwitness.problem import Problem
 from gradwitness.run.captured import Capture
+from gradwitness.run.own_loss import OwnLoss
 from gradwitness.run.trial import Failure, attempt
-from gradwitness.run.witness import OfGraph, OwnLoss, Witness
+from gradwitness.run.witness import OfGraph, Witness
 from gradwitness.settings import Settings
 from gradwitness.verdict import ACCEPTED, Judgement, Verdict
 from gradwitness.verdict.by_projection import Beside, judged_by_averages
