@@ -108,7 +108,8 @@ def test_color_is_for_verdicts_and_the_summary() -> None:
 
 
 def test_a_notebook_shows_it_and_runs_nothing_of_it() -> None:
-    html = Report((row(EVIL, Verdict.DISAGREE, EVIL), row("a")), {})._repr_html_()
+    html = Report((row(EVIL, Verdict.DISAGREE, EVIL), row("a", captured=3)), {})._repr_html_()
+    assert "captured: a (3 ops)" in html
     assert "<script" not in html
     assert "&lt;script&gt;" in html
     assert "2 gradients: 1 agree, 1 disagree" in html

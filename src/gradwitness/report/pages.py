@@ -13,26 +13,25 @@ from gradwitness.verdict import ACCEPTED
 __all__ = ["to_html", "to_markdown"]
 
 SHOWN = 20  # rows of a table in Markdown, and lines of what fails; the rest is counted
+CELL = "text-align: left; padding: 0.2em 0.8em"
 GREEN, RED = "#1a7f37", "#cf222e"  # readable on white and on black
 
 
-def to_html(rows: Sequence[Row], failures: Sequence[str]) -> str:
-    """A heading, what fails, and the table; nothing of it is run as script or markup of a user's own."""
+def to_html(rows: Sequence[Row], failures: Sequence[str], remarks: Sequence[str] = ()) -> str:
+    """A heading, what fails, the table, and remarks; nothing of it is run as script or markup of a user's own."""
     color = RED if failures else GREEN
     head = f'<p style="color: {color}; font-weight: 600">gradwitness: {html.escape(summary(rows))}</p>'
     reasons = "".join(f"<li><code>{html.escape(line)}</code></li>" for line in _some(failures))
     body = "".join(_html_line(row, cells) for row, cells in brief(rows))
-    headers = "".join(f'<th style="text-align: left">{header}</th>' for header in NARROW)
+    headers = "".join(f'<th style="{CELL}">{header}</th>' for header in NARROW)
     table = f"<table><thead><tr>{headers}</tr></thead><tbody>{body}</tbody></table>"
-    return f"<div>{head}{f'<ul>{reasons}</ul>' if reasons else ''}{table}</div>"
+    below = "".join(f"<div>{html.escape(line)}</div>" for line in _some(remarks))
+    return f"<div>{head}{f'<ul>{reasons}</ul>' if reasons else ''}{table}{below}</div>"
 
 
 def _html_line(row: Row, cells: Sequence[str]) -> str:
     colors = [""] * (len(cells) - 1) + [f"; color: {GREEN if row.verdict in ACCEPTED else RED}"]
-    inside = (
-        f'<td style="text-align: left{color}">{html.escape(cell)}</td>'
-        for cell, color in zip(cells, colors, strict=True)
-    )
+    inside = (f'<td style="{CELL}{color}">{html.escape(cell)}</td>' for cell, color in zip(cells, colors, strict=True))
     return f"<tr>{''.join(inside)}</tr>"
 
 

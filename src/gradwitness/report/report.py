@@ -17,7 +17,7 @@ from gradwitness.report.junit import to_junit
 from gradwitness.report.metrics import metrics
 from gradwitness.report.pages import to_html, to_markdown
 from gradwitness.report.row import Row
-from gradwitness.report.table import short_report, summary, table
+from gradwitness.report.table import below, short_report, summary, table
 from gradwitness.verdict import ACCEPTED, Verdict
 
 __all__ = ["REFUSED", "Report", "joined"]
@@ -135,7 +135,7 @@ class Report:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        return to_html(self.rows, self.failures())
+        return to_html(self.rows, self.failures(), below(self.rows, self.exercise))
 
     def markdown(self) -> str:
         """The outcome, the failures, and the table in Markdown, as for the summary of a CI run."""

@@ -44,6 +44,18 @@ def table(
             (row for row in rows if row.verdict is not Verdict.AGREE and not _is_inapplicable(row)),
             most=None if verbose else NOTED,
         ),
+        *below(rows, exercise, verbose=verbose),
+    ]
+    last = summary(rows)
+    if color:
+        last = f"{_BOLD}{_GREEN if all(row.verdict in ACCEPTED for row in rows) else _RED}{last}{_PLAIN}"
+    parts = [body, "\n".join(dict.fromkeys(notes)), last]
+    return "\n\n".join(part for part in parts if part)
+
+
+def below(rows: Sequence[Row], exercise: Mapping[str, Sequence[Exercise]], *, verbose: bool = False) -> list[str]:
+    """What there is to say of the rows beside why some do not agree, a line each."""
+    return [
         *_inapplicable(rows),
         *_remarks(rows),
         *_custom(rows),
@@ -55,11 +67,6 @@ def table(
         *untested(exercise),
         *(unexercised_in_full if verbose else unexercised)(exercise),
     ]
-    last = summary(rows)
-    if color:
-        last = f"{_BOLD}{_GREEN if all(row.verdict in ACCEPTED for row in rows) else _RED}{last}{_PLAIN}"
-    parts = [body, "\n".join(dict.fromkeys(notes)), last]
-    return "\n\n".join(part for part in parts if part)
 
 
 # Rows
