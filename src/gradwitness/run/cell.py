@@ -47,6 +47,7 @@ __all__ = ["cell"]
 UNPROVEN = "the graph that it runs was not shown to be the loss that was given"
 COARSE = "differences cannot tell whether the graph of its loss is the loss"
 ITSELF = "itself in float64"
+ONE_RULE = 2.0  # seconds that 256 bits may take for a call of a rule
 SAME = 4.0  # units of roundoff that two answers to the same question may differ by unlooked into
 
 
@@ -275,8 +276,9 @@ class _Run:
         problem = Problem(call.name, None, call.params, call.batch, cotangent=call.cotangent).rounded(call.dtype)
         address = replace(witness.address, network=call.name, candidate=call.name, dtype=call.dtype, path=None)
         candidate = Candidate(call.backend, call.loss)
-        run = _Run(problem, call.dtype, self.settings, None)
-        prepared = prepare(candidate, problem, call.dtype, address.device, self.settings)
+        settings = replace(self.settings, seconds=min(self.settings.seconds, ONE_RULE))
+        run = _Run(problem, call.dtype, settings, None)
+        prepared = prepare(candidate, problem, call.dtype, address.device, settings)
         places = [{}, *run._neighbours(prepared)]
         losses = tuple(prepared.value({**problem.primals, **place}) for place in places)
         alone = run._known(address, candidate, Trial(prepared, losses, call.gradient, {}))
