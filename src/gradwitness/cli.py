@@ -173,7 +173,12 @@ def verify(
     cases = list(_cases(known or (FAST_NETWORKS if fast else None), ops, settings.seed, chosen)) if zoo else []
     own = [(problem, chosen) for problem in problems]
     work = Work(
-        cases, own, runs, settings, _given(settings, backends), jobs_for(cases, settings) if jobs is None else jobs
+        cases,
+        own,
+        runs,
+        settings,
+        _given(settings, () if zoo or problems else backends),
+        jobs_for(cases, settings) if jobs is None else jobs,
     )
     reports, ended = done(work)
     report = joined(reports)

@@ -208,4 +208,4 @@ def test_backends_that_are_named_run_a_loss_of_ones_own_too(folder: Path) -> Non
     Path("own_targets.py").write_text(SOURCE + source)
     result = run("own_targets.py:tuple_of_three", "--backend", "numpy")
     assert "2 gradients: 2 agree" in result.output, result.output
-    assert "8 gradients: 8 agree" in run("own_targets.py:tuple_of_three", "--backend", "all").output
+    assert "5 gradients: 5 agree" in run("own_targets.py:tuple_of_three", "--backend", "all").output
