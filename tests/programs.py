@@ -15,7 +15,7 @@ import numpy as np
 
 from gradwitness import ops
 from gradwitness.ops import OPS, Op, Spec, Value
-from gradwitness.ops.samples import Draw, boolean, labels, positive, real
+from gradwitness.ops.samples import Draw, boolean, definite, dominant, labels, positive, real
 from gradwitness.ops.value import BOOL, FLOAT, INT
 from gradwitness.problem import Problem
 
@@ -25,6 +25,8 @@ __all__ = [
     "Program",
     "boolean",
     "call",
+    "definite",
+    "dominant",
     "first_results",
     "labels",
     "leaf_values",

@@ -23,7 +23,7 @@ from gradwitness.verdict import Verdict
 from gradwitness.verification import verify_problems
 from gradwitness_numpy.rules import RULES
 from tests.conformance.test_planted_faults import DIFFERENTIABLE, flipped
-from tests.programs import Program, boolean, call, labels, positive, real
+from tests.programs import Program, boolean, call, definite, dominant, labels, positive, real
 from tests.strategies import programs
 
 DIRECT = ("numpy", "torch", "jax")
@@ -231,7 +231,12 @@ def test_the_walk_ends_at_a_wrong_vjp_with_a_graph_to_replay(monkeypatch: pytest
     assert len(graph.calls) <= 2
 
 
+NAMES = (Program, boolean, call, definite, dominant, labels, positive, real)
+
+
 def test_a_graph_prints_as_what_gives_it_back() -> None:
     for graph in drawn(100, 3):
-        again = eval(repr(graph), {f.__name__: f for f in (Program, boolean, call, labels, positive, real)})
+        again = eval(
+            repr(graph), {f.__name__: f for f in (Program, boolean, call, definite, dominant, labels, positive, real)}
+        )
         assert again == graph
