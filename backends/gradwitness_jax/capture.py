@@ -24,6 +24,7 @@ from gradwitness.errors import CaptureError, GradwitnessError
 from gradwitness.graph import Graph, Place
 from gradwitness.ops.value import FLOAT, Value
 from gradwitness.recording import AT_THE_POINT, IS_DETACHED, Recorder, folders_of
+from gradwitness_jax.custom import program_of
 from gradwitness_jax.primitives import (
     IDENTITIES,
     MOVES,
@@ -303,9 +304,7 @@ def _row(x: _Item, i: int) -> _Item:
 
 def _called(equation: Any) -> Any:
     """The program that an equation calls; None if it is no call."""
-    if equation.primitive.name not in CALLS:
-        return None
-    return next(p for p in equation.params.values() if hasattr(getattr(p, "jaxpr", p), "eqns"))
+    return program_of(equation) if equation.primitive.name in CALLS else None
 
 
 def _evaluated(called: Any, numbers: Sequence[Any]) -> list[Any]:

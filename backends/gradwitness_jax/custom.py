@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from gradwitness_jax.rounding import CALLS
 
-__all__ = ["around_rules", "custom_rules"]
+__all__ = ["around_rules", "custom_rules", "program_of"]
 
 CUSTOM = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 JAX = os.path.dirname(jax.__file__)
@@ -57,7 +57,7 @@ def _results(equation: Any, operands: Arrays, around: Around) -> Arrays:
     if name in CUSTOM and (rule := _name(equation)):
         return around(rule, equation, operands)
     if name in CALLS:
-        called = _called(equation)
+        called = program_of(equation)
         return _evaluate(getattr(called, "jaxpr", called), getattr(called, "consts", ()), operands, around)
     if name != "while":  # which has no derivative backwards
         params = {key: _inside(param, around) for key, param in params.items()}
@@ -65,7 +65,8 @@ def _results(equation: Any, operands: Arrays, around: Around) -> Arrays:
     return results if equation.primitive.multiple_results else [results]
 
 
-def _called(equation: Any) -> Any:
+def program_of(equation: Any) -> Any:
+    """The program that an equation calls."""
     return next(p for p in equation.params.values() if hasattr(getattr(p, "jaxpr", p), "eqns"))
 
 
@@ -80,7 +81,7 @@ def _inside(param: Any, around: Around) -> Any:
 
 def _plainly(rule: str, equation: Any, operands: Arrays) -> Arrays:
     """What a function computes that has a rule, without that."""
-    called = _called(equation)
+    called = program_of(equation)
     return _evaluate(called.jaxpr, called.consts, operands, _plainly)
 
 
@@ -103,7 +104,7 @@ def _passed(rule: str, equation: Any, operands: Arrays, *, found: dict[str, bool
 
 def _name(equation: Any) -> str | None:
     """The name of a function that has a rule; None where both are jax's own."""
-    name, place = _source(_called(equation).jaxpr)
+    name, place = _source(program_of(equation).jaxpr)
     rules = [_source(param) for param in equation.params.values() if hasattr(param, "debug_info")]
     return None if all(where.startswith(JAX) for where in (place, *(where for _, where in rules))) else name
 

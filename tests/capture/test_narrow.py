@@ -11,7 +11,7 @@ import pytest
 import torch
 from jax import lax
 
-from tests.capture.trust import DATA, WEIGHTS, verdicts, verified
+from tests.capture.trust import DATA, WEIGHTS, Sined, verdicts, verified
 
 
 def in_float32(p: Any, b: Any) -> Any:
@@ -48,13 +48,8 @@ def test_no_such_floor_excuses_a_ten_thousandth() -> None:
     assert verdicts(verified(wrong, WEIGHTS, DATA)) == {"disagree"}
 
 
-class InFloat32(torch.autograd.Function):
+class InFloat32(Sined):
     """Right, but for its backward, which computes in float32 whatever it is given."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        ctx.save_for_backward(x)
-        return torch.sin(x)
 
     @staticmethod
     def backward(ctx: Any, *g: Any) -> Any:

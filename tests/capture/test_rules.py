@@ -11,21 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from tests.capture.trust import DATA, Root, implicit, verdicts, verified
+from tests.capture.trust import DATA, Root, Sined, implicit, verdicts, verified
 
 
-class Scale(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        ctx.save_for_backward(x)
-        return torch.sin(x)
-
+class Scale(Sined):
     @staticmethod
     def backward(ctx: Any, *g: Any) -> Any:
         return g[0].mul_(ctx.saved_tensors[0].cos())
 
 
-class Sine(Scale):
+class Sine(Sined):
     @staticmethod
     def backward(ctx: Any, *g: Any) -> Any:
         return g[0] * ctx.saved_tensors[0].cos()

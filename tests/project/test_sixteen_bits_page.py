@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
-from tests.project.readme import README, blocks, printed, table_in
+from tests.project.readme import README, blocks, printed, table_in, without_figures
 
 PAGE = README.parent / "docs" / "sixteen-bits.md"
-
-
-def without_figures(table: str) -> str:
-    """Floors differ from one CPU to the next."""
-    return re.sub(r"[-\d][-+.\de]*", "#", re.sub(r" +", " ", table))
 
 
 def test_the_example_finds_the_last_block_and_the_factor() -> None:
