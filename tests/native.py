@@ -10,7 +10,8 @@ import torch
 
 from gradwitness import registry, tree
 from gradwitness.arithmetic import RoundingErrors
-from gradwitness.evidence.noise_floor import RUNS, TensorFloor, tensor_floor
+from gradwitness.evidence.noise_floor import TensorFloor, tensor_floor
+from gradwitness.evidence.perturbed_runs import RUNS
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Perturbing
 

@@ -45,7 +45,8 @@ def one_number(loss: Any) -> jax.Array:
     """A loss as an array of no axes. Raises GradwitnessError for what is none."""
     expect_one_output(loss)
     if not isinstance(loss, jax.Array | np.ndarray | np.generic):
-        raise GradwitnessError(f"the loss must return a jax.Array of one number, got {type(loss).__name__}")
+        without = "; return it without int(), float() or .item()" if isinstance(loss, int | float) else ""
+        raise GradwitnessError(f"the loss must return a jax.Array of one number, got {type(loss).__name__}{without}")
     number = jnp.asarray(loss)
     expect_one_number(number.shape)
     if not jnp.issubdtype(number.dtype, jnp.floating):

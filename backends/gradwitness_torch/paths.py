@@ -96,7 +96,10 @@ def one_number(loss: Any) -> torch.Tensor:
     """A loss as a tensor of no axes. Raises GradwitnessError for what is none."""
     expect_one_output(loss)
     if not isinstance(loss, torch.Tensor):
-        raise GradwitnessError(f"the loss must return a torch.Tensor of one number, got {type(loss).__name__}")
+        without = "; return it without int(), float() or .item()" if isinstance(loss, int | float) else ""
+        raise GradwitnessError(f"the loss must return a torch.Tensor of one number, got {type(loss).__name__}{without}")
+    if loss.is_meta:
+        raise GradwitnessError('the loss is on the device "meta", which holds no numbers: make its tensors on another')
     expect_one_number(loss.shape)
     if not loss.is_floating_point():
         raise GradwitnessError(f"the loss must return a real number with a gradient, got one of {loss.dtype}")

@@ -34,6 +34,11 @@ INSIDE_FROZEN = (
     "the loss has a reentrant checkpoint whose inputs require no gradient, so the parameters inside it get none; "
     "give it use_reentrant=False, or an input that requires a gradient"
 )
+SECOND_TIME = "Trying to backward through the graph a second time"  # torch's words
+USED_UP = (
+    "the graph of the loss is used up before its gradient is taken: leave backward() out of the loss, "
+    "or give the function as value_and_gradient=, with the gradients that it finds"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +254,8 @@ class TorchPrepared:
             try:
                 return differentiated(tape.loss, by)
             except RuntimeError as error:
+                if SECOND_TIME in str(error):
+                    raise GradwitnessError(USED_UP) from error
                 if not is_refused(error):
                     raise
             self._accumulates = True

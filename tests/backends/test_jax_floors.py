@@ -16,6 +16,7 @@ from gradwitness import registry
 from gradwitness.arithmetic import RoundingErrors
 from gradwitness.errors import UnsupportedError
 from gradwitness.evidence.noise_floor import noise_floor, tensor_floor
+from gradwitness.evidence.perturbed_runs import PerturbedRuns
 from gradwitness.networks import network
 from gradwitness.protocol import Interpreter, Perturbing
 from tests.backends.jax_rounding import BATCH, FLOAT32, PARAMS, RUNS, Function, loss, moves, prepared
@@ -95,15 +96,15 @@ def test_it_is_the_floor_of_the_same_network_traced(interpreter: Interpreter, na
     assert isinstance(wide, Perturbing)
     for dtype in ("float32", "bfloat16", "float64"):
         problem, arithmetic = network(name).rounded(dtype), backend.capabilities.arithmetic(dtype)
-        traced = noise_floor(
-            interpreter, problem.graph, problem.leaves, problem.differentiated, dtype, seed=[0], arithmetic=arithmetic
-        )
+        graph = problem.graph.decomposed()
+        runs = PerturbedRuns(interpreter, graph, problem.leaves, dtype, [0], arithmetic)
+        traced = noise_floor(runs, problem.differentiated)
         errors = RoundingErrors.of(dtype, arithmetic)
         gradients = wide.value_and_gradient(problem.leaves)[1]
-        runs = [found for _, found in wide.perturbed(problem.leaves, errors, runs=RUNS, seed=(0, 1))]
+        own = [found for _, found in wide.perturbed(problem.leaves, errors, runs=RUNS, seed=(0, 1))]
         ratios = []
         for path, floor in traced.tensors.items():
-            moved = np.array([run[path] for run in runs]) - np.asarray(gradients[path])
+            moved = np.array([run[path] for run in own]) - np.asarray(gradients[path])
             ratios.append(tensor_floor(moved / errors.amplification).norm / floor.norm)
         outside = sum(not 0.5 < ratio < 2 for ratio in ratios)
         assert outside <= max(1, 0.1 * len(ratios)), (dtype, ratios)

@@ -16,6 +16,7 @@ from gradwitness import registry
 from gradwitness.arithmetic import Arithmetic, RoundingErrors, Sums
 from gradwitness.errors import UnsupportedError
 from gradwitness.evidence.noise_floor import noise_floor
+from gradwitness.evidence.perturbed_runs import PerturbedRuns
 from gradwitness.evidence.reach import node_reach
 from gradwitness.networks import NETWORKS, network
 from gradwitness.problem import Candidate, Problem
@@ -413,7 +414,8 @@ def ratios(interpreter: Interpreter, name: str, dtype: str) -> list[float]:
     _, _, floors = gradients_and_floors(problem, dtype)
     arithmetic = registry.backend("torch").capabilities.arithmetic(dtype)
     wrt = problem.differentiated
-    traced = noise_floor(interpreter, problem.graph, problem.leaves, wrt, dtype, seed=[0], arithmetic=arithmetic)
+    runs = PerturbedRuns(interpreter, problem.graph.decomposed(), problem.leaves, dtype, [0], arithmetic)
+    traced = noise_floor(runs, wrt)
     return [floors[path].norm / traced.tensors[path].norm for path in wrt]
 
 

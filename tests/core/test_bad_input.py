@@ -77,17 +77,26 @@ def dropped_out(p: Any, d: Any) -> Any:
     return torch.nn.functional.dropout(torch.linspace(1, 2, 100, dtype=torch.float64), 0.5).sum() * loss(p, d)
 
 
+def calls_backward(p: Any, d: Any) -> Any:
+    value = loss(p, d) ** 2
+    value.backward()
+    return value
+
+
 def branching(p: Any, d: Any) -> Any:
     value = jax_loss(p, d)
     return value if value > 0 else -value
 
 
+WITHOUT_ITEM = "of one number, got float; return it without int(), float() or .item()"
 HERE = "(at tests/core/test_bad_input.py"
 ERRORS: dict[str, tuple[gw.Candidate, str]] = {
     "torch, None": (gw.Candidate("torch", lambda p, d: None), "must return a torch.Tensor of one number, got NoneType"),
     "jax, None": (gw.Candidate("jax", lambda p, d: None), "must return a jax.Array of one number, got NoneType"),
-    "torch, float": (gw.Candidate("torch", lambda p, d: loss(p, d).item()), "a torch.Tensor of one number, got float"),
-    "jax, float": (gw.Candidate("jax", lambda p, d: 1.0), "must return a jax.Array of one number, got float"),
+    "torch, float": (gw.Candidate("torch", lambda p, d: loss(p, d).item()), WITHOUT_ITEM),
+    "torch, meta": (gw.Candidate("torch", lambda p, d: loss(p, d).to("meta")), 'on the device "meta", which holds no'),
+    "torch, backward()": (gw.Candidate("torch", calls_backward), "leave backward() out of the loss"),
+    "jax, float": (gw.Candidate("jax", lambda p, d: 1.0), WITHOUT_ITEM),
     "jax, float()": (gw.Candidate("jax", lambda p, d: float(jax_loss(p, d))), 'options={"jit": False}'),
     "jax, branching": (gw.Candidate("jax", branching), 'options={"jit": False}'),
     "jax, NumPy": (gw.Candidate("jax", lambda p, d: np.sum(np.asarray(p["w"]))), "keep to jax.numpy"),

@@ -16,6 +16,7 @@ from gradwitness.evidence.effort import Affordable, Effort, affordable_reference
 from gradwitness.evidence.finite_difference import Probe, textbook_difference
 from gradwitness.evidence.noise_floor import TensorFloor, noise_floor
 from gradwitness.evidence.norms import norm
+from gradwitness.evidence.perturbed_runs import PerturbedRuns
 from gradwitness.evidence.reach import node_reach
 from gradwitness.evidence.sight import Sight
 from gradwitness.networks import NETWORKS, network
@@ -39,7 +40,7 @@ def test_they_confirm_every_network_within_its_float64_rounding(name: str, inter
     problem = network(name)
     graph, wrt = problem.graph, problem.differentiated
     gradients = interpreter.backward(interpreter.forward(graph, problem.leaves), wrt)
-    floor = noise_floor(interpreter, graph, problem.leaves, wrt, "float64", seed=[0])
+    floor = noise_floor(PerturbedRuns(interpreter, graph.decomposed(), problem.leaves, "float64", [0]), wrt)
     for path, probes in directional_derivatives(interpreter, problem, dict.fromkeys(wrt, 1), seed=[0]).items():
         (probe,) = probes
         assert not refutes(probe, gradients[path], floor.tensors[path])

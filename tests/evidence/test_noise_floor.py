@@ -8,14 +8,20 @@ import numpy as np
 import pytest
 
 from gradwitness import ops, trace
-from gradwitness.evidence.noise_floor import NoiseFloor, Spread, noise_floor, tensor_floor, value_floor
+from gradwitness.evidence.noise_floor import NoiseFloor, Spread, noise_floor, tensor_floor
+from gradwitness.evidence.perturbed_runs import PerturbedRuns
+from gradwitness.graph import Graph
 from gradwitness.networks import network
 from gradwitness.protocol import Interpreter
 
 
 def floor_of(interpreter: Interpreter, name: str, dtype: str, seed: int = 0) -> NoiseFloor:
     problem = network(name, seed=seed).rounded(dtype)
-    return noise_floor(interpreter, problem.graph, problem.leaves, problem.differentiated, dtype, seed=[0])
+    return noise_floor(runs_of(interpreter, problem.graph, problem.leaves, dtype), problem.differentiated)
+
+
+def runs_of(interpreter: Interpreter, graph: Graph, leaves: dict[str, Any], dtype: str = "float32") -> PerturbedRuns:
+    return PerturbedRuns(interpreter, graph.decomposed(), leaves, dtype, seed=[0])
 
 
 def test_the_floor_is_proportional_to_the_unit_roundoff(interpreter: Interpreter) -> None:
@@ -32,7 +38,7 @@ def test_the_error_of_a_float32_run_is_of_the_floors_size(interpreter: Interpret
     exact = interpreter.backward(interpreter.forward(graph, problem.leaves), wrt)
     narrow = {p: a.astype(np.float32) if a.dtype.kind == "f" else a for p, a in problem.leaves.items()}
     rounded = interpreter.backward(interpreter.forward(graph, narrow), wrt)
-    floor = noise_floor(interpreter, graph, problem.leaves, wrt, "float32", seed=[1])
+    floor = noise_floor(runs_of(interpreter, graph, problem.leaves), wrt)
     ratios = [np.linalg.norm(rounded[p] - exact[p]) / floor.tensors[p].norm for p in wrt]
     assert 0.1 < np.median(ratios) < 3
     assert max(ratios) < 8
@@ -45,7 +51,7 @@ def test_copies_and_choices_have_no_floor(interpreter: Interpreter) -> None:
         return ops.relu(ops.concatenate([p["x"], -p["x"]], axis=1)).reshape(-1)[2]
 
     graph = trace(loss, {"x": x}, {"y": y})
-    floor = noise_floor(interpreter, graph, {"x": x}, ["x"], "float32", seed=[0])
+    floor = noise_floor(runs_of(interpreter, graph, {"x": x}), ["x"])
     assert floor.value.norm == 0
     assert floor.tensors["x"].norm == 0
 
@@ -55,7 +61,7 @@ def test_a_long_sum_rounds_more_than_its_result(interpreter: Interpreter) -> Non
     x = np.tile([1.0, -1.0], 500)
     x[0] += 1e-6
     graph = trace(lambda p, b: (p["x"] * 1.0).sum() * 1.0, {"x": x}, {})
-    spread = value_floor(interpreter, graph, {"x": x}, "float32", seed=[0]).norm
+    spread = tensor_floor(runs_of(interpreter, graph, {"x": x}).losses()).norm
     assert 0.3 * 2.0**-24 * np.sqrt(1000) < spread < 6 * 2.0**-24 * np.sqrt(1000)
 
 

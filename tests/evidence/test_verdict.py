@@ -15,8 +15,9 @@ from gradwitness import ops
 from gradwitness.arithmetic import Arithmetic
 from gradwitness.evidence.finite_difference import Probe
 from gradwitness.evidence.groups import NEGLIGIBLE, PROMISED
-from gradwitness.evidence.noise_floor import RUNS, TensorFloor, tensor_floor
+from gradwitness.evidence.noise_floor import TensorFloor, tensor_floor
 from gradwitness.evidence.norms import norm
+from gradwitness.evidence.perturbed_runs import RUNS
 from gradwitness.evidence.reach import JITTER_REACH, Reach, node_reach, threshold
 from gradwitness.evidence.reference import Exact, exactly
 from gradwitness.evidence.sight import Refutation, Sight

@@ -18,8 +18,9 @@ from gradwitness.evidence.finite_difference import UNIT_ROUNDOFF, Differencing, 
 from gradwitness.evidence.held import held_branches
 from gradwitness.evidence.local_slopes import LocalSlopes, local_slopes
 from gradwitness.evidence.neighbours import Neighbours, draw_neighbours
-from gradwitness.evidence.noise_floor import TensorFloor, noise_floor, value_floor
+from gradwitness.evidence.noise_floor import TensorFloor, noise_floor, tensor_floor
 from gradwitness.evidence.norms import norm, typical
+from gradwitness.evidence.perturbed_runs import RUNS, PerturbedRuns
 from gradwitness.evidence.prediction import Predictions, predictions
 from gradwitness.evidence.probes import for_the_reader
 from gradwitness.evidence.reach import node_reach
@@ -193,15 +194,7 @@ class FromGraph:
 
     def _perturbed(self, arithmetic: Arithmetic) -> Floors:
         leaves = self.problem.leaves
-        found = noise_floor(
-            self.interpreter,
-            self.problem.graph,
-            leaves,
-            self.paths,
-            self.dtype,
-            seed=(self.seed, 1),
-            arithmetic=arithmetic,
-        )
+        found = noise_floor(self._runs(leaves, arithmetic, 1), self.paths)
         unreached = {path: TensorFloor(0.0, np.zeros(leaves[path].shape)) for path in self.paths}
         return Floors(found.value, unreached | found.tensors)
 
@@ -213,8 +206,11 @@ class FromGraph:
 
     def _loss_floor(self, moved: Leaves, arithmetic: Arithmetic, number: int, *, runs: int = FEW) -> TensorFloor:
         leaves = {**self.problem.leaves, **moved}
-        graph, seed = self.problem.graph, (self.seed, number)
-        return value_floor(self.interpreter, graph, leaves, self.dtype, seed=seed, arithmetic=arithmetic, runs=runs)
+        return tensor_floor(self._runs(leaves, arithmetic, number, count=runs).losses())
+
+    def _runs(self, leaves: Leaves, arithmetic: Arithmetic, number: int, *, count: int = RUNS) -> PerturbedRuns:
+        graph, seed = self.problem.graph.decomposed(), (self.seed, number)
+        return PerturbedRuns(self.interpreter, graph, leaves, self.dtype, seed, arithmetic, count)
 
     def predictions_of(self, arithmetic: Arithmetic) -> Predictions:
         """What a candidate of reduced precision gives."""

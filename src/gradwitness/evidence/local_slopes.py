@@ -25,8 +25,9 @@ from gradwitness.evidence.kinks import (
     projected,
     substitute,
 )
-from gradwitness.evidence.noise_floor import ONE_ROUNDING, TensorFloor, operand_spreads, spread
+from gradwitness.evidence.noise_floor import TensorFloor, noise_floor
 from gradwitness.evidence.norms import norm
+from gradwitness.evidence.perturbed_runs import ONE_ROUNDING, PerturbedRuns
 from gradwitness.evidence.reference import Exact, exactly
 from gradwitness.graph import Graph, Node
 from gradwitness.ops import find_op
@@ -92,16 +93,8 @@ class LocalSlopes:
         """What rounding explains of it: units at a kink keep these slopes, however they are perturbed."""
         key = (_key(choice), arithmetic)
         if key not in self._floors:
-            found = spread(
-                self.interpreter,
-                self.graph,
-                self.leaves,
-                self.wrt,
-                self.dtype,
-                seed=self.seed,
-                arithmetic=arithmetic,
-                on_cotangent=substitute(self.kinked, choice),
-            )
+            runs = PerturbedRuns(self.interpreter, self.graph, self.leaves, self.dtype, self.seed, arithmetic)
+            found = noise_floor(runs, self.wrt, substitute(self.kinked, choice))
             zeros = {path: TensorFloor(0.0, np.zeros(self.leaves[path].shape)) for path in self.wrt}
             self._floors[key] = zeros | found.tensors
         return self._floors[key]
@@ -263,7 +256,7 @@ def local_slopes(interpreter: Interpreter, problem: Problem, dtype: str, *, seed
     wrt, graph = problem.differentiated, problem.graph.decomposed(keep=fused("kink"))
     found: list[Kinked] = []
     if any(_may_have_kinks(node) for node in graph.nodes):
-        operands, spreads = operand_spreads(interpreter, graph, problem.leaves, dtype, _may_have_kinks, seed=seed)
+        operands, spreads = PerturbedRuns(interpreter, graph, problem.leaves, dtype, seed).operands(_may_have_kinks)
         found = find_kinks(graph, wrt, operands, spreads, dtype)
     return LocalSlopes(interpreter, graph, problem.leaves, wrt, tuple(found), dtype, tuple(seed))
 

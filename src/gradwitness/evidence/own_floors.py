@@ -12,7 +12,8 @@ from gradwitness.arithmetic import RoundingErrors
 from gradwitness.dtypes import Array
 from gradwitness.errors import UnsupportedError
 from gradwitness.evidence.jitter import Jitter
-from gradwitness.evidence.noise_floor import RUNS, Spread, TensorFloor, joint
+from gradwitness.evidence.noise_floor import Spread, TensorFloor, joint
+from gradwitness.evidence.perturbed_runs import RUNS
 from gradwitness.evidence.reach import JITTER_REACH, Reach, node_reach
 from gradwitness.problem import Problem
 from gradwitness.protocol import Perturbing, Prepared

@@ -14,7 +14,8 @@ import numpy as np
 
 from gradwitness.arithmetic import Arithmetic
 from gradwitness.dtypes import Array
-from gradwitness.evidence.noise_floor import TensorFloor, deviations, tensor_floor, value_deviations
+from gradwitness.evidence.noise_floor import TensorFloor, tensor_floor
+from gradwitness.evidence.perturbed_runs import PerturbedRuns
 from gradwitness.problem import Problem
 from gradwitness.protocol import Interpreter
 
@@ -62,16 +63,17 @@ def predictions(
 ) -> Predictions:
     """What candidates that round like this give, by `RUNS` perturbed runs at the point and at each neighbour."""
     graph, wrt, leaves = problem.graph.decomposed(NO_PRODUCTS), problem.differentiated, problem.leaves
-    loss, moved = deviations(interpreter, graph, leaves, wrt, dtype, seed=(seed, 1), arithmetic=arithmetic)
+    _, runs = PerturbedRuns(interpreter, graph, leaves, dtype, (seed, 1), arithmetic).gradients(wrt)
+    losses, moved = zip(*runs, strict=True)
     nearby = [
-        value_deviations(interpreter, graph, {**leaves, **n}, dtype, seed=(seed, 3), arithmetic=arithmetic)
-        for n in neighbours
+        PerturbedRuns(interpreter, graph, {**leaves, **n}, dtype, (seed, 3), arithmetic).losses() for n in neighbours
     ]
     foretold = arithmetic.operands is not None
-    unreached = {path: np.zeros((1, *leaves[path].shape)) for path in wrt if path not in moved}
+    unreached = {path: np.zeros((1, *leaves[path].shape)) for path in wrt if path not in moved[0]}
+    reached = {path: np.array([found[path] for found in moved]) for path in moved[0]}
     return Predictions(
-        tuple(_prediction(found, foretold) for found in (loss, *nearby)),
-        {path: _prediction(found, foretold) for path, found in (moved | unreached).items()},
+        tuple(_prediction(found, foretold) for found in (np.array(losses), *nearby)),
+        {path: _prediction(found, foretold) for path, found in (reached | unreached).items()},
     )
 
 

@@ -1,4 +1,4 @@
-"""The matrix products that a node is made of: its value, and the cotangent of each factor.
+"""The contractions of a graph, and the matrix products of each: its value, and the cotangent of each factor.
 
 A library chooses by their sizes how it multiplies. Which matrix has the rows depends on how a framework writes the
 cotangents: this is torch's way (`mm_mat1_backward` and `mm_mat2_backward` in `FunctionsManual.cpp`, `_matmul_impl` in
@@ -12,11 +12,47 @@ import math
 import numpy as np
 
 from gradwitness.arithmetic import Product
-from gradwitness.graph import Node
+from gradwitness.graph import Graph, Node
+from gradwitness.ops import find_op
+from gradwitness.ops.vocabulary import EXACT, ROUNDED, Rounding
 
-__all__ = ["products"]
+__all__ = ["FACTORS", "contractions", "is_of_results", "multiplies_results", "products", "rounding_of"]
 
 Shape = tuple[int, ...]
+FACTORS = 2  # of the operands of a contraction; a third, a bias, is added
+
+
+def rounding_of(node: Node) -> Rounding:
+    """A fused op that was kept whole counts as rounded once."""
+    return find_op(node.op).rounding or ROUNDED
+
+
+def contractions(graph: Graph) -> frozenset[str]:
+    """The names of those in the graph."""
+    return frozenset(node.op for node in graph.decomposed().nodes if _is_contraction(node))
+
+
+def multiplies_results(graph: Graph) -> bool:
+    """Whether some contraction multiplies two results of ops."""
+    return any(is_of_results(node) for node in graph.decomposed().nodes)
+
+
+def is_of_results(node: Node) -> bool:
+    """Whether this contraction multiplies two results of ops."""
+    return _is_contraction(node) and not any(_is_given(i) for i in node.inputs[:FACTORS])
+
+
+def _is_contraction(node: Node) -> bool:
+    return node.is_op and rounding_of(node).value == "contraction"
+
+
+def _is_given(node: Node | None) -> bool:
+    """Whether this is a leaf, or a copy of one."""
+    if node is None:
+        return False
+    while node.is_op and find_op(node.op).rounding is EXACT and len(node.inputs) == 1 and node.inputs[0] is not None:
+        node = node.inputs[0]
+    return not node.is_op
 
 
 def products(node: Node) -> tuple[Product | None, Product | None, Product | None]:

@@ -21,10 +21,10 @@ import numpy as np
 from gradwitness.arithmetic import Arithmetic
 from gradwitness.dtypes import Array, find_dtype, round_to
 from gradwitness.evidence.from_graph import FromGraph
-from gradwitness.evidence.noise_floor import RUNS, perturbed_runs
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.own_floors import as_gradient
 from gradwitness.evidence.parts import Family, families
+from gradwitness.evidence.perturbed_runs import RUNS, PerturbedRuns
 from gradwitness.evidence.reach import FALSE_ALARM
 from gradwitness.graph import LITERAL, Graph
 
@@ -170,17 +170,17 @@ def noise_at(
     decides the perturbations. arithmetic: how the candidate's sums round. masks: arrays of booleans that the loss is
     given, by path."""
     graph, leaves = known.problem.graph.decomposed(), {**known.problem.leaves, **place}
-    (_, truth), runs, amplification = perturbed_runs(
-        known.interpreter, graph, leaves, known.paths, known.dtype, seed=(known.seed, 14, number), arithmetic=arithmetic
-    )
+    seed = (known.seed, 14, number)
+    runs = PerturbedRuns(known.interpreter, graph, leaves, known.dtype, seed, arithmetic)
+    truth, deviations = runs.gradients(known.paths)
     noise = {
         path: Noise.of(leaves[path], g, masks, norm(known.gradients[path].high) or 1.0, known.dtype)
         for path, g in truth.items()
         if np.all(np.isfinite(g))
     }
-    for _, found in runs:
+    for _, moved in deviations:
         for path, one in noise.items():
-            one.add((found[path] - truth[path]) / amplification)
+            one.add(moved[path])
     for moved in _with_rounded_numbers(known, graph, leaves):
         for path, one in noise.items():
             one.biases.append(one.sums(moved[path] - truth[path]))

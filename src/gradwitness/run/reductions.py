@@ -13,7 +13,7 @@ import numpy as np
 from gradwitness.arithmetic import REDUCTIONS, Reduction
 from gradwitness.dtypes import Array
 from gradwitness.evidence.from_graph import FromGraph
-from gradwitness.evidence.noise_floor import contractions, multiplies_results
+from gradwitness.evidence.products import contractions, multiplies_results
 from gradwitness.evidence.reference import Exact
 from gradwitness.run.witness import OfGraph, Witness
 from gradwitness.settings import Settings
