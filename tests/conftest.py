@@ -11,6 +11,7 @@ from gradwitness import registry
 from gradwitness.ops import OPS
 from gradwitness.own_ops import forget_op
 from gradwitness.protocol import Interpreter
+from tests.nightly import runs_each_night
 
 pytest_plugins = ["pytester"]  # runs pytest on the suite of tests/plugin
 
@@ -36,6 +37,12 @@ def vocabulary_restored() -> Iterator[None]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--nightly", action="store_true", help="run the tests marked `nightly` too")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if runs_each_night(item.nodeid.removeprefix("tests/")):
+            item.add_marker(pytest.mark.nightly)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

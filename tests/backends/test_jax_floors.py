@@ -85,11 +85,10 @@ def test_what_belongs_to_the_caller_is_as_it_was_while_runs_are_drawn() -> None:
 
 # Against the floor of the same network traced
 
-ZOO = ("mlp", "layernorm_mlp", "convnet")
-LARGE = ("gru", "transformer")
+ZOO = ("mlp", "layernorm_mlp", "convnet", "gru", "transformer")
 
 
-@pytest.mark.parametrize("name", [*ZOO, *(pytest.param(name, marks=pytest.mark.nightly) for name in LARGE)])
+@pytest.mark.parametrize("name", ZOO)
 def test_it_is_the_floor_of_the_same_network_traced(interpreter: Interpreter, name: str) -> None:
     backend = registry.backend("jax")
     wide = backend.prepare(gw.Candidate("jax"), network(name), dtype="float64", device="cpu")
@@ -299,9 +298,7 @@ CASES: dict[str, tuple[Callable[[], tuple[Function, Any, Any]], str, bool]] = { 
 }
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=pytest.mark.nightly) if "262,144" in case else case for case in CASES]
-)
+@pytest.mark.parametrize("case", CASES)
 def test_a_right_gradient_raises_no_alarm(case: str) -> None:
     make, dtype, decided = CASES[case]
     report = gw.verify({"jax": make()[0]}, *make()[1:], dtypes=dtype)

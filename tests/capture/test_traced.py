@@ -65,7 +65,7 @@ def expect_same(found: Reference, expected: Reference) -> None:
         assert norm(apart) <= SAME * max(norm(exact.high), 1e-3), path
 
 
-@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("backend", FRAMEWORKS)
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_an_op_comes_back_as_it_was(name: str, backend: str, interpreter: Interpreter) -> None:
     problem = PROBLEMS[name]
@@ -75,7 +75,7 @@ def test_an_op_comes_back_as_it_was(name: str, backend: str, interpreter: Interp
     expect_same(found, expected)
 
 
-@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("backend", FRAMEWORKS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_comes_back_as_it_was(name: str, backend: str, interpreter: Interpreter) -> None:
     problem = network(name)
@@ -86,7 +86,7 @@ def test_a_network_comes_back_as_it_was(name: str, backend: str, interpreter: In
 
 
 @pytest.mark.parametrize("backend", FRAMEWORKS)
-@pytest.mark.parametrize("name", ["article", "mlp", pytest.param("lstm", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("name", ["article", "mlp", "lstm"])
 def test_its_gradient_gets_the_verdict_of_the_traced_loss(name: str, backend: str) -> None:
     problem = network(name)
     report = gw.verify({backend: natively(problem, backend)}, problem.params, problem.batch)

@@ -158,9 +158,7 @@ def verified(case: str) -> Report:
 AT_THE_END_OF_THE_DTYPE = {"subnormal gradients": {"jax"}, "underflow in float16": {"torch", "jax"}}
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=pytest.mark.nightly) if case.startswith("sum over") else case for case in CASES]
-)
+@pytest.mark.parametrize("case", CASES)
 def test_a_right_gradient_raises_no_alarm_and_a_wrong_one_would(case: str) -> None:
     report = verified(case)
     for row in report.rows:

@@ -54,7 +54,7 @@ def test_float64_against_finite_differences(name: str, backend: str) -> None:
     expect_finite_differences(run(PROBLEMS[name], [backend], "float64"))
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("name", BUNDLES)
 def test_narrow_dtypes_within_their_floor(name: str, dtype: str) -> None:
     able = [n for n in registry.backend_names() if dtype in registry.backend(n).capabilities.dtypes]

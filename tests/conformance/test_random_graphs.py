@@ -138,6 +138,7 @@ def test_500_random_graphs_agree_in_jax(number: int) -> None:
     walk(190, "float64", number=number, backends=("jax",)).expect(counted=100)
 
 
+@pytest.mark.nightly
 def test_these_graphs_call_every_op() -> None:
     called = {op for number in range(11, 16) for graph in drawn(190, number) for op in graph.op_names}
     assert called >= set(DIFFERENTIABLE)
@@ -157,8 +158,8 @@ def test_other_random_graphs_each_night_agree(dtype: str) -> None:
     walk(1200, dtype, number=number).expect(counted=800)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_fixed_sample_agrees_compiled(dtype: str) -> None:
     graphs = drawn(100, 3)[-12:]  # those that Hypothesis begins with are the simplest
     report = verified(graphs, ["torch.compile"], dtype)
@@ -189,6 +190,7 @@ def has_residual(graph: Graph) -> bool:
     return False
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("has", [has_fan_out, has_broadcasting, has_residual])
 def test_one_in_ten_graphs_has(has: Callable[[Graph], bool]) -> None:
     graphs = [program.problem().graph for program in drawn(300, 3)]
@@ -219,7 +221,7 @@ def test_a_wrong_vjp_is_found_and_shrunk_to_its_op(op: str, monkeypatch: pytest.
     assert not faults(verified([found], ["numpy"], "float64"))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_walk_ends_at_a_wrong_vjp_with_a_graph_to_replay(monkeypatch: pytest.MonkeyPatch) -> None:
     plant("exp", monkeypatch)
     with pytest.raises(AssertionError, match="disagree") as failure:

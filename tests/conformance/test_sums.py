@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -89,10 +90,17 @@ def long_problem(terms: int, mean: float) -> Problem:
 
 def long_error(backend: str, dtype: str, op: str, terms: int, mean: float) -> float:
     problem = long_problem(terms, mean).rounded(dtype)
+    found = gradient(backend, dtype, problem, "w" if op == "matmul" else "b")
+    return error(found, *exact_sums(op, terms, mean, dtype), dtype)
+
+
+@cache
+def exact_sums(op: str, terms: int, mean: float, dtype: str) -> tuple[Array, Array]:
+    """In long double, which takes longest: the sums of that problem, and those of the squares."""
+    problem = long_problem(terms, mean).rounded(dtype)
     x, g = (np.asarray(problem.leaves[name], np.longdouble) for name in ("x", "g"))
     x = x if op == "matmul" else np.ones((terms, 1), np.longdouble)
-    found = gradient(backend, dtype, problem, "w" if op == "matmul" else "b")
-    return error(found, np.squeeze(g.T @ x), np.squeeze((g * g).T @ (x * x)), dtype)
+    return np.squeeze(g.T @ x), np.squeeze((g * g).T @ (x * x))
 
 
 def growth(sums: Sums | None, terms: int) -> float:

@@ -332,7 +332,7 @@ def figures(report: gw.Report) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["torch", pytest.param("torch.compile", marks=pytest.mark.nightly), "jax"])
+@pytest.mark.parametrize("backend", ["torch", "torch.compile", "jax"])
 def test_figures_of_a_framework_are_those_of_a_run_in_this_process(backend: str) -> None:
     def in_torch(p: Any, d: Any) -> Any:
         import torch

@@ -41,8 +41,6 @@ Gradients = dict[str, Array]
 SETTINGS = Settings(dtypes=("float32",), precision="default")
 FAULTS = {Verdict.DISAGREE, Verdict.DIFFERENT_LOSS}
 
-EACH_NIGHT = [pytest.param(name, marks=pytest.mark.nightly) for name in ("deep_sigmoid", "gru")]
-
 
 def verified(problem: Problem, candidate: Candidate | None = None, settings: Settings = SETTINGS) -> list[Row]:
     return verify_problem(problem, {"torch": candidate or Candidate("torch")}, settings)
@@ -75,10 +73,7 @@ def faulty(problem: Problem, change: Callable[[Gradients], Gradients]) -> Candid
         (Operands(7, nearest=False), "bfloat16 operands (7 bits, the rest cut off)"),
     ],
 )
-@pytest.mark.parametrize(
-    "name",
-    ["article", "mlp", "convnet", *(pytest.param(n, marks=pytest.mark.nightly) for n in ("deep_sigmoid", "gru"))],
-)
+@pytest.mark.parametrize("name", ["article", "mlp", "convnet", "deep_sigmoid", "gru"])
 def test_short_operands_are_told_by_name(name: str, operands: Operands, says: str) -> None:
     with ShortOperands(operands):
         rows = verified(network(name))

@@ -151,6 +151,7 @@ def test_with_xdist_the_seed_is_drawn_once_and_the_counts_arrive(pytester: pytes
     assert summaries(result)[0].startswith("gradwitness: 8 gradients in 4 tests: 6 agree, 2 disagree")
 
 
+@pytest.mark.nightly
 def test_with_xdist_each_call_has_its_file(pytester: pytest.Pytester) -> None:
     result = run(pytester, "right elsewhere second_call", "--gradwitness-json=kept", "--numprocesses=2")
     result.assert_outcomes(passed=3, failed=1)

@@ -159,7 +159,8 @@ def test_flaxs_cells_hold_each_gate_by_itself(cell: str) -> None:
     assert report, repr(report)
 
 
-@pytest.mark.parametrize("cell", [pytest.param("LSTMCell", marks=pytest.mark.nightly), "GRUCell"])
+@pytest.mark.nightly
+@pytest.mark.parametrize("cell", ["LSTMCell", "GRUCell"])
 def test_an_equinox_cell(cell: str) -> None:
     eqx = pytest.importorskip("equinox", reason="equinox is not installed")
     key = jax.random.key(0)

@@ -23,7 +23,6 @@ BACKENDS = [
     for name in registry.backend_names()
     if isinstance(registry.backend(name), Scripted) and not registry.backend(name).capabilities.compiles
 ]
-QUICK = "torch"  # the others take a minute
 DTYPES = ["float64", "float32"]
 
 
@@ -40,7 +39,7 @@ def test_there_are_backends_to_try() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("backend", [b if b == QUICK else pytest.param(b, marks=pytest.mark.nightly) for b in BACKENDS])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_every_op(backend: str, dtype: str) -> None:
     tried = set()
     for problem in op_problems(0):

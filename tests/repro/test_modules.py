@@ -93,9 +93,7 @@ def plain() -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "make", [odd, plain, *(pytest.param(make, marks=pytest.mark.nightly) for make in (words, recurrent))]
-)
+@pytest.mark.parametrize("make", [odd, plain, words, recurrent])
 def test_a_wrong_rule_in_a_module_is_shown_by_torch_alone(tmp_path: Path, make: Any) -> None:
     torch.manual_seed(0)
     module, loss, batch = make()
