@@ -84,6 +84,13 @@ class JaxPrepared:
         self._value_and_grad, self._has_tape = both or compiled(jax.value_and_grad(value)), both is None
         self._forward, self._pull = passes(value, dtype=self._dtype, jit=compiled is jax.jit)
 
+    @property
+    def not_alone(self) -> str:
+        """Why its backward cannot run without a forward of its own; empty if it can."""
+        if self._gradient is not None:
+            return "its gradient is a function of its own, which runs its own forward"
+        return "" if self._by_hand is None and self._has_tape else "loss and gradient are one function"
+
     def value(self, params: Primals) -> float:
         self._values += 1
         with self._x64():

@@ -20,6 +20,8 @@ Leaves = dict[str, Array]
 class PreparedByHand:
     """The user's functions, on arrays in the candidate's dtype that they cannot write to."""
 
+    not_alone = "its gradient is a function of its own, which runs its own forward"
+
     def __init__(self, implementation: Implementation, dtype: np.dtype[Any]) -> None:
         started = time.perf_counter()
         assert implementation.value_and_gradient is not None

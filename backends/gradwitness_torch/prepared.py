@@ -89,6 +89,13 @@ class TorchPrepared:
         with _recording():
             self._inputs = {path: self._tensor(a) for path, a in implementation.inputs.items()}
 
+    @property
+    def not_alone(self) -> str:
+        """Why its backward cannot run without a forward of its own; empty if it can."""
+        if self._gradient is not None:
+            return "its gradient is a function of its own, which runs its own forward"
+        return "" if self._by_hand is None else "loss and gradient are one function"
+
     def value(self, params: Primals) -> float:
         with self._expect_unmodified(placed := self.place(params)):
             return self.forward(placed).loss.item()

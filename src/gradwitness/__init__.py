@@ -18,21 +18,25 @@ if TYPE_CHECKING:
     from gradwitness.problem import Candidate, Problem
     from gradwitness.registry import register_backend
     from gradwitness.report import Report, Row
+    from gradwitness.timing import Benchmark, Timing, benchmark
     from gradwitness.verdict import Verdict
     from gradwitness.verification import verify
 
     __version__: str
 
 __all__ = [
+    "Benchmark",
     "Candidate",
     "GradwitnessError",
     "Graph",
     "Problem",
     "Report",
     "Row",
+    "Timing",
     "Verdict",
     "__version__",
     "assert_gradients_close",
+    "benchmark",
     "capture",
     "define_op",
     "forget_op",
@@ -45,14 +49,17 @@ __all__ = [
 ]
 
 _PLACES = {  # the module of each name
+    "Benchmark": "timing",
     "Candidate": "problem",
     "GradwitnessError": "errors",
     "Graph": "graph",
     "Problem": "problem",
     "Report": "report",
     "Row": "report",
+    "Timing": "timing",
     "Verdict": "verdict",
     "assert_gradients_close": "closeness",
+    "benchmark": "timing",
     "capture": "capturing",
     "define_op": "own_ops",
     "forget_op": "own_ops",

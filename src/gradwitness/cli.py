@@ -197,6 +197,77 @@ def verify(
     raise SystemExit(0 if report.ok else 1)
 
 
+@cli.command()
+@click.argument("networks", nargs=-1, metavar="[NETWORK|FILE.py:NAME|MODULE:NAME]...")
+@click.option("--backend", "backends", **NAMES, help="Only these backends.")
+@click.option("--size", "sizes", **NAMES | {"default": ("small",)}, help="Of networks: small, medium, large.")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="Of each candidate (default: the cores).")
+@click.option("--budget", type=float, default=2.0, show_default=True, metavar="S", help="Seconds for each time.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="In which each is timed, one after another.",
+)
+@_option("dtypes")
+@_option("devices")
+@_option("precision")
+@_option("seed")
+@click.option("--json", "json_file", **FILE, help='Write the times here ("-": to standard output).')
+def bench(
+    networks: tuple[str, ...],
+    backends: tuple[str, ...],
+    sizes: tuple[str, ...],
+    threads: int | None,
+    budget: float,
+    processes: int,
+    json_file: Path | None,
+    **how: Any,
+) -> None:
+    """Time forward, backward alone, and both, of NETWORKs (default: mlp, convnet, lstm, transformer) on every backend.
+
+    FILE.py:NAME or MODULE:NAME is your own: a function without arguments that returns (candidates, params, batch). Each
+    gradient is verified first, and what does not agree is not timed.
+
+    Exits with 0 if everything was timed, 1 if not, and 2 for wrong usage.
+    """
+    from gradwitness.bench import timed
+
+    if json_file is not None:
+        expect_writable("--json", json_file)
+    context = click.get_current_context()
+    if context.get_parameter_source("dtypes") is not ParameterSource.COMMANDLINE:
+        how["dtypes"] = ("float32",)
+    settings = Settings(**how, reference="differences")
+    aside = json_file is not None and is_standard_output(json_file)
+    found = timed(networks, sizes, backends, settings, threads=threads, budget=budget, processes=processes)
+    if json_file is not None:
+        _write("--json", json_file, found.json() + "\n")
+    show(found.table(), err=aside)
+    raise SystemExit(1 if any(timing.why for timing in found) else 0)
+
+
+@cli.command()
+@click.argument("old", type=click.Path(path_type=Path), metavar="OLD.json")
+@click.argument("new", type=click.Path(path_type=Path), metavar="NEW.json")
+def diff(old: Path, new: Path) -> None:
+    """Say what changed between two files that verify --json, or bench --json, wrote: verdicts, errors beyond their
+    noise floor, times beyond their interval.
+
+    Exits with 1 if something got worse, 0 if not, and 2 for wrong usage.
+    """
+    from gradwitness.changes import changes, read
+
+    found = changes(read(old), read(new))
+    for change in found:
+        show(str(change))
+    worse = sum(change.worse for change in found)
+    show(f"{worse} worse, {len(found) - worse} otherwise changed" if found else "nothing changed")
+    raise SystemExit(1 if worse else 0)
+
+
 def _kept(report: Report, json_file: Path | None, junit_file: Path | None) -> GradwitnessError | None:
     """Write what is asked for, before anything is shown, as whoever reads the table may go away. What failed, if
     anything did, is for after it."""

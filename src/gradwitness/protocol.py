@@ -32,6 +32,7 @@ __all__ = [
     "Extensible",
     "Forgetful",
     "Interpreter",
+    "NotAlone",
     "Observed",
     "Observing",
     "Perturbing",
@@ -134,6 +135,17 @@ class Perturbing(Protocol):
     def perturbed(
         self, params: Primals, errors: RoundingErrors, *, runs: int, seed: Sequence[int], gradients: bool = True
     ) -> Iterator[tuple[float, dict[str, Array | None]]]: ...
+
+
+@runtime_checkable
+class NotAlone(Protocol):
+    """A Prepared that may be unable to run its backward without a forward.
+
+    not_alone: why it cannot, in a few words; empty if it can.
+    """
+
+    @property
+    def not_alone(self) -> str: ...
 
 
 @runtime_checkable

@@ -392,7 +392,7 @@ def test_a_module_that_cannot_be_found_is_named(monkeypatch: pytest.MonkeyPatch)
     module.by_name = by_name  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     found = messages(verify({"mine": by_hand(loss=by_name), "right": by_hand()}))
-    assert "cannot be read in the subprocess" in found["mine"]
+    assert "cannot be read in its subprocess" in found["mine"]
     assert "(ModuleNotFoundError: No module named 'made_on_the_fly')" in found["mine"]
     assert "must be importable" in found["mine"]
 

@@ -12,7 +12,7 @@ from typing import Any
 from gradwitness.evidence.exercise import Exercise
 from gradwitness.report.row import Row
 
-__all__ = ["schema", "to_json"]
+__all__ = ["jsonable", "schema", "to_json"]
 
 
 def to_json(
@@ -31,7 +31,7 @@ def to_json(
         "rows": [{key: getattr(row, key) for key in keys} for row in rows],
         "exercise": {network: [asdict(one) for one in calls] for network, calls in exercise.items()},
     }
-    return json.dumps(_jsonable(document), indent=1, allow_nan=False)
+    return json.dumps(jsonable(document), indent=1, allow_nan=False)
 
 
 def schema() -> dict[str, Any]:
@@ -41,11 +41,12 @@ def schema() -> dict[str, Any]:
     return found
 
 
-def _jsonable(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
+    """With lists for tuples, and text for what JSON has no number for."""
     if isinstance(value, Mapping):
-        return {key: _jsonable(v) for key, v in value.items()}
+        return {key: jsonable(v) for key, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_jsonable(v) for v in value]
+        return [jsonable(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

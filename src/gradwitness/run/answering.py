@@ -98,6 +98,7 @@ class Answers:
             "why_missing": self._why_missing,
             "is_forgetful": self._is_forgetful,
             "captured": self._captured,
+            "apply": self._apply,
         }
         if name in own:
             return own[name](*found, **kwargs)
@@ -115,7 +116,7 @@ class Answers:
             candidate, problem = pickle.loads(sent)
         except Exception as error:
             raise GradwitnessError(
-                f"the candidate cannot be read in the subprocess that timeout= asks for ({first_lines(error)}): "
+                f"the candidate cannot be read in its subprocess ({first_lines(error)}): "
                 "functions of a module are sent by name, so that module must be importable from sys.path"
             ) from error
         self._prepared = prepare_here(candidate, problem, dtype, device)
@@ -140,6 +141,10 @@ class Answers:
         if not isinstance(self._prepared, Capturing):
             raise CaptureError(VALUES_ALONE)
         return self._prepared.captured(primals, stops=stops)
+
+    def _apply(self, function: Callable[..., Any], *args: Any) -> Any:
+        """What a function, sent by its name, makes of the candidate."""
+        return function(self._prepared, *args)
 
     def _hold(self, result: Any) -> Held:
         handle = Held(next(self._numbers))

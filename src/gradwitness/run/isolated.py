@@ -17,7 +17,7 @@ import tempfile
 import time
 import uuid
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
@@ -30,7 +30,7 @@ from gradwitness.dtypes import Array
 from gradwitness.errors import GradwitnessError, NoAnswerError
 from gradwitness.graph import Graph
 from gradwitness.problem import Candidate, Problem
-from gradwitness.protocol import CustomRule, Prepared, Primals
+from gradwitness.protocol import CustomRule, Primals
 from gradwitness.run.answering import TELL_WHERE
 from gradwitness.run.crossing import Channel, Held, Raised
 from gradwitness.run.failing import LIBRARIES, first_lines
@@ -42,6 +42,7 @@ START = 120.0  # seconds that Python and the framework may take to start, which 
 LONGEST = 1e6  # seconds that a system call can wait for
 CRASHES = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT")
 OURS = str(Path(__file__).parent)
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # read when a library is loaded
 MARK = "GRADWITNESS_SUBPROCESS"  # in the environment of all that a candidate starts
 FRAME = re.compile(r'  File "(?P<file>.+)", line (?P<line>\d+) in (?P<function>.+)')  # as faulthandler writes it
 MEND = "leave timeout= out, or move the function into a module, which the subprocess imports"
@@ -49,15 +50,19 @@ MEND = "leave timeout= out, or move the function into a module, which the subpro
 _started: ContextVar[list[weakref.finalize[Any, Any]] | None] = ContextVar("_started", default=None)
 
 
-def isolate(candidate: Candidate, problem: Problem, dtype: str, device: str, settings: Settings) -> Prepared:
+def isolate(
+    candidate: Candidate, problem: Problem, dtype: str, device: str, settings: Settings, *, threads: int | None = None
+) -> Isolated:
     """The candidate, prepared in a subprocess of its own, which holds the precision of `settings`.
+
+    threads: how many it may have, on as many cores; by default as many as this process.
 
     Raises NoAnswerError where preparing takes longer than settings.timeout or ends the subprocess; GradwitnessError for
     a candidate that cannot be sent there, or whose framework has other settings there; and what preparing raises.
     """
     assert settings.timeout is not None
     sent, precision = _pickled(candidate, problem), settings.precision
-    answering = Answering(settings.timeout)
+    answering = Answering(settings.timeout, threads)
     answering.ask("load", candidate.backend, precision, within=START)
     perturbs, there = answering.ask("prepare", sent, dtype, device, precision)
     _expect_same(registry.backend(candidate.backend).settings(precision), there)
@@ -134,6 +139,21 @@ class Isolated:
         found: dict[str, Array | None] = self._ask("fetch", gradient)
         return found
 
+    def apply(self, function: Callable[..., Any], *args: Any) -> Any:
+        """What a function of a module makes there of the Prepared and these arguments."""
+        return self._ask("apply", function, *args)
+
+    def pause(self) -> None:
+        """None of its threads runs until it is resumed, nor any process that it has started."""
+        self._answering.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._answering.signal(signal.SIGCONT)
+
+    def end(self) -> None:
+        """End its process."""
+        self._answering.end()
+
 
 class IsolatedPerturbing(Isolated):
     """One that is `Perturbing` as well; each run is an answer of its own."""
@@ -154,7 +174,7 @@ class Answering:
 
     setup_seconds = 0.0
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, threads: int | None = None) -> None:
         self._timeout = timeout
         self._lost = ""
         self._released: list[int] = []
@@ -162,11 +182,16 @@ class Answering:
         self._channel, mark = Channel(here), uuid.uuid4().hex
         self._stacks = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the subprocess
         with there:
-            self._process = _start(there.fileno(), self._stacks.fileno(), mark)
+            self._process = _start(there.fileno(), self._stacks.fileno(), mark, threads)
         self.end = weakref.finalize(self, _end, self._process, self._channel, self._stacks, mark)
         started = _started.get()
         if started is not None:
             started.append(self.end)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it and all that it has started."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
 
     def ask(self, name: str, *args: Any, within: float | None = None, **kwargs: Any) -> Any:
         """The answer to one call. Raises what was raised there, and NoAnswerError where there is none."""
@@ -207,7 +232,7 @@ class Answering:
 
     def _late(self, name: str, within: float | None) -> str:
         if within is not None:
-            return f"the subprocess that timeout= asks for did not start within {within:g} s"
+            return f"its subprocess did not start within {within:g} s"
         os.kill(self._process.pid, TELL_WHERE)
         given_up = time.monotonic() + 1.0
         while not _where(self._stacks) and time.monotonic() < given_up:
@@ -230,13 +255,15 @@ class Answering:
         return f"it crashed the interpreter ({by}), {where}" if by in CRASHES else f"it was killed ({by}), {where}"
 
 
-def _start(channel: int, stacks: int, mark: str) -> subprocess.Popen[bytes]:
+def _start(channel: int, stacks: int, mark: str, threads: int | None) -> subprocess.Popen[bytes]:
     """A fresh interpreter that looks for modules where this one does, in a process group of its own.
 
     Unbuffered, so that what is printed is seen even if it crashes. mark: what it and all that it starts have in their
     environment.
     """
-    program = f"""import sys
+    cores = sorted(os.sched_getaffinity(0))[:threads] if threads and hasattr(os, "sched_getaffinity") else None
+    program = f"""import os, sys
+if {cores}: os.sched_setaffinity(0, {cores})
 sys.path[:] = {sys.path!r}
 from gradwitness.run.answering import answer_calls
 answer_calls({channel}, {stacks})"""
@@ -245,7 +272,7 @@ answer_calls({channel}, {stacks})"""
         stdin=subprocess.DEVNULL,
         pass_fds=(channel, stacks),
         start_new_session=True,
-        env=os.environ | {MARK: mark},
+        env=os.environ | {MARK: mark} | (dict.fromkeys(THREADS, str(threads)) if threads else {}),
     )
 
 

@@ -1,0 +1,238 @@
+"""Verify candidates, and time those that are right, where and as they were verified."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from gradwitness.errors import GradwitnessError
+from gradwitness.problem import Candidate
+from gradwitness.report import Address, Report, Row
+from gradwitness.report.case import Case
+from gradwitness.report.findings import findings
+from gradwitness.run.failing import first_lines
+from gradwitness.run.progress import Progress
+from gradwitness.timing.calls import PHASES
+from gradwitness.timing.document import to_json
+from gradwitness.timing.records import Timing, Turns
+from gradwitness.timing.statistics import median, ratio
+from gradwitness.timing.table import table
+from gradwitness.timing.turns import by_turns
+from gradwitness.timing.workers import Worker
+from gradwitness.verdict import ACCEPTED
+from gradwitness.verification import verify
+
+__all__ = ["BUDGET", "PROCESSES", "Benchmark", "available_threads", "benchmark", "timings"]
+
+BUDGET = 2.0  # seconds of calls, for each candidate and phase
+PROCESSES = 3  # one after another: the same code may be a quarter faster in one than in another
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What was measured. It is a sequence of Timings, and prints as a table.
+
+    timings: one for each candidate, dtype and device. environment: versions, devices, seed and settings.
+    """
+
+    timings: tuple[Timing, ...]
+    environment: Mapping[str, Any] = field(repr=False)
+
+    def __iter__(self) -> Iterator[Timing]:
+        return iter(self.timings)
+
+    def __len__(self) -> int:
+        return len(self.timings)
+
+    def __getitem__(self, number: int) -> Timing:
+        return self.timings[number]
+
+    def table(self) -> str:
+        """A table for each network, dtype and device."""
+        return table(self.timings)
+
+    def json(self) -> str:
+        """Everything, with each turn's seconds; `gradwitness diff` compares two of these."""
+        return to_json(self.environment, self.timings)
+
+    def __repr__(self) -> str:
+        return self.table()
+
+
+def available_threads() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def benchmark(
+    loss: Any,
+    params: Any = None,
+    batch: Any = None,
+    *,
+    threads: int | None = None,
+    budget: float = BUDGET,
+    processes: int = PROCESSES,
+    progress: Progress = lambda text: None,
+    **options: Any,
+) -> Benchmark:
+    """Verify a loss, and time each candidate whose gradients are right: forward, backward alone, and both.
+
+    loss, params, batch, options: those of `gradwitness.verify`.
+    threads: how many each candidate may have; by default as many as there are cores.
+    budget: seconds of calls, for each candidate and phase.
+    processes: in how many each candidate is timed, one after another, as they differ among themselves.
+    progress: a function, called with a line of text as each step begins.
+
+    A loss in torch or jax runs on every other backend too, as the graph into which it is read; `backends` chooses.
+
+    Returns a Benchmark: a Timing for each candidate, dtype and device. What does not agree is not timed, and says why.
+    Raises GradwitnessError as `verify` does.
+    """
+    if isinstance(loss, Mapping | Candidate):
+        options.setdefault("backends", "all")
+    report = verify(loss, params, batch, progress=progress, **options)
+    found = timings(report, threads=threads, budget=budget, processes=processes, progress=progress)
+    return Benchmark(tuple(found), report.environment)
+
+
+def timings(
+    report: Report,
+    *,
+    threads: int | None = None,
+    budget: float = BUDGET,
+    processes: int = PROCESSES,
+    progress: Progress = lambda text: None,
+) -> Iterator[Timing]:
+    """Those of each candidate of a report that this process made, as far as its gradients are right."""
+    most = available_threads()
+    if threads is not None and not 1 <= threads <= most:
+        raise GradwitnessError(f"threads: expected a number from 1 to {most}, the cores that there are, got {threads}")
+    for case in report.cases:
+        for dtype in case.settings.dtypes:
+            for device in case.settings.devices:
+                rows = [
+                    row
+                    for row in report.rows
+                    if (row.network, row.dtype, row.device) == (case.problem.name, dtype, device)
+                ]
+                cell = _Cell(case, dtype, device, rows, threads or most, budget, processes, report.allow)
+                yield from _timed(cell, progress)
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A problem in one dtype on one device, and what was found of its candidates."""
+
+    case: Case
+    dtype: str
+    device: str
+    rows: Sequence[Row]
+    threads: int
+    budget: float
+    processes: int
+    allow: Sequence[str]
+
+    @property
+    def parameters(self) -> int:
+        return sum(x.size for x in self.case.problem.primals.values())
+
+    def rows_of(self, label: str) -> list[Row]:
+        return [row for row in self.rows if row.candidate == label]
+
+    def timing(self, label: str, **measured: Any) -> Timing:
+        rows = self.rows_of(label)
+        backend = self.case.candidates[label].backend
+        where = Address(self.case.problem.name, label, backend, self.device, self.dtype)
+        verdicts = [row.verdict for row in rows]
+        worst = str(max(verdicts, key=list(type(verdicts[0])).index)) if verdicts else "not verified"
+        return Timing(where, self.parameters, worst, self.threads, **measured)
+
+
+def _timed(cell: _Cell, progress: Progress) -> Iterator[Timing]:
+    """Every candidate: those that are right by turns, in several processes one after another."""
+    refused = {label: _why_not(cell, label) for label in cell.case.candidates}
+    found: dict[str, _Found] = {}
+    for number in range(cell.processes):
+        able = [label for label, why in refused.items() if not why]
+        refused |= _measured(cell, able, found, f"{number + 1} of {cell.processes}", progress)
+    found = {label: one for label, one in found.items() if not refused[label]}
+    for label in cell.case.candidates:
+        if refused[label]:
+            yield cell.timing(label, why=refused[label])
+        else:
+            memory = _memory(cell, label, progress)
+            yield cell.timing(label, memory=memory, **found[label].facts(found))
+
+
+@dataclass
+class _Found:
+    """What was found of one candidate in its processes."""
+
+    alone: str
+    setup_seconds: float
+    samples: dict[str, Turns] = field(default_factory=dict)
+
+    def facts(self, others: Mapping[str, _Found]) -> dict[str, Any]:
+        every = [other.samples for other in others.values()]
+        firsts = {phase: next(samples[phase] for samples in every if phase in samples) for phase in self.samples}
+        return {
+            **vars(self),
+            "times": {phase: median(turns) for phase, turns in self.samples.items()},
+            "ratios": {phase: ratio(turns, firsts[phase]) for phase, turns in self.samples.items()},
+        }
+
+
+def _measured(
+    cell: _Cell, labels: Sequence[str], found: dict[str, _Found], which: str, progress: Progress
+) -> dict[str, str]:
+    """Time these candidates in a process each, and add to what was found; who could not be timed, and why."""
+    name = f"{cell.case.problem.name} {cell.dtype}, process {which}"
+    refused: dict[str, str] = {}
+    workers: dict[str, Worker] = {}
+    with ExitStack() as stack:
+        for label in labels:
+            progress(f"{name}: {label}, made ready")
+            try:
+                workers[label] = _worker(cell, label)
+                stack.callback(workers[label].end)
+            except Exception as error:  # noqa: BLE001  # one's failure never costs the others' times
+                refused[label] = first_lines(error)
+        for phase in PHASES:
+            able = {label: worker for label, worker in workers.items() if phase in worker.phases}
+            progress(f"{name}: {phase.replace('_', ' + ')}, {len(able)} by turns")
+            taken = by_turns(able, phase, budget=cell.budget * len(able) / cell.processes) if able else {}
+            for label, turns in taken.items():
+                known = found.setdefault(label, _Found(workers[label].alone, workers[label].setup_seconds))
+                known.samples.setdefault(phase, []).append(turns)
+    return refused
+
+
+def _why_not(cell: _Cell, label: str) -> str:
+    """Why a candidate is not to be timed, from what was found of it; empty if its gradients are right."""
+    rows = cell.rows_of(label)
+    if not rows:
+        return "not verified"
+    wrong = [row for row in rows if row.verdict not in ACCEPTED and row.verdict not in cell.allow]
+    unable = [row for row in rows if row.parameter is None]
+    return next(iter(findings(wrong or unable)), "")
+
+
+def _worker(cell: _Cell, label: str) -> Worker:
+    problem = cell.case.problem.rounded(cell.dtype)
+    candidate = cell.case.candidates[label]
+    return Worker(candidate, problem, cell.dtype, cell.device, cell.case.settings, cell.threads)
+
+
+def _memory(cell: _Cell, label: str, progress: Progress) -> int | None:
+    """In a fresh process, apart from the timing."""
+    progress(f"{cell.case.problem.name} {cell.dtype}: {label}, memory")
+    if cell.device != "cpu":
+        return None
+    worker = _worker(cell, label)
+    try:
+        return worker.most_memory("forward_backward")
+    finally:
+        worker.end()
