@@ -19,7 +19,7 @@ def printed(example: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_torch_module() -> None:
     assert printed("nn_module")[-1] == "24 gradients: 24 agree"
 
