@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 from click.core import ParameterSource
@@ -19,14 +19,15 @@ from gradwitness import registry
 from gradwitness.advice import expect_loss
 from gradwitness.errors import GradwitnessError
 from gradwitness.settings import OPTIONS, Settings, names
+from gradwitness.shards import Part, Shard, shard_from
 from gradwitness.targets import is_target, load
 from gradwitness.terminal import INTERRUPTED, show
 from gradwitness.writing import expect_writable, is_standard_output, write_whole
 
 if TYPE_CHECKING:
     from gradwitness.problem import Problem
-    from gradwitness.report import Report
-    from gradwitness.work import Case
+    from gradwitness.report import Case, Report
+    from gradwitness.timing import Benchmark
 
 __all__ = ["cli"]
 
@@ -76,6 +77,15 @@ FILE: dict[str, Any] = {"type": click.Path(path_type=Path), "metavar": "FILE"}
 NAMES = {"default": (), "metavar": "A,B", **_read_by(names)}
 
 
+_shard = click.option(
+    "--shard",
+    metavar="i/n",
+    default=None,
+    help="Only the i-th of n shares, for n machines; gradwitness merge joins what they write by --json.",
+    **_read_by(shard_from),
+)
+
+
 def _option(name: str) -> Callable[[Command], Command]:
     """The option that gives one of the Settings, with the default that it has there."""
     option = OPTIONS[name]
@@ -120,6 +130,7 @@ def _renamed(context: click.Context, option: click.Parameter, value: Any) -> Non
     metavar="N",
     help="Networks at a time, each in a process (default: the cores, at most 4).",
 )
+@_shard
 @click.option("--verbose", is_flag=True, help="A row per gradient, and every figure.")
 def verify(
     networks: tuple[str, ...],
@@ -132,6 +143,7 @@ def verify(
     junit_file: Path | None,
     script: Path | None,
     jobs: int | None,
+    shard: Shard | None,
     verbose: bool,
     **how: Any,
 ) -> None:
@@ -149,7 +161,7 @@ def verify(
     from gradwitness.report import joined
     from gradwitness.verdict import expect_verdicts
     from gradwitness.verification import expect_devices
-    from gradwitness.work import Work, done, jobs_for
+    from gradwitness.work import Work, done
 
     named = registry.backend_names() if backends == ("all",) else backends
     chosen = _backends(named, fast)
@@ -170,31 +182,23 @@ def verify(
     problems, runs = _targets(networks)
     known = tuple(name for name in dict.fromkeys(networks) if not is_target(name))
     zoo = known or ops or not networks
-    cases = list(_cases(known or (FAST_NETWORKS if fast else None), ops, settings.seed, chosen)) if zoo else []
-    own = [(problem, chosen) for problem in problems]
-    work = Work(
-        cases,
-        own,
-        runs,
-        settings,
-        _given(settings, () if zoo or problems else backends),
-        jobs_for(cases, settings) if jobs is None else jobs,
-    )
+    cases = list(_cases(known or (FAST_NETWORKS if fast else None), ops, settings, chosen)) if zoo else []
+    own = [_case(problem, chosen, settings) for problem in problems]
+    work = Work(cases, own, runs, _given(settings, () if zoo or problems else backends), jobs)
+    numbers: Sequence[int] = ()
+    if shard is not None:
+        work, numbers = work.shard(shard)
     reports, ended = done(work)
     report = joined(reports)
     report = replace(report, allow=allow, require=(*require, *report.require))
-    aside = any(file is not None and is_standard_output(file) for file in files.values())
-    failed = _kept(report, json_file, junit_file) if ended is None else None
-    show(_table(report, verbose, sys.stderr if aside else sys.stdout), err=aside)
-    for reason in report.shortfalls():
-        show(reason, err=aside)
+    if shard is not None:
+        asked = {"networks": networks, "ops": ops, "fast": fast, "backends": backends, **vars(settings)}
+        counts = (len(part.rows) for part in reports)
+        report = replace(report, shard=Part(shard, asked, tuple(zip(numbers, counts, strict=False))))
     if ended is not None:
+        _show_report(report, verbose, any(file is not None and is_standard_output(file) for file in files.values()))
         raise ended
-    if failed is not None:
-        raise failed
-    if script is not None and not report.ok:
-        show(_exported(report, script), err=aside)
-    raise SystemExit(0 if report.ok else 1)
+    _finish(report, json_file, junit_file, verbose, script)
 
 
 @cli.command()
@@ -216,6 +220,7 @@ def verify(
 @_option("precision")
 @_option("seed")
 @click.option("--json", "json_file", **FILE, help='Write the times here ("-": to standard output).')
+@_shard
 def bench(
     networks: tuple[str, ...],
     backends: tuple[str, ...],
@@ -224,6 +229,7 @@ def bench(
     budget: float,
     processes: int,
     json_file: Path | None,
+    shard: Shard | None,
     **how: Any,
 ) -> None:
     """Time forward, backward alone, and both, of NETWORKs (default: mlp, convnet, lstm, transformer) on every backend.
@@ -241,12 +247,9 @@ def bench(
     if context.get_parameter_source("dtypes") is not ParameterSource.COMMANDLINE:
         how["dtypes"] = ("float32",)
     settings = Settings(**how, reference="differences")
-    aside = json_file is not None and is_standard_output(json_file)
-    found = timed(networks, sizes, backends, settings, threads=threads, budget=budget, processes=processes)
-    if json_file is not None:
-        _write("--json", json_file, found.json() + "\n")
-    show(found.table(), err=aside)
-    raise SystemExit(1 if any(timing.why for timing in found) else 0)
+    measured: dict[str, Any] = {"threads": threads, "budget": budget, "processes": processes}
+    found = timed(networks, sizes, backends, settings, **measured, shard=shard)
+    _finish_bench(found, json_file)
 
 
 @cli.command()
@@ -266,6 +269,59 @@ def diff(old: Path, new: Path) -> None:
     worse = sum(change.worse for change in found)
     show(f"{worse} worse, {len(found) - worse} otherwise changed" if found else "nothing changed")
     raise SystemExit(1 if worse else 0)
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SHARD.json...")
+@click.option("--json", "json_file", **FILE, help='Write what all found here ("-": to standard output).')
+@click.option("--junit", "junit_file", **FILE, help="Write the verdicts here in JUnit's XML, which CI systems show.")
+@click.option("--verbose", is_flag=True, help="A row per gradient, and every figure.")
+def merge(files: tuple[Path, ...], json_file: Path | None, junit_file: Path | None, verbose: bool) -> None:
+    """Join what all shards of a run wrote by --json: show its table, and exit, as the whole run would have.
+
+    Exits with 2 for files that are not all shards of one run.
+    """
+    from gradwitness.changes import read
+    from gradwitness.merging import merged
+    from gradwitness.report import report_of
+    from gradwitness.timing.reading import benchmark_of
+
+    for option, file in {"--json": json_file, "--junit": junit_file}.items():
+        if file is not None:
+            expect_writable(option, file)
+    found = merged({str(file): read(file) for file in files})
+    if "timings" not in found:
+        _finish(report_of(found), json_file, junit_file, verbose)
+    if junit_file is not None:
+        raise GradwitnessError("--junit: these files are of bench, and JUnit's XML has verdicts")
+    _finish_bench(benchmark_of(found), json_file)
+
+
+def _finish(
+    report: Report, json_file: Path | None, junit_file: Path | None, verbose: bool, script: Path | None = None
+) -> NoReturn:
+    """Write what is asked for, show the table, and exit."""
+    aside = any(file is not None and is_standard_output(file) for file in (json_file, junit_file, script))
+    failed = _kept(report, json_file, junit_file)
+    _show_report(report, verbose, aside)
+    if failed is not None:
+        raise failed
+    if script is not None and not report.ok:
+        show(_exported(report, script), err=aside)
+    raise SystemExit(0 if report.ok else 1)
+
+
+def _show_report(report: Report, verbose: bool, aside: bool) -> None:
+    show(_table(report, verbose, sys.stderr if aside else sys.stdout), err=aside)
+    for reason in report.shortfalls():
+        show(reason, err=aside)
+
+
+def _finish_bench(found: Benchmark, json_file: Path | None) -> NoReturn:
+    if json_file is not None:
+        _write("--json", json_file, found.json() + "\n")
+    show(found.table(), err=json_file is not None and is_standard_output(json_file))
+    raise SystemExit(1 if any(timing.why for timing in found) else 0)
 
 
 def _kept(report: Report, json_file: Path | None, junit_file: Path | None) -> GradwitnessError | None:
@@ -364,8 +420,15 @@ def _exported(report: Report, script: Path) -> str:
     return f"{script} shows the first wrong gradient by itself"
 
 
-def _cases(networks: Sequence[str] | None, ops: bool, seed: int, backends: Sequence[str]) -> Iterator[Case]:
-    """The problems and, for each, the backends that take part in it."""
+def _case(problem: Problem, backends: Sequence[str], settings: Settings) -> Case:
+    from gradwitness.problem import Candidate
+    from gradwitness.report import Case
+
+    return Case(problem, {name: Candidate(name) for name in backends}, settings)
+
+
+def _cases(networks: Sequence[str] | None, ops: bool, settings: Settings, backends: Sequence[str]) -> Iterator[Case]:
+    """The problems, each with the backends that take part in it."""
     from gradwitness.networks import NETWORKS, network
     from gradwitness.networks.single_ops import op_bundles, op_problems
 
@@ -373,14 +436,15 @@ def _cases(networks: Sequence[str] | None, ops: bool, seed: int, backends: Seque
     direct = tuple(n for n in backends if n not in compiling)
     if networks is None:
         networks = tuple(NETWORKS)
+    seed = settings.seed
     for name in networks:
         single = [] if name in NETWORKS else [p for p in op_problems(seed) if p.name.split(".")[0] == name]
-        yield from ((problem, tuple(backends)) for problem in single or [network(name, seed=seed)])
+        yield from (_case(problem, backends, settings) for problem in single or [network(name, seed=seed)])
     if ops:
         if direct:
-            yield from ((problem, direct) for problem in op_problems(seed))
+            yield from (_case(problem, direct, settings) for problem in op_problems(seed))
         if compiling:  # a compilation takes seconds: one per family instead of one per op
-            yield from ((problem, compiling) for problem in op_bundles(seed))
+            yield from (_case(problem, compiling, settings) for problem in op_bundles(seed))
 
 
 def _write(option: str, path: Path, text: str) -> None:

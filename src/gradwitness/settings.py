@@ -7,7 +7,7 @@ import operator
 import os
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -50,6 +50,12 @@ class Settings:
         expect_paths(self.paths)
         for dtype in self.dtypes:
             find_dtype(dtype)
+
+    @property
+    def by_cell(self) -> tuple[Settings, ...]:
+        """The same for one dtype on one device each, in the order of the rows."""
+        ways = [(dtype, device) for dtype in self.dtypes for device in self.devices]
+        return tuple(replace(self, dtypes=(dtype,), devices=(device,)) for dtype, device in ways)
 
 
 def names(given: str | Iterable[str], option: str = "") -> tuple[str, ...]:

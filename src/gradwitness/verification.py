@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
@@ -13,16 +14,16 @@ from gradwitness import registry
 from gradwitness.advice import expect_loss
 from gradwitness.capturing import any_captured
 from gradwitness.errors import GradwitnessError, UnknownName
-from gradwitness.evidence.exercise import Exercise, exercise
 from gradwitness.graph import Graph
 from gradwitness.paths import expect_taken
 from gradwitness.problem import Candidate, Intended, Loss, Problem
 from gradwitness.protocol import expect_options
-from gradwitness.report import Case, Report, Row
+from gradwitness.report import Case, Report, joined
+from gradwitness.run.carried import carried, expect_executor
+from gradwitness.run.cases import verify_case
 from gradwitness.run.cotangent import with_random_cotangent
-from gradwitness.run.environment import environment
+from gradwitness.run.environment import environment, expect_same_environment
 from gradwitness.run.preparing import prepare
-from gradwitness.run.problems import verify_problem
 from gradwitness.run.progress import Progress
 from gradwitness.settings import Settings, dtype_names, names
 from gradwitness.verdict import expect_verdicts
@@ -57,6 +58,7 @@ def verify(
     allow: str | Sequence[str] = (),
     require: str | Sequence[str] = (),
     progress: Progress | None = None,
+    executor: Executor | None = None,
     reference_seconds: float | None = None,
     **unknown: Never,
 ) -> Report:
@@ -104,6 +106,8 @@ def verify(
     allow: verdicts that pass as well, such as "inconclusive".
     require: backends, or labels of candidates, that must run and agree.
     progress: a function, called with a line of text as each step begins.
+    executor: a `concurrent.futures.Executor` that carries the cells, each a dtype on a device: a ProcessPoolExecutor,
+    loky's, or Dask's `client.get_executor()`. A worker does one cell at a time. The rows are those of a run without it.
 
     Returns a Report, which is falsy if something does not agree. An exception that a candidate raises is an `error` in
     its rows, and not raised here.
@@ -114,6 +118,8 @@ def verify(
     if reference_seconds is not None:
         raise GradwitnessError(f"reference_seconds= is now seconds=: give seconds={reference_seconds!r}")
     expect_verdicts(allowed := names(allow, "allow"))
+    if executor is not None:
+        expect_executor(executor)
     if unknown:
         raise _unknown(unknown)
     if params is None and not isinstance(loss, Problem):
@@ -140,7 +146,8 @@ def verify(
         if label not in on_trial:
             registry.backend(label)
     told = {} if progress is None else {"progress": progress}
-    return replace(verify_problems([(problem, on_trial)], settings, **told), allow=allowed, require=required)
+    found = verify_problems([(problem, on_trial)], settings, **told, executor=executor)
+    return replace(found, allow=allowed, require=required)
 
 
 def _unknown(options: Mapping[str, Any]) -> GradwitnessError:
@@ -244,37 +251,43 @@ def verify_problems(
     settings: Settings,
     *,
     progress: Progress = lambda text: None,
+    executor: Executor | None = None,
 ) -> Report:
-    """Each problem through its backends, or candidates by label. One's failure never costs the others' results."""
-    rows: list[Row] = []
-    used: dict[str, None] = {}
-    exercised: dict[str, tuple[Exercise, ...]] = {}
-    tried: list[Case] = []
-    for problem, given in cases:
-        candidates = given if isinstance(given, Mapping) else {name: Candidate(name) for name in given}
-        expect_referee(settings.referee, candidates)
-        used |= dict.fromkeys(candidate.backend for candidate in candidates.values())
-        rows += verify_problem(problem, candidates, settings, progress=progress)
-        exercised |= _exercise(problem)
-        tried.append(Case(problem, candidates, settings))
-    return Report(tuple(rows), environment(used, settings), exercise=exercised, cases=tuple(tried), exporter=exporter)
+    """Each problem through its backends, or candidates by label. One's failure never costs the others' results.
+
+    executor: what carries the cells, if not this process.
+    """
+    tried = tuple(Case(problem, _by_label(given), settings) for problem, given in cases)
+    for case in tried:
+        expect_referee(settings.referee, case.candidates)
+    if executor is None:
+        reports = [verify_case(case, progress=progress) for case in tried]
+    else:
+        reports = _by_executor(tried, executor, progress)
+    found = joined(reports) if reports else Report((), environment((), settings))
+    return replace(found, cases=tried, exporter=exporter)
+
+
+def _by_label(given: Sequence[str] | Mapping[str, Candidate]) -> Mapping[str, Candidate]:
+    return given if isinstance(given, Mapping) else {name: Candidate(name) for name in given}
+
+
+def _by_executor(cases: Sequence[Case], executor: Executor, progress: Progress) -> list[Report]:
+    """The report of each cell, in the order of the rows."""
+    cells = [cell for case in cases for cell in case.cells]
+    here = environment((name for case in cases for name in case.backends), cases[0].settings) if cases else {}
+    found: dict[int, Report] = {}
+    for number, report in carried(cells, executor):
+        found[number] = report
+        expect_same_environment(here, report.environment, "here", "in a worker of executor=")
+        progress(f"{cells[number].named} ({len(found)} of {len(cells)} done)")
+    return [found[number] for number in range(len(cells))]
 
 
 def expect_referee(label: str | None, candidates: Mapping[str, Candidate]) -> None:
     """Raise UnknownName for a referee that is none of the candidates."""
     if label is not None and label not in candidates:
         raise UnknownName("referee", label, candidates)
-
-
-def _exercise(problem: Problem) -> dict[str, tuple[Exercise, ...]]:
-    """By the problem's name, what its point exercises of its ops; of a black box nothing is known."""
-    if problem.loss is None:
-        return {}
-    try:
-        found = exercise(registry.interpreter(), problem)
-    except Exception:  # noqa: BLE001  # what cannot run is an error in every row already
-        return {}
-    return {problem.name: found} if found else {}
 
 
 def exporter(*arguments: Any, **options: Any) -> None:

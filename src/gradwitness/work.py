@@ -4,62 +4,94 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from gradwitness.errors import GradwitnessError
-from gradwitness.problem import Problem
-from gradwitness.report import Report
+from gradwitness.report import Case, Report
 from gradwitness.run.failing import located
 from gradwitness.run.progress import Progress
-from gradwitness.settings import Settings
+from gradwitness.shards import Shard
 from gradwitness.side_by_side import verify_side_by_side
 from gradwitness.terminal import progress
 from gradwitness.verification import verify, verify_problems
 
-__all__ = ["Case", "Work", "done", "jobs_for"]
+__all__ = ["Work", "done"]
 
-Case = tuple[Problem, tuple[str, ...]]  # a problem, and the backends that take part in it
+T = TypeVar("T")
+
 MOST = 4  # processes, unless more are asked for: each imports the frameworks, and takes a gigabyte
 MANY = 4  # problems, for which several are worth it
+ANYHOW = 40  # nodes of a graph that take as long as what every problem costs: compiling, imports of a loss's own
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be verified: problems of the zoo, in `jobs` processes; a user's own problems; a user's functions.
+    """What is to be verified: problems of the zoo, in several processes; a user's own problems; a user's functions.
 
-    given: what such a function is called with.
+    given: what such a function is called with. jobs: how many processes; None for as many as are worth it. split:
+    whether it is shown in cells.
     """
 
     zoo: Sequence[Case]
     problems: Sequence[Case]
     runs: Mapping[str, Callable[..., Any]]
-    settings: Settings
     given: Mapping[str, Any]
-    jobs: int
+    jobs: int | None
+    split: bool = False
 
     @property
     def names(self) -> list[str]:
-        return [problem.name for problem, _ in (*self.zoo, *self.problems)] + list(self.runs)
+        cases = (*self.zoo, *self.problems)
+        return [case.named if self.split else case.problem.name for case in cases] + list(self.runs)
 
     def reports(self, step: Progress) -> Iterator[tuple[int, Report]]:
         """(which of the names, its report), as they come."""
         here = dict(enumerate((*self.zoo, *self.problems)))
-        if self.jobs > 1 and len(self.zoo) > 1:
-            yield from verify_side_by_side(self.zoo, self.settings, self.jobs)
+        jobs = _jobs_for(self.zoo) if self.jobs is None else self.jobs
+        if jobs > 1 and len(self.zoo) > 1:
+            yield from verify_side_by_side(self.zoo, jobs)
             here = {number: case for number, case in here.items() if number >= len(self.zoo)}
         for number, case in here.items():
-            yield number, verify_problems([case], self.settings, progress=step)
+            yield number, verify_problems([(case.problem, case.candidates)], case.settings, progress=step)
         for number, (name, run) in enumerate(self.runs.items(), len(self.zoo) + len(self.problems)):
             step(name)
             yield number, _reported(name, run, self.given)
 
+    def shard(self, shard: Shard) -> tuple[Work, list[int]]:
+        """(what a shard does of this, which of the cells of the whole that is). A function is one cell, as nobody knows
+        what it will verify.
 
-def jobs_for(zoo: Sequence[Case], settings: Settings) -> int:
+        Raises GradwitnessError where there are fewer cells than shards.
+        """
+        zoo, problems = ([cell for case in cases for cell in case.cells] for cases in (self.zoo, self.problems))
+        weights = [_weight(cell) for cell in (*zoo, *problems)]
+        unknown = sum(weights) // len(weights) if weights else 1
+        mine = shard.cells(weights + [unknown] * len(self.runs))
+        runs = _numbered(self.runs.items(), len(weights), mine)
+        problems, zoo = _numbered(problems, len(zoo), mine), _numbered(zoo, 0, mine)
+        return replace(self, zoo=zoo, problems=problems, runs=dict(runs), split=True), mine
+
+
+def _numbered(parts: Iterable[T], first: int, numbers: Container[int]) -> list[T]:
+    """Those of the parts, counted from `first` on, that have one of the numbers."""
+    return [part for number, part in enumerate(parts, first) if number in numbers]
+
+
+def _weight(cell: Case) -> int:
+    """How long verifying it takes beside others, by what no machine changes: the elementary ops of its graph."""
+    try:
+        nodes = len(cell.problem.graph.decomposed().nodes)
+    except Exception:  # noqa: BLE001  # a loss that cannot be traced is an error in its rows, soon
+        nodes = 0
+    return (ANYHOW + nodes) * len(cell.candidates)
+
+
+def _jobs_for(zoo: Sequence[Case]) -> int:
     """How many processes are worth it: one, where there is little to do, or a device that they would share."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MOST) if len(zoo) >= MANY and settings.devices == ("cpu",) else 1
+    return min(cores, MOST) if len(zoo) >= MANY and all(case.settings.devices == ("cpu",) for case in zoo) else 1
 
 
 def done(work: Work) -> tuple[list[Report], BaseException | None]:

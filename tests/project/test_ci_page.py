@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import indent
 from xml.etree import ElementTree
 
 import pytest
@@ -21,9 +22,12 @@ COMMAND = re.compile(r"^gradwitness (verify .*)$", re.MULTILINE)
 
 
 def ci_file(folder: Path) -> None:
-    problem, metrics = blocks(DOCS / "ci.md")
+    problem, elsewhere, metrics = blocks(DOCS / "ci.md")
+    called = indent(f"{metrics}assert check_elsewhere()", "    ")
     (folder / "gradients.py").write_text(problem, encoding="utf-8")
-    (folder / "metrics.py").write_text(f"{problem}\n\n{metrics}", encoding="utf-8")
+    (folder / "metrics.py").write_text(
+        f'{problem}\n\n{elsewhere}\n\nif __name__ == "__main__":\n{called}\n', encoding="utf-8"
+    )
 
 
 def ran(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -52,9 +56,10 @@ def test_the_command_of_the_workflow_is_one_that_runs() -> None:
     assert "- run: gradwitness verify gradients.py:check --require torch --junit gradients.xml" in text
 
 
-def test_metrics_are_numbers(tmp_path: Path) -> None:
+def test_metrics_are_numbers_and_a_pool_of_processes_carries_the_cells(tmp_path: Path) -> None:
     ci_file(tmp_path)
-    assert ran(tmp_path, "metrics.py").returncode == 0
+    done = ran(tmp_path, "metrics.py")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

@@ -16,10 +16,15 @@ __all__ = ["jsonable", "schema", "to_json"]
 
 
 def to_json(
-    ok: bool, environment: Mapping[str, Any], rows: Sequence[Row], exercise: Mapping[str, Sequence[Exercise]]
+    ok: bool,
+    environment: Mapping[str, Any],
+    rows: Sequence[Row],
+    exercise: Mapping[str, Sequence[Exercise]],
+    shard: Mapping[str, Any] | None = None,
 ) -> str:
     """A report, with the keys of schema.json: a row has an attribute of each name.
 
+    shard: what is kept of a run that is split, if this one is.
     NaN and infinity, which JSON lacks, are the strings "nan", "inf" and "-inf".
     """
     described = schema()["properties"]
@@ -31,6 +36,8 @@ def to_json(
         "rows": [{key: getattr(row, key) for key in keys} for row in rows],
         "exercise": {network: [asdict(one) for one in calls] for network, calls in exercise.items()},
     }
+    if shard is not None:
+        document["shard"] = shard
     return json.dumps(jsonable(document), indent=1, allow_nan=False)
 
 

@@ -18,9 +18,10 @@ from gradwitness.report.metrics import metrics
 from gradwitness.report.pages import to_html, to_markdown
 from gradwitness.report.row import Row
 from gradwitness.report.table import below, short_report, summary, table
+from gradwitness.shards import Part
 from gradwitness.verdict import ACCEPTED, Verdict
 
-__all__ = ["REFUSED", "Report", "joined"]
+__all__ = ["REFUSED", "Report", "joined", "joined_environments"]
 
 REFUSED: deque[Report] = deque(maxlen=1)  # the last that was falsy where it was asked, for who shows failed assertions
 VERIFIED = frozenset({Verdict.AGREE, Verdict.INTENDED})  # what a run must have at least one of
@@ -29,17 +30,28 @@ VERIFIED = frozenset({Verdict.AGREE, Verdict.INTENDED})  # what a run must have 
 def joined(reports: Sequence[Report]) -> Report:
     """One report of several: their rows, and the environments, which differ in what was used. What one of them allows
     passes in its own networks alone."""
-    environment: dict[str, Any] = {}
-    for report in reports:
-        for key, value in report.environment.items():
-            both = isinstance(value, Mapping) and isinstance(environment.get(key), Mapping)
-            environment[key] = {**environment[key], **value} if both else environment.setdefault(key, value)
+    environment = joined_environments([report.environment for report in reports])
     exercise = {name: calls for report in reports for name, calls in report.exercise.items()}
     cases = tuple(case for report in reports for case in report.cases)
     rows = tuple(row for report in reports for row in report.rows)
     exporter = next((report.exporter for report in reports if report.exporter is not None), None)
     require = tuple(dict.fromkeys(name for report in reports for name in report.require))
     return Report(rows, environment, (), require, _allowed(reports), exercise=exercise, cases=cases, exporter=exporter)
+
+
+def joined_environments(environments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all of them list, and of what each has one, the first."""
+    found: dict[str, Any] = {}
+    for environment in environments:
+        for key, value in environment.items():
+            found[key] = _both(found[key], value) if key in found else value
+    return found
+
+
+def _both(one: Any, other: Any) -> Any:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return {**one, **other}
+    return list(dict.fromkeys([*one, *other])) if isinstance(one, list) and isinstance(other, list) else one
 
 
 def _allowed(reports: Sequence[Report]) -> dict[str, tuple[str, ...]]:
@@ -68,6 +80,7 @@ class Report:
     black boxes.
     cases: the problems and candidates of the run; exporter: writes a script of a row. `export_repro` needs
     both, which only the process of the run has.
+    shard: which part of a run this is, if that was split; what the whole run must have, it need not.
     """
 
     rows: tuple[Row, ...]
@@ -78,6 +91,7 @@ class Report:
     exercise: Mapping[str, tuple[Exercise, ...]] = field(default_factory=dict)
     cases: tuple[Case, ...] = field(default=(), repr=False, compare=False)
     exporter: Callable[..., None] | None = field(default=None, repr=False, compare=False)
+    shard: Part | None = None
 
     @property
     def ok(self) -> bool:
@@ -96,15 +110,19 @@ class Report:
         missing = [
             f"{name} is required, and did not agree everywhere it was asked"
             for name in self.require
-            if not self._agreed(name) or any(_is_unable(row) for row in self._rows_of(name))
+            if (self._is_due(name) and not self._agreed(name)) or any(map(_is_unable, self._rows_of(name)))
         ]
-        is_green = all(self._passes(row) for row in self.rows)
+        is_green = self.shard is None and all(self._passes(row) for row in self.rows)
         if is_green and not any(row.verdict in VERIFIED for row in self.rows):
             missing += [
                 *findings(row for row in self.rows if row.verdict is Verdict.UNSUPPORTED),
                 "nothing agreed: a run that verified nothing is not green",
             ]
         return tuple(missing)
+
+    def _is_due(self, name: str) -> bool:
+        """Whether it must have agreed here: in a shard, only what has rows there."""
+        return self.shard is None or bool(self._rows_of(name))
 
     def _rows_of(self, name: str) -> list[Row]:
         return [row for row in self.rows if name in (row.backend, row.candidate, row.label)]
@@ -155,7 +173,12 @@ class Report:
 
     def json(self) -> str:
         """The whole report as JSON, as `report/schema.json` describes it."""
-        return to_json(self.ok, self.environment, self.rows, self.exercise)
+        kept = None if self.shard is None else self.shard.document() | self._demands()
+        return to_json(self.ok, self.environment, self.rows, self.exercise, kept)
+
+    def _demands(self) -> dict[str, Any]:
+        """What the exit status of the whole run depends on, beside the rows."""
+        return {"allow": self.allow, "allowed": self.allowed, "require": self.require}
 
     def export_repro(
         self,

@@ -15,7 +15,7 @@ from gradwitness.run.trial import Failure
 from gradwitness.settings import Settings
 from gradwitness.verdict import Verdict
 
-__all__ = ["verify_problem"]
+__all__ = ["rows_of_failure", "verify_problem"]
 
 TRIAL, JUDGEMENT = 1.0, 20.0  # how long they take beside each other: some training steps, and a few hundred
 
@@ -35,6 +35,17 @@ def verify_problem(
         return [
             row for dtype in settings.dtypes for row in _in_one_dtype(problem, candidates, dtype, settings, counted)
         ]
+
+
+def rows_of_failure(
+    problem: Problem, candidates: Mapping[str, Candidate], settings: Settings, failure: Failure
+) -> list[Row]:
+    """One of every candidate, in every dtype and on every device, where none of them could be verified."""
+    candidates = along_paths(candidates, settings.paths)
+    places = [(dtype, device) for dtype in settings.dtypes for device in settings.devices]
+    return [
+        Row.of(address, failure) for place in places for address in _addresses(problem, candidates, *place).values()
+    ]
 
 
 def _in_one_dtype(

@@ -15,6 +15,7 @@ from gradwitness.report.case import Case
 from gradwitness.report.findings import findings
 from gradwitness.run.failing import first_lines
 from gradwitness.run.progress import Progress
+from gradwitness.shards import Part
 from gradwitness.timing.calls import PHASES
 from gradwitness.timing.document import to_json
 from gradwitness.timing.records import Timing, Turns
@@ -36,10 +37,12 @@ class Benchmark:
     """What was measured. It is a sequence of Timings, and prints as a table.
 
     timings: one for each candidate, dtype and device. environment: versions, devices, seed and settings.
+    shard: which part of a run this is, if that was split.
     """
 
     timings: tuple[Timing, ...]
     environment: Mapping[str, Any] = field(repr=False)
+    shard: Part | None = field(default=None, repr=False)
 
     def __iter__(self) -> Iterator[Timing]:
         return iter(self.timings)
@@ -56,7 +59,7 @@ class Benchmark:
 
     def json(self) -> str:
         """Everything, with each turn's seconds; `gradwitness diff` compares two of these."""
-        return to_json(self.environment, self.timings)
+        return to_json(self.environment, self.timings, None if self.shard is None else self.shard.document())
 
     def __repr__(self) -> str:
         return self.table()
