@@ -13,7 +13,7 @@ from gradwitness.networks.sizes import sizes as sizes_of
 from gradwitness.report import Report, joined_environments
 from gradwitness.settings import Settings
 from gradwitness.shards import Part, Shard
-from gradwitness.targets import is_target, load
+from gradwitness.targets import arguments, is_target, load
 from gradwitness.terminal import progress
 from gradwitness.timing.engine import Benchmark, timings
 from gradwitness.timing.records import Timing
@@ -100,13 +100,12 @@ def _own(name: str, backends: Sequence[str], settings: Settings, step: Any) -> R
     """What verifying a user's own candidates gives; their losses, read into graphs, run on every backend too."""
     found = load(name)
     given = found() if callable(found) else found
-    if not isinstance(given, tuple) or len(given) != 3:
+    if (parts := arguments(given)) is None:
         raise GradwitnessError(
             f"{name}: expected a function without arguments that returns (candidates, params, batch), got "
             f"{type(given).__name__}"
         )
-    candidates, params, batch = given
-    options = {key: value for key, value in vars(settings).items() if key in ("dtypes", "devices", "precision", "seed")}
-    return verify(
-        candidates, params, batch, backends=tuple(backends), name=name.rpartition(":")[2], progress=step, **options
-    )
+    candidates, params, batch, further = parts
+    how = {key: value for key, value in vars(settings).items() if key in ("dtypes", "devices", "precision", "seed")}
+    named = {"name": name.rpartition(":")[2], "backends": tuple(backends)}
+    return verify(candidates, params, batch, progress=step, **{**named, **further, **how})

@@ -150,8 +150,8 @@ def verify(
     """Judge each gradient of NETWORKs (default: all; an op's name stands for its small problems) on every backend.
 
     FILE.py:NAME or MODULE:NAME is your own: a gradwitness.Problem; or a function without arguments that returns
-    (candidates, params, batch); or one that returns the report of gradwitness.verify, such as
-    functools.partial(gradwitness.verify, ...), which gets the options that you give here.
+    (candidates, params, batch), and perhaps a dict of further options; or one that returns the report of
+    gradwitness.verify, such as functools.partial(gradwitness.verify, ...), which gets the options that you give here.
 
     Exits with 0 if at least one gradient agreed and every other is accepted, 1 if not, 2 for wrong usage, and 130 after
     Ctrl-C.

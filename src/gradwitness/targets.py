@@ -14,7 +14,9 @@ from typing import Any
 from gradwitness.errors import GradwitnessError
 from gradwitness.problem import Problem
 
-__all__ = ["is_target", "load"]
+__all__ = ["arguments", "is_target", "load"]
+
+PARTS = 3  # of what is to be verified: candidates, params, batch
 
 
 def is_target(name: str) -> bool:
@@ -43,6 +45,16 @@ def load(target: str) -> Any:
         example = there[0] if there else "problem"
         raise GradwitnessError(f"{target}: name the object in it to verify, as in {target}:{example}{known}")
     raise GradwitnessError(f"{target}: {place} has no {name!r}{known}")
+
+
+def arguments(found: Any) -> tuple[Any, Any, Any, dict[str, Any]] | None:
+    """(candidates, params, batch, further options of `gradwitness.verify`): what a user's function returns, a tuple of
+    the first three or of all four. None if it returns anything else."""
+    if not isinstance(found, tuple) or len(found) not in (PARTS, PARTS + 1):
+        return None
+    candidates, params, batch, *more = found
+    options = dict(more[0]) if more and isinstance(more[0], dict) else {}
+    return None if more and not isinstance(more[0], dict) else (candidates, params, batch, options)
 
 
 def _from_file(path: Path) -> ModuleType:

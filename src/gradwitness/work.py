@@ -14,6 +14,7 @@ from gradwitness.run.failing import located
 from gradwitness.run.progress import Progress
 from gradwitness.shards import Shard
 from gradwitness.side_by_side import verify_side_by_side
+from gradwitness.targets import arguments
 from gradwitness.terminal import progress
 from gradwitness.verification import verify, verify_problems
 
@@ -130,9 +131,9 @@ def _reported(name: str, run: Callable[..., Any], given: Mapping[str, Any]) -> R
         raise GradwitnessError(f"{name}: {error}") from None
     except Exception as error:
         raise GradwitnessError(f"{name} raised {located(error)}") from error
-    if isinstance(report, tuple) and len(report) == 3:
-        candidates, params, batch = report
-        return verify(candidates, params, batch, **{"name": name.rpartition(":")[2], **given_later})
+    if (given_here := arguments(report)) is not None:
+        candidates, params, batch, options = given_here
+        return verify(candidates, params, batch, **{"name": name.rpartition(":")[2], **options, **given_later})
     if given_later:
         first = next(iter(given_later))
         raise GradwitnessError(

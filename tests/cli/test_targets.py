@@ -45,6 +45,14 @@ def given():
     return {"mine": gw.Candidate("numpy", loss, gradient=gradient)}, params, batch
 
 
+def array():
+    def gradient(p, b, cotangent):
+        return {"w": cotangent * b["x"] / np.cosh(p["w"] * b["x"]) ** 2}
+
+    loss = lambda p, b: np.tanh(p["w"] * b["x"])
+    return {"mine": gw.Candidate("numpy", loss, gradient=gradient)}, params, batch, {"cotangent": "random"}
+
+
 def pair():
     return params, batch
 """
@@ -88,6 +96,13 @@ def test_a_bare_module_is_told_the_line_to_type(folder: Path) -> None:
     result = run("modules.py:model")
     assert result.exit_code == 2
     assert "gradwitness_torch.from_module(" in result.output
+
+
+def test_a_function_may_return_further_options(folder: Path) -> None:
+    result = run("own_targets.py:array", "--dtype", "float64", "--json", "report.json")
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads((folder / "report.json").read_text())["rows"]
+    assert (row["network"], row["verdict"]) == ("array", "agree")
 
 
 def test_a_function_that_verifies_gets_the_options_given(folder: Path) -> None:
