@@ -336,6 +336,8 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {  # whatever their parameters say 
     "le": ops.less_equal,
     "gt": ops.greater,
     "ge": ops.greater_equal,
+    "lt_to": ops.less,  # in the total order of floats, which puts -0 before 0, and NaN last
+    "le_to": ops.less_equal,
     "and": both,
     "or": either,
     "not": negated,

@@ -42,10 +42,7 @@ _TANH_SCALE, _CUBIC = math.sqrt(2 / math.pi), 0.044715
 
 def _gelu(x: Array, *, approximate: str) -> tuple[Array, Array]:
     """x times its share, and the share: Phi(x), or the tanh that is close to it. Phi takes most of the time."""
-    if approximate == "none":
-        share = gaussian_cdf(x)
-    else:
-        share = 0.5 * (1 + np.tanh(_TANH_SCALE * (x + _CUBIC * x * x * x)))
+    share = gaussian_cdf(x) if approximate == "none" else 0.5 * (1 + np.tanh(_TANH_SCALE * (x + _CUBIC * x * x * x)))
     return x * share, share
 
 

@@ -69,6 +69,17 @@ def test_another_fault_of_a_square_matrix_is_not_taken_for_that(fault: str) -> N
     assert [s for s in (SYMMETRIC, TRANSPOSED) if s in row.message] == ([says] if says else [])
 
 
+def test_too_little_to_be_told_apart_by_directions_gets_no_hint() -> None:
+    one = 1e-9 * (np.arange(16).reshape(4, 4) == 6)
+    candidate = gw.Candidate(
+        "numpy", lambda p, b: float((1 / p["w"]).sum()), gradient=lambda p, b: {"w": -(p["w"] ** -2) + one}
+    )
+    (row,) = gw.verify(candidate, {"w": 0.5 + np.arange(16.0).reshape(4, 4) / 8}, dtypes="float64").rows
+    assert str(row.verdict) == "disagree"
+    assert "refute it at [1, 2]" in row.message
+    assert SYMMETRIC not in row.message
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_losses_that_differ_as_a_cast_leaves_them_are_asked_for_one(dtype: Any) -> None:
     def plain(p: Any, b: Any) -> Any:
