@@ -73,6 +73,14 @@ def models(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.models", *(session.posargs or ["--write"]))
 
 
+@nox.session(reuse_venv=True, default=False)
+def dask(session: nox.Session) -> None:
+    """Let a local Dask cluster, and loky, carry the cells of `gradwitness.verify`; arguments are pytest's."""
+    install(session, "--editable", ".[torch,jax]", *group("test"), *group("dask"))
+    session.env["OMP_NUM_THREADS"] = "1"
+    session.run("pytest", "tests/dask", *session.posargs)
+
+
 @nox.session(requires=["environment"], venv_backend="none")
 def types(session: nox.Session) -> None:
     """Check the types; arguments are mypy's."""
