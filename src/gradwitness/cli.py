@@ -257,16 +257,17 @@ def bench(
 @click.argument("new", type=click.Path(path_type=Path), metavar="NEW.json")
 def diff(old: Path, new: Path) -> None:
     """Say what changed between two files that verify --json, or bench --json, wrote: verdicts, errors beyond their
-    noise floor, times beyond their interval.
+    noise floor, times beyond the spreads of both.
 
     Exits with 1 if something got worse, 0 if not, and 2 for wrong usage.
     """
     from gradwitness.changes import changes, read
 
-    found = changes(read(old), read(new))
-    for change in found:
+    every = changes(read(old), read(new))
+    for change in every:
         show(str(change))
-    worse = sum(change.worse for change in found)
+    found = [change for change in every if change.worse is not None]
+    worse = sum(change.worse is True for change in found)
     show(f"{worse} worse, {len(found) - worse} otherwise changed" if found else "nothing changed")
     raise SystemExit(1 if worse else 0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from copy import deepcopy
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -20,8 +21,17 @@ VERIFIED = {
         {**ROW, "parameter": None, "candidate": "torch", "verdict": "unsupported", "error": None, "floor": None},
     ]
 }
-INTERVAL = {"middle": 1.0e-3, "low": 0.9e-3, "high": 1.1e-3}
-TIMED = {"timings": [{**ROW, "parameter": None, "verdict": "agree", "times": {"backward": INTERVAL}, "why": ""}]}
+
+
+def times(*milliseconds: float) -> Any:
+    """A backward of these medians, one for each process."""
+    turns = [[1e-3 * one] for one in milliseconds]
+    middle = 1e-3 * median(milliseconds)
+    interval = {"middle": middle, "low": 1e-3 * min(milliseconds), "high": 1e-3 * max(milliseconds)}
+    return {"times": {"backward": interval}, "samples": {"backward": turns}}
+
+
+TIMED = {"timings": [{**ROW, "parameter": None, "verdict": "agree", "why": "", **times(0.97, 1.0, 1.03)}]}
 
 
 def run(tmp_path: Path, old: Any, new: Any) -> tuple[int, str]:
@@ -48,10 +58,10 @@ WORSE: dict[str, tuple[Any, Any, str]] = {
     "an error": (VERIFIED, ("rows", 0, {"error": 6e-7}), "the error grew from 1e-07 to 6e-07, 2.5 noise floors"),
     "a time": (
         TIMED,
-        ("timings", 0, {"times": {"backward": {"middle": 1.5e-3, "low": 1.4e-3, "high": 1.6e-3}}}),
+        ("timings", 0, times(1.45, 1.5, 1.55)),
         "mlp float32 jax: backward is 1.50 times slower: 1 ms -> 1.5 ms",
     ),
-    "no time": (TIMED, ("timings", 0, {"times": {}}), "backward is no longer timed"),
+    "no time": (TIMED, ("timings", 0, {"times": {}, "samples": {}}), "backward is no longer timed"),
 }
 
 
@@ -69,7 +79,7 @@ BETTER: dict[str, tuple[Any, Any, str]] = {
     "a verdict": (VERIFIED, ("rows", 1, {"verdict": "agree"}), "changed: mlp float32 jax b: inconclusive -> agree"),
     "a time": (
         TIMED,
-        ("timings", 0, {"times": {"backward": {"middle": 0.5e-3, "low": 0.4e-3, "high": 0.6e-3}}}),
+        ("timings", 0, times(0.49, 0.5, 0.51)),
         "backward is 2.00 times faster",
     ),
 }
@@ -85,14 +95,50 @@ def test_what_got_better_is_said_and_exits_with_0(tmp_path: Path, name: str) -> 
 
 WITHIN: dict[str, tuple[Any, Any]] = {
     "an error": (VERIFIED, ("rows", 0, {"error": 3e-7})),
-    "a time": (TIMED, ("timings", 0, {"times": {"backward": {"middle": 1.15e-3, "low": 1.05e-3, "high": 1.25e-3}}})),
+    "a time": (TIMED, ("timings", 0, times(1.05, 1.1, 1.15))),
+    "times of processes that are a quarter apart": (TIMED, ("timings", 0, times(0.9, 1.15, 1.45))),
 }
 
 
 @pytest.mark.parametrize("name", WITHIN)
 def test_what_chance_explains_is_not_mentioned(tmp_path: Path, name: str) -> None:
     document, (key, number, values) = WITHIN[name]
-    assert run(tmp_path, document, changed(document, key, number, **values))[0] == 0
+    assert run(tmp_path, document, changed(document, key, number, **values)) == (0, "nothing changed\n")
+
+
+def test_one_process_each_leaves_nothing_to_compare_times_by(tmp_path: Path) -> None:
+    once = changed(TIMED, "timings", 0, **times(1.0))
+    status, output = run(tmp_path, once, changed(TIMED, "timings", 0, **times(5.0)))
+    assert status == 0
+    assert "backward cannot be compared: it was timed in one process each, give bench --processes 3" in output
+
+
+def candidates(**milliseconds: tuple[float, ...]) -> Any:
+    """A document of candidates that took turns."""
+    return {"timings": [TIMED["timings"][0] | {"candidate": name} | times(*ms) for name, ms in milliseconds.items()]}
+
+
+BEFORE = candidates(numpy=(0.97, 1.0, 1.03), torch=(1.94, 2.0, 2.06), jax=(0.48, 0.5, 0.52))
+
+
+def test_a_machine_that_got_slower_is_told_beside_and_is_no_change(tmp_path: Path) -> None:
+    slower = candidates(numpy=(1.3, 1.35, 1.4), torch=(2.6, 2.7, 2.8), jax=(0.65, 0.68, 0.7))
+    status, output = run(tmp_path, BEFORE, slower)
+    assert (status, output.splitlines()[1:]) == (0, ["nothing changed"])
+    assert output.startswith(
+        "beside: mlp float32: all candidates are 1.35 times slower: the machine, or what they share"
+    )
+
+
+def test_one_of_several_that_got_slower_is_told_whatever_the_machine_does(tmp_path: Path) -> None:
+    alone = candidates(numpy=(0.97, 1.0, 1.03), torch=(1.94, 2.0, 2.06), jax=(0.72, 0.75, 0.78))
+    status, output = run(tmp_path, BEFORE, alone)
+    assert (status, output.count("slower")) == (1, 1)
+    assert "worse: mlp float32 jax: backward is 1.50 times slower: 0.5 ms -> 0.75 ms" in output
+    also = candidates(numpy=(1.26, 1.3, 1.34), torch=(2.5, 2.6, 2.7), jax=(0.94, 0.975, 1.01))
+    status, output = run(tmp_path, BEFORE, also)
+    assert status == 1
+    assert "worse: mlp float32 jax: backward is 1.95 times slower, all candidates 1.30 times slower" in output
 
 
 def test_what_is_gone_is_worse_and_what_is_new_is_not(tmp_path: Path) -> None:
