@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import jax
@@ -80,3 +81,51 @@ def test_none_is_zeros_and_another_tree_is_refused() -> None:
         gw.assert_gradients_close(mine, {**mine, "v": mine["b"]}, loss=traced, params=PARAMS, batch=BATCH)
     with pytest.raises(AssertionError, match=r"^w: theirs has shape \(40, 30\), its parameter \(30, 40\)"):
         gw.assert_gradients_close(mine, {**mine, "w": mine["w"].T}, loss=traced, params=PARAMS, batch=BATCH)
+
+
+@pytest.mark.parametrize(
+    "loss", [{"torch": in_torch}, gw.Candidate("jax", in_jax), traced], ids=["torch", "jax", "traced"]
+)
+def test_two_that_are_wrong_alike_do_not_confirm_each_other(loss: Any) -> None:
+    right = of_torch(torch.float32)
+    wrong = {**right, "b": 2 * right["b"]}
+    with pytest.raises(AssertionError) as told:
+        gw.assert_gradients_close(wrong, wrong, loss=loss, params=PARAMS, batch=BATCH)
+    assert re.fullmatch(
+        r"b: mine and theirs are close to each other, and both are off from the derivative of the loss: by 1 of its "
+        r"norm, \S+ noise floors; worst at \[\d+\]: (\S+), expected \S+",
+        str(told.value),
+    )
+
+
+@pytest.mark.parametrize(
+    "loss", [{"torch": lambda p, b: (p["w"].detach() * p["w"]).sum()}, lambda p, b: ops.sum(ops.relu(p["w"]))]
+)
+def test_what_the_loss_itself_detaches_or_a_convention_at_a_kink_is_not_off(loss: Any) -> None:
+    at, meant = np.array([0.0, 1.0, 2.0]), np.array([0.0, 1.0, 2.0])
+    if callable(loss):
+        meant = np.array([1.0, 1.0, 1.0])  # where relu takes 0 at 0
+    gw.assert_gradients_close({"w": meant}, {"w": meant}, loss=loss, params={"w": at})
+
+
+def test_a_graph_that_does_not_prove_to_be_the_loss_refutes_nobody() -> None:
+    def by_bisection(p: Any, b: Any) -> Any:  # its graph is constant: the root of x**2 - w
+        low, high = torch.zeros_like(p["w"]), 1 + p["w"]
+        for _ in range(60):
+            middle = (low + high) / 2
+            is_below = middle * middle < p["w"]
+            low, high = torch.where(is_below, middle, low), torch.where(is_below, high, middle)
+        return (low + high).sum() / 2
+
+    at = np.array([2.0, 3.0])
+    found = {"w": 0.5 / np.sqrt(at)}
+    gw.assert_gradients_close(found, found, loss={"torch": by_bisection}, params={"w": at})
+
+
+@pytest.mark.parametrize("missing", [{"b": None}, {}])
+def test_a_gradient_that_is_missing_is_named(missing: Any) -> None:
+    right = of_torch(torch.float32)
+    lacking = {"w": right["w"], **missing}
+    for mine, theirs, who in ((right, lacking, "theirs has"), (lacking, lacking, "mine and theirs have")):
+        with pytest.raises(AssertionError, match=rf"^b: .*; {who} no gradient, which counts as zeros$"):
+            gw.assert_gradients_close(mine, theirs, loss=traced, params=PARAMS, batch=BATCH)

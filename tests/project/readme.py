@@ -64,8 +64,8 @@ def own_agreement() -> str:
 
 
 def own_op() -> str:
-    """What the fourth example prints: nothing, as its assertion holds."""
-    return printed(example(3))
+    """What the fifth example prints: nothing, as its assertion holds."""
+    return printed(example(4))
 
 
 def own_fault() -> str:

@@ -46,10 +46,10 @@ def test_the_second_example_with_a_mean_for_a_sum_says_who_and_where() -> None:
     assert len(said) <= 12
 
 
-def test_the_pytest_example_passes(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(f"{example(1)}\n\n{example(2)}")
+def test_the_pytest_examples_pass(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(f"{example(1)}\n\n{example(2)}\n\n{example(3)}")
     result = pytester.runpytest_subprocess(*PLUGIN)
-    result.assert_outcomes(passed=1)
+    result.assert_outcomes(passed=2)
     assert "gradwitness: 4 gradients in 1 test: 4 agree" in result.stdout.str()
 
 

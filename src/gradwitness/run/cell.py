@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from gradwitness import registry
-from gradwitness.dtypes import find_dtype
+from gradwitness.dtypes import Array, find_dtype
 from gradwitness.errors import NoAnswerError
 from gradwitness.evidence.from_graph import FromGraph
 from gradwitness.evidence.from_values import FromValues
@@ -42,7 +42,7 @@ from gradwitness.settings import Settings
 from gradwitness.verdict import Judgement, Verdict
 from gradwitness.verdict.losses import judge_alone, judge_loss
 
-__all__ = ["cell"]
+__all__ = ["at_hand", "cell"]
 
 UNPROVEN = "the graph that it runs was not shown to be the loss that was given"
 COARSE = "differences cannot tell whether the graph of its loss is the loss"
@@ -83,6 +83,15 @@ def cell(
     run.conclude()
     rows |= {witness.label: run.rows(witness) for witness in run.witnesses}
     return [row for label in candidates for row in rows[label]]
+
+
+def at_hand(
+    gradients: Mapping[str, Array | None], candidate: Candidate, problem: Problem, dtype: str, settings: Settings
+) -> Witness:
+    """Who gave gradients that are there already, to be judged by the loss of a candidate on the CPU."""
+    address = Address(problem.name, candidate.backend, candidate.backend, "cpu", dtype)
+    with registry.installed(candidate.backend).precision(settings.precision):
+        return _Run(problem.rounded(dtype), dtype, settings, None).holding(gradients, address, candidate)
 
 
 @dataclass
@@ -142,6 +151,13 @@ class _Run:
                 seed = (self.settings.seed, 4)
                 self.neighbours = draw_neighbours(self.problem.primals, usable, self.dtype, seed=seed)
         return self.neighbours
+
+    def holding(self, gradients: Mapping[str, Array | None], address: Address, candidate: Candidate) -> Witness:
+        """Who gave gradients that are there already, as if this candidate had."""
+        prepared = prepare(candidate, self.problem, self.dtype, address.device, self.settings)
+        places = [{}, *self._neighbours(prepared)]
+        losses = tuple(prepared.value({**self.problem.primals, **place}) for place in places)
+        return self._known(address, candidate, Trial(prepared, losses, gradients, {}))
 
     def _known(self, address: Address, candidate: Candidate, tried: Trial) -> Witness:
         capabilities = registry.backend(candidate.backend).capabilities
@@ -275,13 +291,9 @@ class _Run:
         the one that it gave there."""
         problem = Problem(call.name, None, call.params, call.batch, cotangent=call.cotangent).rounded(call.dtype)
         address = replace(witness.address, network=call.name, candidate=call.name, dtype=call.dtype, path=None)
-        candidate = Candidate(call.backend, call.loss)
         settings = replace(self.settings, seconds=min(self.settings.seconds, ONE_RULE))
         run = _Run(problem, call.dtype, settings, None)
-        prepared = prepare(candidate, problem, call.dtype, address.device, settings)
-        places = [{}, *run._neighbours(prepared)]
-        losses = tuple(prepared.value({**problem.primals, **place}) for place in places)
-        alone = run._known(address, candidate, Trial(prepared, losses, call.gradient, {}))
+        alone = run.holding(call.gradient, address, Candidate(call.backend, call.loss))
         alone.rules = (CustomRule(call.name, ran=True),)
         run.check(alone)
         return {path: Alone(found.verdict, _part(alone, path)) for path, found in alone.judgements.items()}

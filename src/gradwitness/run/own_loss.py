@@ -128,14 +128,20 @@ class OwnLoss(Witness):
 
     def _told_where_it_stops(self, path: str, found: Judgement, capture: Capture) -> Judgement:
         """With the lines at which the loss detaches, if the gradient is that through which no derivative goes there."""
-        given = self.given(path)
-        if found.verdict is not Verdict.DISAGREE or given is None or not capture.detached:
+        if found.verdict is not Verdict.DISAGREE or not (lines := self.stops_at(path)):
             return found
+        return found.instead(
+            found.verdict, f"{found.message}; it stops where the loss detaches: {', '.join(lines[:SHOWN])}"
+        )
+
+    def stops_at(self, path: str) -> list[str]:
+        """The lines at which the loss detaches, if the gradient is that through which no derivative goes there."""
+        given, capture = self.given(path), self.capture
+        if given is None or not isinstance(capture, Capture) or not capture.detached:
+            return []
         floor = capture.known.floors_of(self.known.arithmetic).tensors[path]
-        if compare(given - capture.stopping[path], floor, node_reach(floor)).ratio > 1:
-            return found
-        where = ", ".join(capture.detached[:SHOWN])
-        return found.instead(found.verdict, f"{found.message}; it stops where the loss detaches: {where}")
+        is_that = compare(given - capture.stopping[path], floor, node_reach(floor)).ratio <= 1
+        return capture.detached if is_that else []
 
     def formula(self, path: str) -> Judgement:
         """The judgement of what the same function gives in float64, by the graph."""
