@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from gradwitness.arithmetic import RoundingErrors
 from gradwitness.dtypes import Array
 from gradwitness.errors import CaptureError, GradwitnessError
 from gradwitness.graph import Graph
-from gradwitness.lowering import Implementation
+from gradwitness.lowering import Implementation, expect_unmodified
 from gradwitness.protocol import CustomRule, Primals, RuleCall
 from gradwitness_jax.capture import capture
 from gradwitness_jax.custom import custom_rules
@@ -60,7 +60,7 @@ class JaxPrepared:
         jit: bool = True,
         both: Both | None = None,
     ) -> None:
-        self._by_hand, self._gradient = implementation.value_and_gradient, implementation.gradient
+        self._by_hand, self._gradient = map(_reading, (implementation.value_and_gradient, implementation.gradient))
         self._dtype, self._wide = jnp.dtype(dtype), dtype == "float64"
         self._host = np.float64 if self._wide else np.float32
         self._device = jax.devices("gpu" if device == "cuda" else device)[0]
@@ -77,7 +77,7 @@ class JaxPrepared:
 
     def _compile(self, implementation: Implementation, compiled: Any, both: Both | None) -> None:
         def value(placed: Arrays, inputs: Arrays) -> jax.Array:
-            with _advising(jit=compiled is jax.jit):
+            with _advising(jit=compiled is jax.jit), expect_unmodified():
                 return one_number(implementation.loss({**inputs, **placed}))
 
         self._plain, self._value = value, compiled(value)
@@ -224,6 +224,18 @@ class JaxPrepared:
         dtype = self._dtype if array.dtype.kind == "f" else array.dtype
         placed: jax.Array = jax.device_put(np.array(array, dtype=dtype), self._device)
         return placed
+
+
+def _reading(function: Callable[[Arrays], Any] | None) -> Any:
+    """The same, that says what it means where a function writes to what it was given; None for None."""
+    if function is None:
+        return None
+
+    def reading(leaves: Arrays) -> Any:
+        with expect_unmodified():
+            return function(leaves)
+
+    return reading
 
 
 @contextmanager

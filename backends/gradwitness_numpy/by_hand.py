@@ -10,7 +10,7 @@ import numpy as np
 
 from gradwitness.dtypes import Array
 from gradwitness.errors import GradwitnessError
-from gradwitness.lowering import Implementation, expect_one_number, expect_one_output
+from gradwitness.lowering import Implementation, expect_one_number, expect_one_output, expect_unmodified
 
 __all__ = ["PreparedByHand"]
 
@@ -42,7 +42,7 @@ class PreparedByHand:
         placed = {path: np.array(a, self.dtype if a.dtype.kind == "f" else a.dtype) for path, a in params.items()}
         for array in placed.values():
             array.flags.writeable = False
-        return placed
+        return {path: array.view() for path, array in placed.items()}  # which nothing makes writable
 
     def forward(self, placed: Leaves) -> tuple[Any, Leaves]:
         leaves = {**self._inputs, **placed}
@@ -65,15 +65,8 @@ class PreparedByHand:
 
 def _called(function: Callable[[Leaves], Any], leaves: Leaves) -> Any:
     """What the function gives. Overflow shows as inf in the result, where the verdict sees it."""
-    try:
-        with np.errstate(all="ignore"):
-            return function(leaves)
-    except ValueError as error:
-        if "read-only" not in str(error):
-            raise
-        raise GradwitnessError(
-            f"{error}: the function modifies its params or batch, which belong to the caller; let it work on a copy"
-        ) from error
+    with np.errstate(all="ignore"), expect_unmodified():
+        return function(leaves)
 
 
 def _number(value: Any) -> float:

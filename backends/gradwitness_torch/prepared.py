@@ -34,6 +34,8 @@ INSIDE_FROZEN = (
     "the loss has a reentrant checkpoint whose inputs require no gradient, so the parameters inside it get none; "
     "give it use_reentrant=False, or an input that requires a gradient"
 )
+FUNCTION = "the function"
+MODIFIES = "{who} modifies {what}, which belongs to the caller; let it work on a copy"
 SECOND_TIME = "Trying to backward through the graph a second time"  # torch's words
 USED_UP = (
     "the graph of the loss is used up before its gradient is taken: leave backward() out of the loss, "
@@ -61,6 +63,7 @@ class TorchPrepared:
     plain: Callable[[Tensors], torch.Tensor] | None = (
         None  # a user's own loss of leaves, along no path and not compiled
     )
+    _is_looked_at = False  # whether the bytes of the leaves were, after a user's own functions
     _frozen = False  # whether it has a reentrant checkpoint of what requires no gradient
     _closed_over = ""  # the names of what it reads beside its leaves and that requires a gradient
 
@@ -101,7 +104,10 @@ class TorchPrepared:
             return self.forward(placed).loss.item()
 
     def value_and_gradient(self, params: Primals) -> tuple[float, dict[str, Array | None]]:
-        value, gradient = self._evaluated(self.place(params))
+        value, gradient = self._evaluated(placed := self.place(params))
+        if self.plain is not None and not self._is_looked_at:
+            self._is_looked_at = True
+            self._expect_same_bytes(placed, params)
         return value, self.fetch(gradient)
 
     def perturbed(
@@ -217,21 +223,28 @@ class TorchPrepared:
         before = {path: x._version for path, x in leaves.items()}
         yield
         if written := [path for path, x in leaves.items() if x._version != before[path]]:
-            raise GradwitnessError(
-                f"{self._who_writes(placed)} modifies {', '.join(written)}, which belongs to the caller; "
-                "let it work on a copy"
-            )
+            raise GradwitnessError(MODIFIES.format(who=self._who_writes(placed), what=", ".join(written)))
+
+    def _expect_same_bytes(self, placed: Tensors, params: Primals) -> None:
+        """Raise GradwitnessError if a leaf holds other numbers than it was given: torch does not count what `.data`,
+        NumPy or a kernel writes. What the backward of a rule wrote is told with the rules."""
+        inputs = {path: self._tensor(a) for path, a in self._given.items()}
+        before, after = {**inputs, **self.place(params)}, {**self._inputs, **placed}
+        written = [path for path, x in after.items() if bytes_of(x) != bytes_of(before[path])]
+        self._inputs = inputs if written else self._inputs
+        if written and (who := self._who_writes(placed)) == FUNCTION:
+            raise GradwitnessError(MODIFIES.format(who=who, what=", ".join(written)))
 
     def _who_writes(self, placed: Tensors) -> str:
         """The rules whose backward writes to a leaf, or else the function as a whole."""
         if self._compiled:
-            return "the function"
+            return FUNCTION
         primals = {path: x.detach().double().cpu().numpy() for path, x in placed.items()}
         try:
             names = list(self._writes(primals).leaves)
         except Exception:  # noqa: BLE001  # what it may raise at numbers that it wrote itself
             names = []
-        return f"the backward of {', '.join(names)}" if names else "the function"
+        return f"the backward of {', '.join(names)}" if names else FUNCTION
 
     def place(self, params: Primals) -> Tensors:
         with _recording():

@@ -41,8 +41,8 @@ def assert_gradients_close(
     batch: Any = None,
     dtype: str | None = None,
 ) -> None:
-    """Raise AssertionError if two gradients that you already have differ by more than rounding explains, or are close to
-    each other and both off from the derivative of the loss.
+    """Raise AssertionError if two gradients that you already have differ by more than rounding explains, or if they are
+    close to each other and both off from the derivative of the loss.
 
     mine, theirs: trees shaped like params, in any framework's arrays; a leaf that is None, or not there, counts as
     zeros.

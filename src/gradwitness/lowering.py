@@ -11,7 +11,8 @@ import linecache
 import math
 import operator
 import weakref
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -28,6 +29,7 @@ __all__ = [
     "LossOfLeaves",
     "expect_one_number",
     "expect_one_output",
+    "expect_unmodified",
     "implement",
     "lower",
     "reduction_over_examples",
@@ -36,6 +38,7 @@ __all__ = [
 
 Leaves = Mapping[str, Any]
 LossOfLeaves = Callable[[Leaves], Any]
+READ_ONLY = ("read-only", "WRITEABLE")  # NumPy's words
 _serial = count()
 
 
@@ -196,6 +199,19 @@ def expect_one_number(shape: tuple[int, ...]) -> None:
     """Raise NotOneNumberError unless a loss of this shape is one number."""
     if math.prod(shape) != 1:
         raise NotOneNumberError(tuple(shape))
+
+
+@contextmanager
+def expect_unmodified() -> Iterator[None]:
+    """Raise GradwitnessError where NumPy refuses a write to what a function was given to read."""
+    try:
+        yield
+    except ValueError as error:
+        if not any(words in str(error) for words in READ_ONLY):
+            raise
+        raise GradwitnessError(
+            f"{error}: the function modifies its params or batch, which belong to the caller; let it work on a copy"
+        ) from error
 
 
 def reduction_over_examples(problem: Problem, value: Callable[[Mapping[str, Array]], float], unit: float) -> str:

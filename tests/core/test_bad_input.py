@@ -73,6 +73,27 @@ def params_written_to(p: Any, d: Any) -> Any:
     return loss(p, d)
 
 
+def clamps(array: Callable[[Any], Any], which: str) -> Callable[..., Any]:
+    """The loss, which clamps a leaf in place, so that all calls but the first write what is there already."""
+
+    def clamping(p: Any, d: Any) -> Any:
+        found = array({**p, **d}[which])
+        found[...] = found.clip(0, 1)
+        return loss(p, d)
+
+    return clamping
+
+
+def numpy_loss(p: Any, d: Any) -> Any:
+    return np.mean((d["x"] @ p["w"] + p["b"]) ** 2)
+
+
+def written_in_numpy(p: Any, d: Any) -> Any:
+    d["x"].flags.writeable = True
+    d["x"][...] = 0
+    return p
+
+
 def dropped_out(p: Any, d: Any) -> Any:
     return torch.nn.functional.dropout(torch.linspace(1, 2, 100, dtype=torch.float64), 0.5).sum() * loss(p, d)
 
@@ -124,6 +145,30 @@ ERRORS: dict[str, tuple[gw.Candidate, str]] = {
     "writes to params": (
         gw.Candidate("torch", params_written_to),
         "modifies one of its params",
+    ),
+    "writes to batch through .data": (
+        gw.Candidate("torch", clamps(lambda x: x.data, "x")),
+        "the function modifies x, which belongs to the caller",
+    ),
+    "writes to batch through NumPy": (
+        gw.Candidate("torch", clamps(lambda x: x.numpy(), "x")),
+        "the function modifies x, which belongs to the caller",
+    ),
+    "writes to params through .data": (
+        gw.Candidate("torch", clamps(lambda x: x.data, "w")),
+        "the function modifies w, which belongs to the caller",
+    ),
+    "writes to batch through .data in a gradient by hand": (
+        gw.Candidate("torch", loss, gradient=lambda p, d: [gradient(p, d), d["x"].data.clamp_(0, 1)][0]),
+        "the function modifies x, which belongs to the caller",
+    ),
+    "writes to batch in NumPy": (
+        gw.Candidate("numpy", numpy_loss, gradient=written_in_numpy),
+        "the function modifies its params or batch, which belong to the caller",
+    ),
+    "writes to batch in jax": (
+        gw.Candidate("jax", jax_loss, gradient=lambda p, d: np.asarray(d["x"]).fill(0)),
+        "the function modifies its params or batch, which belong to the caller",
     ),
     "gradient, extra": (
         by_hand(lambda g: {**g, "c": g["b"]}),
