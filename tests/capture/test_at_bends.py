@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -89,3 +90,57 @@ def test_jumps_that_cancel_accuse_nobody(seed: int) -> None:
     verdicts = {row.parameter: row.verdict for row in behind_zeros("never", seed)}
     assert Verdict.DISAGREE not in verdicts.values()
     assert verdicts["c"] is Verdict.AGREE
+
+
+# Beside a gradient by hand, of which differences see nothing at a bend
+
+
+def beside_a_slope(slope: float, dtype: str = "float64", backend: str = "torch") -> dict[str, Any]:
+    """By candidate: the row of |w|, beside a gradient in NumPy that claims this slope at 0."""
+    framework = {"torch": torch.abs, "jax": jnp.abs}[backend]
+    by_hand = gw.Candidate(
+        "numpy",
+        lambda p, b: (np.abs(p["w"]) * b["c"]).sum(),
+        gradient=lambda p, b: {"w": np.where(p["w"] == 0, p["w"].dtype.type(slope), np.sign(p["w"]) * b["c"])},
+    )
+    point = {"w": np.array([0.0, 1.5, -0.7]).astype(dtype)}, {"c": np.array([1.0, 2.0, 3.0]).astype(dtype)}
+    report = gw.verify({backend: lambda p, b: (framework(p["w"]) * b["c"]).sum(), "mine": by_hand}, *point)
+    return {row.candidate: row for row in report.rows}
+
+
+@pytest.mark.parametrize(
+    ("slope", "verdict", "dtype", "backend"),
+    [
+        (-3.0, "disagree", "float64", "torch"),
+        (1.5, "disagree", "float64", "torch"),
+        (-1.0, "convention", "float64", "torch"),
+        (-1.5, "disagree", "float32", "jax"),
+        (0.5, "convention", "float32", "jax"),
+    ],
+)
+def test_the_graph_of_another_judges_it_and_is_not_doubted(
+    slope: float, verdict: str, dtype: str, backend: str
+) -> None:
+    rows = beside_a_slope(slope, dtype, backend)
+    assert rows[backend].verdict in (Verdict.AGREE, Verdict.CONVENTION), rows[backend].message
+    assert rows["mine"].verdict == verdict, rows["mine"].message
+    assert rows["mine"].message.startswith(f"by the graph of {backend!r}: ")
+
+
+@pytest.mark.parametrize(
+    ("slope", "why"),
+    [
+        (-1.5, r"finite differences are too coarse: \+- \d of a derivative of -1\.5"),
+        (100.0, "the loss has a kink at this very point, .*"),
+    ],
+)
+def test_alone_the_element_is_named_with_its_sign_and_both_sides(slope: float, why: str) -> None:
+    mine = gw.Candidate(
+        "numpy",
+        lambda p, b: np.abs(p["w"]).sum(),
+        gradient=lambda p, b: {"w": np.where(p["w"] == 0, slope, np.sign(p["w"]))},
+    )
+    (row,) = gw.verify(mine, {"w": np.array([1.5, 0.0, -0.7])}).rows
+    assert row.verdict is Verdict.INCONCLUSIVE
+    sides = "; its one-sided derivatives are -1 and 1; a wrong one could pass"
+    assert re.fullmatch(rf"1 of 3 elements, \[1\], could not be seen: {why}{sides}", row.message)

@@ -65,7 +65,8 @@ class Part:
 
     norm, largest, lowest: of the shares by these scales; lowest: of those that are not 0. own_norm, own_largest: by the
     leaf's scale, whatever moved the elements. scale: the smallest; stretch: by how much the leaf's exceeds it at most.
-    visible: how many elements would show alone.
+    visible: how many elements would show alone. at, claim: the largest element, its flat index and what is claimed of
+    it.
     """
 
     size: int
@@ -76,10 +77,13 @@ class Part:
     own_largest: float
     scale: float
     stretch: float
+    at: int
+    claim: float
     visible: int = 0
 
     @classmethod
-    def of(cls, shares: Array, scales: Array, typical: float) -> Part:
+    def of(cls, index: Array, claims: Array, scales: Array, typical: float) -> Part:
+        shares, largest = np.abs(claims * scales), int(np.argmax(np.abs(claims)))
         stretch = np.maximum(typical / scales, 1.0)
         by_leaf = shares * stretch
         return cls(
@@ -91,6 +95,8 @@ class Part:
             largest_of(by_leaf),
             float(np.min(scales)),
             float(np.max(stretch)),
+            int(index[largest]),
+            float(claims[largest]),
         )
 
 

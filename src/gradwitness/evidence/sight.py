@@ -55,6 +55,7 @@ OWN = 0.1  # an element that is so much smaller than its leaf is also moved by i
 BEYOND_CHECKS = 1e-8  # and one that is so small has structure that no check at the leaf's scale could see
 NOTHING = 1e-10  # of the last place of the loss: a derivative that moves it by less is none
 APART = 32  # elements that are taken apart to the last
+CLEAR = 1e3  # bounds that a jump between one-sided derivatives exceeds, where it is said
 TOGETHER = "differences refute it together with other leaves, and none of them alone"
 BEST = SIGMAS * EXTRAPOLATED / LADDER[0]  # roundings of the loss, the least that any step leaves of them
 SPARE = 3000  # values of the loss that may be spent on taking groups apart
@@ -73,10 +74,10 @@ class Sight:
     """What differences have seen of one leaf's gradient of `size` elements.
 
     refuted: what they say against it. seen: how many elements of it would have shown an error as large as themselves,
-    each alone. unseen: how many belong to a group of which less than PROMISED was seen; doubt: why. limit: an error by
-    norm that would have been seen; limit_element: of one element. faint: all of it lies below NEGLIGIBLE, and no more
-    is known than that. still: nothing that was moved in this problem has moved the loss. probes: by single
-    coordinates, for the reader.
+    each alone. unseen: how many belong to a group of which less than PROMISED was seen; doubt: why, at: the largest of
+    them, by its flat index. limit: an error by norm that would have been seen; limit_element: of one element. faint:
+    all of it lies below NEGLIGIBLE, and no more is known than that. still: nothing that was moved in this problem has
+    moved the loss. probes: by single coordinates, for the reader.
     """
 
     size: int
@@ -84,6 +85,7 @@ class Sight:
     seen: int = 0
     unseen: int = 0
     doubt: str = ""
+    at: int | None = None
     limit: float = math.inf
     limit_element: float = math.inf
     faint: bool = False
@@ -234,7 +236,7 @@ class _Look:
         return replace(seen, parts={path: self._counted(path, group.parts[path], seen) for path in seen.parts})
 
     def _part(self, path: str, index: Array, own: bool) -> Part:
-        return Part.of(self._shares(path, index, own), self._scales(path, index, own), self.typical[path])
+        return Part.of(index, self._claims(path, index), self._scales(path, index, own), self.typical[path])
 
     def _counted(self, path: str, index: Array, seen: Seen) -> Part:
         return replace(seen.parts[path], visible=seen.visible(self._shares(path, index, seen.own)))
@@ -385,7 +387,8 @@ class _Look:
             refuted=self.refuted.get(path),
             seen=max(sum(seen.parts[path].visible for seen in way if seen.refuted is None) for way in ways),
             unseen=counted,
-            doubt=next((self._why(seen) for seen in unseen), ""),
+            doubt=next((self._why(path, seen) for seen in unseen), ""),
+            at=next((seen.parts[path].at for seen in unseen), None),
             limit=min(max(seen.limit(path, BY_NORM) for seen in way) for way in ways),
             limit_element=min(max(seen.limit(path, BY_ELEMENT) for seen in way) for way in ways),
             faint=faint,
@@ -408,10 +411,17 @@ class _Look:
         is_negligible = max(own, bound) <= NEGLIGIBLE * self.scale
         return None if is_negligible and seen.refuted is None and not seen.sees(self.scale) else seen
 
-    def _why(self, seen: Seen) -> str:
-        if seen.doubt:
-            return seen.doubt
-        return f"finite differences are too coarse: +- {seen.bound:.1g} of a derivative of {seen.norm:.1g}"
+    def _why(self, path: str, seen: Seen) -> str:
+        part, is_single = seen.parts[path], len(seen.parts) == 1 and seen.parts[path].size == 1
+        bound, of = (seen.bound / part.scale, f"{part.claim:.3g}") if is_single else (seen.bound, f"{seen.norm:.1g}")
+        said = seen.doubt or f"finite differences are too coarse: +- {bound:.1g} of a derivative of {of}"
+        return said + (self._sides(path, part.at) if is_single and seen.doubt in ("", BENT) else "")
+
+    def _sides(self, path: str, index: int) -> str:
+        """In words the one-sided derivatives at a kink; empty where there is none, as far as they tell."""
+        left, right, bound = self.differencing.one_sided(path, index)
+        is_kink = abs(right - left) > CLEAR * bound
+        return f"; its one-sided derivatives are {left:.3g} and {right:.3g}" if is_kink else ""
 
 
 def _moved(x: Array, t: float, v: Array) -> Array:

@@ -196,6 +196,10 @@ class OwnLoss(Witness):
         """Whether the graph of its loss may stand for it at a leaf."""
         return isinstance(self.capture, Capture) and not self.why_not_by_graph and self.capture.stands_for(path)
 
+    def speaks_by_graph(self, path: str) -> bool:
+        """Whether its gradient was judged by the graph of its own loss, which proved to be that."""
+        return path in self.by_graph and self.is_proven(path)
+
     @property
     def is_of_users_rules(self) -> bool:
         """Whether the gradient is made of rules that a user wrote, in whole or in part."""

@@ -2,8 +2,9 @@
 
 Candidates with losses of their own are held against the first whose gradient its own differences bear out. Where two
 differ, both are differenced again at the places where they differ most, so that the one at fault is named. Where one
-could not be seen, another that stands and has the same gradient vouches for it. Candidates of a graph may cast doubt on
-its reference, and then those who agree with it are in doubt too.
+could not be seen, another that stands and has the same gradient vouches for it; at a kink the graph of another judges
+it, if that proved to be the other's loss. Nobody puts in doubt whom the graph of its own loss has judged. Candidates of
+a graph may cast doubt on its reference, and then those who agree with it are in doubt too.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from gradwitness.evidence.norms import norm
 from gradwitness.evidence.reach import JITTER_REACH, Reach, over
 from gradwitness.evidence.sight import Refutation
 from gradwitness.problem import Problem
+from gradwitness.run.captured import Capture
 from gradwitness.run.own_loss import OwnLoss
 from gradwitness.run.trial import Failure, attempt
-from gradwitness.run.witness import OfGraph, Witness
+from gradwitness.run.witness import OfGraph, Witness, graph_evidence
 from gradwitness.settings import Settings
-from gradwitness.verdict import Verdict
-from gradwitness.verdict.checks import compare, refutation
+from gradwitness.verdict import ACCEPTED, Verdict
+from gradwitness.verdict.checks import compare, judge, refutation
 
 __all__ = ["Peers", "joint_floor"]
 
@@ -49,6 +51,7 @@ class Peers:
             _doubt(path, [w for w in witnesses if isinstance(w, OfGraph)])
             own = [w for w in witnesses if isinstance(w, OwnLoss) and _is_comparable(w, path)]
             if path not in problem.intentions:
+                _judge_at_kinks(path, own)
                 for one, other in combinations(own, 2):
                     _look_closer(path, one, other, settings)
             self._hold(path, own)
@@ -85,6 +88,28 @@ def _doubt(path: str, witnesses: Sequence[OfGraph]) -> None:
         judgement = witness.judgements[path]
         if by and witness.label not in by and judgement.verdict is Verdict.AGREE:
             witness.judgements[path] = judgement.instead(Verdict.INCONCLUSIVE, DOUBTFUL)
+
+
+def _judge_at_kinks(path: str, own: Sequence[OwnLoss]) -> None:
+    """Let the graph of one, of the same loss, judge the gradients of others that depend on the slopes at a kink:
+    differences across one see nothing."""
+    known = next((w for w in own if w.speaks_by_graph(path) and w.judgements[path].verdict in ACCEPTED), None)
+    if known is None or not isinstance(known.capture, Capture) or path not in known.capture.known.kinked:
+        return
+    for witness in own:
+        if not witness.speaks_by_graph(path) and witness.judgements[path].verdict is Verdict.INCONCLUSIVE:
+            _judge_by_graph(path, witness, known.capture, known.label)
+
+
+def _judge_by_graph(path: str, witness: OwnLoss, capture: Capture, whose: str) -> None:
+    fine = graph_evidence(capture.fine, path, capture.wide_arithmetic, sights=capture.seen)
+    found = judge(witness.finest(path), fine)
+    if found.verdict in ACCEPTED and witness.known.is_narrowed:
+        narrow = graph_evidence(capture.known, path, witness.known.arithmetic, sights=capture.seen)
+        found = judge(witness.given(path), narrow)
+    if found.verdict is not Verdict.INCONCLUSIVE:
+        message = f"by the graph of {whose!r}: {found.message}"
+        witness.judgements[path] = witness.judgements[path].instead(found.verdict, message)
 
 
 def _gradients(path: str, one: OwnLoss, other: OwnLoss) -> tuple[Array, Array]:
@@ -169,7 +194,8 @@ def _held_against(path: str, witness: OwnLoss, reference: OwnLoss, *, is_confirm
         judgement = doubted.judgements[path]
         if by.judgements[path].verdict is Verdict.DISAGREE:
             continue  # differences have told which is right
-        if judgement.verdict is Verdict.AGREE and not _stands_against(path, doubted, a - b):
+        is_sure = doubted.speaks_by_graph(path) or _stands_against(path, doubted, a - b)
+        if judgement.verdict is Verdict.AGREE and not is_sure:
             message = f"differs from {by.label!r} beyond rounding, and differences cannot tell which is right"
             doubted.judgements[path] = judgement.instead(Verdict.INCONCLUSIVE, message)
 

@@ -314,12 +314,15 @@ def _unseen(case: _Case) -> Judgement | None:
     if e.sight.still and e.is_vouched:
         message = "nothing leads to the loss: it stays the same wherever the parameters are moved"
         return case.says(Verdict.AGREE, message)
-    return case.says(Verdict.INCONCLUSIVE, _what_is_unseen(e.sight))
+    return case.says(Verdict.INCONCLUSIVE, _what_is_unseen(e.sight, e.truth.high.shape))
 
 
-def _what_is_unseen(sight: Sight) -> str:
+def _what_is_unseen(sight: Sight, shape: tuple[int, ...]) -> str:
     doubt = sight.doubt or "finite differences are too coarse"
-    part = "" if sight.unseen >= sight.size else f"{sight.unseen} of {sight.size} elements could not be seen: "
+    which = (
+        "" if sight.at is None else f", {'' if sight.unseen == 1 else 'the largest at '}{place_of(sight.at, shape)},"
+    )
+    part = "" if sight.unseen >= sight.size else f"{sight.unseen} of {sight.size} elements{which} could not be seen: "
     return f"{part}{doubt}; a wrong one could pass"
 
 
