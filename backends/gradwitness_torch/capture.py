@@ -31,7 +31,17 @@ from gradwitness.errors import CaptureError, GradwitnessError
 from gradwitness.graph import Graph, Place
 from gradwitness.ops.value import FLOAT, Value
 from gradwitness.recording import AT_THE_POINT, IS_DETACHED, Recorder, folders_of
-from gradwitness_torch.aten import APART, DETACHED, FROM_RESULTS, IDENTITIES, MOVES, RULES, SHAPE_ALONE, by_labels
+from gradwitness_torch.aten import (
+    APART,
+    DETACHED,
+    FROM_RESULTS,
+    IDENTITIES,
+    MOVES,
+    PARTLY_DETACHED,
+    RULES,
+    SHAPE_ALONE,
+    by_labels,
+)
 from gradwitness_torch.host import host_array
 from gradwitness_torch.intercepting import name_of
 
@@ -230,9 +240,19 @@ class _Capture(TorchDispatchMode):
             self.detached[id(result)] = result, self.recorder.line
         elif not (torch.is_grad_enabled() or self.in_torchs):
             self.recorder.remark("detached", UNDER_NO_GRAD)
+        elif name in PARTLY_DETACHED:
+            return self._partly_cut(*PARTLY_DETACHED[name], args, kwargs, values)
         else:
             return values
         return tree_map(lambda y: _stopped(y) if self.stops else y, values)
+
+    def _partly_cut(self, detached: Callable[..., Array], text: str, args: Any, kwargs: Any, value: Any) -> Any:
+        """The same where an op's own rule sends no gradient on from some elements of its result."""
+        where = detached(*args, **kwargs)
+        if not np.any(where):
+            return value
+        self.recorder.remark("detached", text)
+        return ops.where(where, _stopped(value), value) if self.stops else value
 
     def _is_whole(self, result: Any) -> bool:
         """Whether these are whole numbers alone, which are decided and not computed."""

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
+import gradwitness as gw
 from tests.capture.trust import verdicts, verified
 
 
@@ -76,3 +77,49 @@ def test_a_softmax_of_jax_stops_at_its_maximum_and_is_right() -> None:
     report = verified(lambda p, b: (jax.nn.softmax(p["w"]) * b["x"]).sum(), batch={"x": np.arange(3.0)}, backend="jax")
     assert report, repr(report)
     assert all(row.captured and not row.remarks for row in report.rows)
+
+
+# What to declare
+
+
+def padded(p: Any, b: Any) -> Any:
+    return (torch.nn.functional.embedding(b["i"], p["w"], padding_idx=1) ** 2).sum()
+
+
+def test_the_row_of_a_padding_is_named_as_it_is_to_be_declared() -> None:
+    point: dict[str, Any] = {
+        "params": {"w": np.random.default_rng(0).normal(size=(4, 3))},
+        "batch": {"i": np.array([[0, 1], [3, 1]])},
+    }
+    (row,) = verified(padded, **point).rows
+    assert row.verdict == "disagree"
+    assert 'if that is meant, say so: intended={"w[1]": "padding"}' in row.message
+    assert verdicts(verified(padded, **point, intended={"w[1]": "padding"})) == {"intended"}
+    point["batch"] = {"i": np.array([[0, 2], [3, 3]])}  # no padding among them
+    (row,) = verified(padded, **point).rows
+    assert (row.verdict, row.remarks) == ("agree", ())
+
+
+def test_a_straight_through_estimator_is_told_what_to_declare_though_its_graph_is_another_loss_nearby() -> None:
+    def rounded(p: Any, b: Any) -> Any:
+        x = p["w"] * b["x"]
+        return ((x + (x.round() - x).detach()) ** 2).sum()
+
+    point: dict[str, Any] = {"params": {"w": np.array([1.2, 2.3, 3.4])}, "batch": {"x": np.array([3.3, 4.4, 5.5])}}
+    (row,) = verified(rounded, **point).rows
+    assert row.verdict in ("disagree", "inconclusive")
+    assert f"; it stops where the loss detaches: {__file__}:" in row.message
+    assert 'if that is meant, say so: intended={"w": "detached"}' in row.message
+    assert row.not_captured is not None
+    assert f"; round is decided at the point ({__file__}:" in row.not_captured
+    assert verdicts(verified(rounded, **point, intended={"w": "straight-through"})) == {"intended"}
+
+
+def test_a_gradient_that_stops_elsewhere_is_not_told_so() -> None:
+    def target(p: Any, b: Any) -> Any:
+        return ((p["w"] - 2 * p["w"].detach()) ** 2).sum()
+
+    by_hand = gw.Candidate("torch", target, gradient=lambda p, b: {"w": 3 * p["w"]})
+    (row,) = gw.verify(by_hand, {"w": np.array([1.2, 2.3, 3.4])}).rows
+    assert row.verdict == "disagree"
+    assert "intended=" not in row.message

@@ -95,6 +95,17 @@ def _embedding(weight: Operand, indices: Operand, *ignored: Any) -> Operand:
     return ops.take(weight, indices, axis=0)
 
 
+def _padded(weight: torch.Tensor, indices: torch.Tensor, padding_idx: int = -1, *ignored: Any, **also: Any) -> Array:
+    """Where an embedding gives the row of its padding, to which its rule sends no gradient."""
+    is_padding = (indices == padding_idx).cpu().numpy()
+    return np.broadcast_to(is_padding[..., None], (*indices.shape, weight.shape[-1]))
+
+
+PARTLY_DETACHED: dict[str, tuple[Callable[..., Array], str]] = {
+    "embedding": (_padded, "padding_idx: no gradient passes to that row")
+}
+
+
 # What adds up at indices
 
 

@@ -35,6 +35,8 @@ from gradwitness.verdict.losses import judge_loss
 __all__ = ["Capture", "by_capture", "captured"]
 
 LARGEST = 20_000_000  # parameters of a graph: references and floors take as many bytes again as differences do
+DECIDED = ("decision", "number")  # kinds of remarks
+SHOWN = 2  # of them in a message
 DERIVATIVES = "its values agree with the loss and its derivatives do not: does a step of it end on a comparison?"
 
 
@@ -58,7 +60,7 @@ class Capture:
     @property
     def is_decided(self) -> bool:
         """Whether something was decided at the point that the graph does not decide anew."""
-        return any(remark.kind in ("decision", "number") for remark in self.graph.remarks)
+        return any(remark.kind in DECIDED for remark in self.graph.remarks)
 
     @property
     def is_narrow(self) -> bool:
@@ -69,7 +71,7 @@ class Capture:
     @cached_property
     def detached(self) -> list[str]:
         """The lines at which the loss detaches."""
-        return [f"{remark.line}" for remark in self.graph.remarks if remark.kind == "detached"]
+        return list(dict.fromkeys(f"{remark.line}" for remark in self.graph.remarks if remark.kind == "detached"))
 
     @cached_property
     def stopping(self) -> dict[str, Array]:
@@ -126,7 +128,13 @@ class Capture:
             return "the loss is finite where its graph is not"
         floors = self.fine.loss_floors_of(self.wide_arithmetic)
         found = judge_loss(losses, self.known.losses, floors, whose="the graph")
-        return found.message if found else ""
+        return f"{found.message}{self.decided}" if found else ""
+
+    @property
+    def decided(self) -> str:
+        """What was decided at the point, in words: that may be why it is another loss elsewhere."""
+        said = [f"{remark.text} ({remark.line})" for remark in self.graph.remarks if remark.kind in DECIDED]
+        return f"; {'; '.join(said[:SHOWN])}" if said else ""
 
     @cached_property
     def probes(self) -> dict[str, tuple[Probe, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from gradwitness.evidence.reach import node_reach
 from gradwitness.protocol import Prepared
 from gradwitness.run.captured import Capture
 from gradwitness.run.failing import first_lines
+from gradwitness.run.trial import Failure, attempt
 from gradwitness.run.witness import Witness, graph_evidence
 from gradwitness.verdict import Judgement, Verdict
 from gradwitness.verdict.checks import compare, judge
@@ -73,8 +74,10 @@ class OwnLoss(Witness):
         if self.loss:
             return self.loss
         found = super().judged(path)
-        if path not in self.by_graph or not isinstance(self.capture, Capture):
+        if not isinstance(self.capture, Capture):
             return found
+        if path not in self.by_graph:
+            return self._told_where_it_stops(path, found, self.capture)
         if self.given(path) is None or (found.verdict is Verdict.CONVENTION and self._is_refuted(path)):
             return self._judged_by_values(path)
         for consider in (
@@ -128,11 +131,14 @@ class OwnLoss(Witness):
 
     def _told_where_it_stops(self, path: str, found: Judgement, capture: Capture) -> Judgement:
         """With the lines at which the loss detaches, if the gradient is that through which no derivative goes there."""
-        if found.verdict is not Verdict.DISAGREE or not (lines := self.stops_at(path)):
+        if found.verdict not in (Verdict.DISAGREE, Verdict.INCONCLUSIVE):
             return found
-        return found.instead(
-            found.verdict, f"{found.message}; it stops where the loss detaches: {', '.join(lines[:SHOWN])}"
-        )
+        lines = attempt(partial(self.stops_at, path))
+        if isinstance(lines, Failure) or not lines:  # a graph that did not prove to be the loss may raise anything
+            return found
+        where, meant = ", ".join(lines[:SHOWN]), self._to_declare(path, capture)
+        message = f"it stops where the loss detaches: {where}; if that is meant, say so: intended={meant}"
+        return found.instead(found.verdict, f"{found.message}; {message}")
 
     def stops_at(self, path: str) -> list[str]:
         """The lines at which the loss detaches, if the gradient is that through which no derivative goes there."""
@@ -140,8 +146,23 @@ class OwnLoss(Witness):
         if given is None or not isinstance(capture, Capture) or not capture.detached:
             return []
         floor = capture.known.floors_of(self.known.arithmetic).tensors[path]
-        is_that = compare(given - capture.stopping[path], floor, node_reach(floor)).ratio <= 1
-        return capture.detached if is_that else []
+        reach, stopping = node_reach(floor), capture.stopping[path]
+        is_that = compare(given - stopping, floor, reach).ratio <= 1
+        is_other = compare(capture.known.gradients[path].error_of(stopping), floor, reach).ratio > 1
+        return capture.detached if is_that and is_other else []
+
+    def _to_declare(self, path: str, capture: Capture) -> str:
+        """What to give for `intended`: the leaf, or its only row that differs."""
+        error = capture.known.gradients[path].error_of(capture.stopping[path])
+        floor = capture.known.floors_of(self.known.arithmetic).tensors[path].elements
+        rows = np.unique(np.argwhere(np.abs(error) > FAR * floor)[:, :1])
+        is_row = error.ndim > 1 and len(error) > 1 and rows.size == 1
+        is_padding = any(remark.text.startswith("padding") for remark in capture.graph.remarks)
+        return (
+            f'{{"{path}[{rows[0]}]": "{"padding" if is_padding else "detached"}"}}'
+            if is_row
+            else f'{{"{path}": "detached"}}'
+        )
 
     def formula(self, path: str) -> Judgement:
         """The judgement of what the same function gives in float64, by the graph."""
@@ -216,17 +237,17 @@ class OwnLoss(Witness):
         if isinstance(self.capture, str):
             return self.capture
         try:
-            return self._other_loss(self.capture.known) or self.capture.mistrust
+            return self._other_loss(self.capture) or self.capture.mistrust
         except NoAnswerError:
             raise
         except Exception as error:  # noqa: BLE001  # a graph that cannot be evaluated is none
             return f"its graph cannot be evaluated: {first_lines(error)}"
 
-    def _other_loss(self, known: FromGraph) -> str:
+    def _other_loss(self, capture: Capture) -> str:
         """In what the loss in the dtype on trial differs from the graph's."""
-        floors = known.loss_floors_of(self.known.arithmetic)
-        apart = judge_loss(self.tried.losses, known.losses, floors, whose="the graph")
-        return apart.message if apart else ""
+        floors = capture.known.loss_floors_of(self.known.arithmetic)
+        apart = judge_loss(self.tried.losses, capture.known.losses, floors, whose="the graph")
+        return f"{apart.message}{capture.decided}" if apart else ""
 
     def finest(self, path: str) -> Array | None:
         """The gradient in float64 if there is one, else in the dtype on trial; None where it is no finite gradient."""
