@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from gradwitness_jax.rounding import CALLS
 
-__all__ = ["around_rules", "custom_rules", "program_of"]
+__all__ = ["around_rules", "custom_rules", "place_of", "program_of"]
 
 CUSTOM = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 JAX = os.path.dirname(jax.__file__)
@@ -104,9 +104,19 @@ def _passed(rule: str, equation: Any, operands: Arrays, *, found: dict[str, bool
 
 def _name(equation: Any) -> str | None:
     """The name of a function that has a rule; None where both are jax's own."""
-    name, place = _source(program_of(equation).jaxpr)
-    rules = [_source(param) for param in equation.params.values() if hasattr(param, "debug_info")]
-    return None if all(where.startswith(JAX) for where in (place, *(where for _, where in rules))) else name
+    sources = _sources(equation)
+    return None if all(place.startswith(JAX) for _, place in sources) else sources[-1][0]
+
+
+def place_of(equation: Any) -> str:
+    """Where a rule begins, as "file:line", or else the function that has it; empty where both are jax's own."""
+    return next((place for _, place in _sources(equation) if not place.startswith(JAX)), "")
+
+
+def _sources(equation: Any) -> list[tuple[str, str]]:
+    """Of the rules of a function, and of the function itself, which is the last."""
+    rules = [param for param in equation.params.values() if hasattr(param, "debug_info")]
+    return [_source(function) for function in (*rules, program_of(equation).jaxpr)]
 
 
 def _source(function: Any) -> tuple[str, str]:

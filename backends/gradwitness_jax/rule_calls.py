@@ -13,7 +13,7 @@ import numpy as np
 from gradwitness.dtypes import Array
 from gradwitness.errors import UnsupportedError
 from gradwitness.protocol import MOST_CALLS, RuleCall
-from gradwitness_jax.custom import around_rules
+from gradwitness_jax.custom import around_rules, place_of
 
 __all__ = ["calls_of_rules"]
 
@@ -114,6 +114,7 @@ def _keep(
             weights if len(weights) > 1 else weights[0],
             {names[i]: _host(g) for i, g in gradients.items()},
             max((operands[i].dtype for i in gradients), key=_roundoff).name,
+            place=place_of(equation),
         )
     )
 

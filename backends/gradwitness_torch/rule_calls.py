@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
+from torch._library.custom_ops import OPDEFS
 
 from gradwitness.protocol import MOST_CALLS, RuleCall
 from gradwitness_torch.custom import Call, made_for, nothing_compiled, ops_called
@@ -76,7 +78,8 @@ def _noting(
         result = plain(self, *cotangents)
         forward, args = _forward(applied, ops.get(name))
         given = result if isinstance(result, tuple) else (result,)
-        found[name].append(_call(name, forward, args, arrived, given))
+        backward = applied.function.backward if name not in OPDEFS else OPDEFS[name]._backward_fn
+        found[name].append(replace(_call(name, forward, args, arrived, given), place=_place(backward)))
         return result
 
     return noted
@@ -117,6 +120,12 @@ def _call(
         {path: None if by_path.get(path) is None else host_array(by_path[path]) for path in differentiated},
         _narrowest(differentiated.values()),
     )
+
+
+def _place(backward: Any) -> str:
+    """Where a rule's backward begins, as "file:line"; empty where that is no function of Python."""
+    code = getattr(inspect.unwrap(backward), "__code__", None) if callable(backward) else None
+    return "" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
 
 
 def _narrowest(tensors: Any) -> str:

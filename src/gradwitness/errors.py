@@ -22,7 +22,7 @@ __all__ = [
     "UnsupportedError",
 ]
 
-VALUES_ALONE = "losses on this backend are judged by their values"
+VALUES_ALONE = "NumPy, and backends like it, record no ops: there is nothing to trace"
 NEAR = 0.75  # how like a name must be to one that there is, to be taken for it
 
 

@@ -277,7 +277,8 @@ def trace(loss: Callable[[Any, Any], Any], params: Any, batch: Any, *, cotangent
     except GradwitnessError:
         raise
     except Exception as error:
-        raise TraceError(_explain_failure(error)) from error
+        there = f"\n  {tree.listed(params, batch)}" if isinstance(error, KeyError) else ""
+        raise TraceError(f"{_explain_failure(error)}{there}") from error
     if cotangent is not None:
         output = _weighted(tracer, output, cotangent)
     return tracer.graph(output, {})

@@ -193,7 +193,8 @@ class RuleCall:
 
     loss: what the rule computes, as a loss of these params and this batch in the arrays of a backend, in a dtype;
     cotangent: what arrived at its results; gradient: what its backward made of that, by path of params.
-    elsewhere: the call is one of the plain path, as this one shows none.
+    elsewhere: the call is one of the plain path, as this one shows none. place: of its backward, as "file:line"; empty
+    where that is not known.
     """
 
     name: str
@@ -205,6 +206,7 @@ class RuleCall:
     gradient: Mapping[str, Array | None]
     dtype: str
     elsewhere: bool = False
+    place: str = ""
 
 
 MOST_CALLS = 4  # of one rule that are looked at: each is judged by a reference of its own

@@ -7,7 +7,9 @@ from typing import Any
 
 from gradwitness.errors import ProblemError
 
-__all__ = ["flatten", "rebuild"]
+__all__ = ["flatten", "listed", "rebuild"]
+
+LISTED = 12
 
 
 def flatten(tree: Any, root: str) -> dict[str, Any]:
@@ -26,6 +28,16 @@ def flatten(tree: Any, root: str) -> dict[str, Any]:
     except RecursionError:
         raise ProblemError(f"{root}: nested too deeply, or within itself: give a tree of arrays") from None
     return leaves
+
+
+def listed(params: Any, batch: Any) -> str:
+    """The paths of both, in words: "params has w, b; batch has x". Of many the first."""
+    parts = []
+    for root, nested in (("params", params), ("batch", batch)):
+        paths = list(flatten(nested, root))
+        more = f" and {len(paths) - LISTED} more" if len(paths) > LISTED else ""
+        parts.append(f"{root} has {', '.join(paths[:LISTED]) or 'nothing'}{more}")
+    return "; ".join(parts)
 
 
 def rebuild(tree: Any, leaves: Mapping[str, Any], root: str) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
 import torch
 
 import gradwitness as gw
+from gradwitness.run.failing import short
 from tests.backends.torch_rules import (
     BATCH,
     PARAMS,
@@ -187,7 +189,11 @@ class Off(Square):
 @pytest.mark.parametrize(
     ("rule", "said"),
     [
-        (Off, "; run eagerly, wrong by itself: the backward of Off (input 0, by 0.5 of its norm)"),
+        (
+            Off,
+            "; run eagerly, wrong by itself: the backward of Off (input 0, by 0.5 of its norm) at "
+            f"{short(__file__)}:{inspect.getsourcelines(Off.backward)[1]}",
+        ),
         (
             OffIfCompiled,
             "; run eagerly, the backward of OffIfCompiled is right by itself: at fault may be what torch.compile makes "

@@ -97,7 +97,7 @@ def test_jumps_that_cancel_accuse_nobody(seed: int) -> None:
 
 def beside_a_slope(slope: float, dtype: str = "float64", backend: str = "torch") -> dict[str, Any]:
     """By candidate: the row of |w|, beside a gradient in NumPy that claims this slope at 0."""
-    framework = {"torch": torch.abs, "jax": jnp.abs}[backend]
+    framework: Any = {"torch": torch.abs, "jax": jnp.abs}[backend]
     by_hand = gw.Candidate(
         "numpy",
         lambda p, b: (np.abs(p["w"]) * b["c"]).sum(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from gradwitness.run.failing import short
 from tests.capture.trust import DATA, Root, Sined, implicit, verdicts, verified
 
 
@@ -62,7 +64,11 @@ def test_the_rule_that_is_wrong_is_named_and_no_other() -> None:
 
     (row,) = verified(loss, {"x": DATA["y"]}, {"y": DATA["y"]}).rows
     assert str(row.verdict) == "disagree"
-    assert re.search(r"; wrong by itself: the backward of Halved \(input 0, by 0\.\d+ of its norm\)( |$)", row.message)
+    named = re.search(
+        r"; wrong by itself: the backward of Halved \(input 0, by 0\.\d+ of its norm\) at (\S+):(\d+)", row.message
+    )
+    assert named is not None, row.message
+    assert (named[1], int(named[2])) == (short(__file__), inspect.getsourcelines(Halved.backward)[1])
 
 
 class Leaky(torch.autograd.Function):
@@ -86,7 +92,8 @@ def test_a_rule_that_compares_is_named_once_its_graph_is_proven() -> None:
 def test_a_solver_is_named_by_its_own_differences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Root, "factor", 1.001)
     (row,) = verified(implicit).rows
-    assert row.message.endswith("; wrong by itself: the backward of Root (input 0, refuted by differences)")
+    place = f"{short(inspect.getfile(Root))}:{inspect.getsourcelines(Root.backward)[1]}"
+    assert row.message.endswith(f"; wrong by itself: the backward of Root (input 0, refuted by differences) at {place}")
 
 
 class OffWhereLarge(torch.autograd.Function):

@@ -95,3 +95,4 @@ def test_what_rounding_hides_in_16_bits_is_said_and_a_referee_sees_it() -> None:
     assert (str(alone["mine"].verdict), "hides errors of more than 1%" in alone["mine"].message) == ("agree", True)
     seen = {row.candidate: row for row in gw.verify(both, params, batch, dtypes="bfloat16", referee="plain").rows}
     assert [str(seen[label].verdict) for label in ("mine", "plain")] == ["disagree", "agree"], seen["mine"].message
+    assert ["referee=" in row.message for row in (alone["plain"], seen["plain"])] == [True, False]

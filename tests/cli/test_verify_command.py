@@ -147,7 +147,7 @@ FAULTS: dict[str, tuple[Tamper, str]] = {
     "disagree": (doubled, "torch hidden.weight: disagree: off by 1 of its norm"),
     "misshapen": (
         lambda v, g: (v, {**g, "hidden.weight": g["hidden.weight"][:1]}),
-        "torch hidden.weight: disagree: the gradient has shape (1, 2), its parameter (2, 2)",
+        "torch hidden.weight: error: the gradient has shape (1, 2), its parameter (2, 2)",
     ),
     "missing": (lambda v, g: (v, {**g, "hidden.bias": None}), "torch hidden.bias: missing: None, though a path leads"),
     "nonfinite": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -136,6 +137,7 @@ ERRORS: dict[str, tuple[gw.Candidate, str]] = {
     ),
     "jax, integer": (gw.Candidate("jax", lambda p, d: jnp.int32(3)), "a real number with a gradient, got one of int32"),
     "no such parameter": (gw.Candidate("torch", lambda p, d: p["v"].sum()), "KeyError: 'v' " + HERE),
+    "no such input": (gw.Candidate("jax", lambda p, d: d["z"].sum()), "; params has w, b; batch has x, y"),
     "raises": (by_hand(lambda g: 1 / 0), "ZeroDivisionError: division by zero " + HERE),
     "exits": (by_hand(lambda g: sys.exit(3)), "SystemExit: 3 " + HERE),
     "writes to batch": (
@@ -215,6 +217,37 @@ def test_a_gradient_of_another_shape_is_named() -> None:
     report = gw.verify({"torch": loss, "mine": by_hand(lambda g: {**g, "w": g["w"].T})}, PARAMS, BATCH)
     (row,) = (row for row in report.rows if row.verdict != "agree")
     assert (row.parameter, row.message) == ("w", "the gradient has shape (3, 4), its parameter (4, 3)")
+    assert row.verdict == "error"
+
+
+def in_one_dtype(dtype: torch.dtype) -> gw.Candidate:
+    def kernel(p: Any, d: Any) -> Any:
+        if p["w"].dtype is not dtype:
+            raise AssertionError
+        return loss(p, d)
+
+    return gw.Candidate("torch", kernel)
+
+
+def test_a_kernel_of_another_dtype_is_told_which_to_ask_for() -> None:
+    candidates = {
+        "bfloat16": in_one_dtype(torch.bfloat16),
+        "float32": in_one_dtype(torch.float32),
+        "none": by_hand(lambda g: 1 / 0),
+    }
+    messages = {row.candidate: row.message for row in gw.verify(candidates, PARAMS, BATCH, dtypes="float64").rows}
+    assert re.fullmatch(
+        r"AssertionError \(at \S+, kernel\); it runs in bfloat16: give dtypes=\"bfloat16\", and referee= with the "
+        r"label of a candidate whose loss is the same in plain ops",
+        messages["bfloat16"],
+    )
+    assert messages["float32"].endswith('; it runs in float32: give dtypes="float32"')
+    assert "it runs in" not in messages["none"]
+
+
+def test_a_traced_loss_is_told_which_names_there_are() -> None:
+    with pytest.raises(gw.GradwitnessError, match=r"KeyError: 'v'\n.*\n  params has w, b; batch has x, y"):
+        gw.verify(lambda p, d: p["v"], PARAMS, BATCH)
 
 
 def test_a_gradient_with_more_digits_than_its_parameter_does_no_harm() -> None:

@@ -26,6 +26,7 @@ from gradwitness.report import Address, Row
 from gradwitness.run.captured import Capture, by_capture, captured
 from gradwitness.run.custom import custom_rules, fault_rows
 from gradwitness.run.failing import first_lines
+from gradwitness.run.hints import with_hints
 from gradwitness.run.intended import as_intended
 from gradwitness.run.own_loss import OwnLoss
 from gradwitness.run.peers import Peers
@@ -71,7 +72,8 @@ def cell(
         progress(f"{problem.name} {dtype}: {label}")
         found = attempt(partial(run.witness, addresses[label], candidate))
         if isinstance(found, Failure):
-            rows[label] = [Row.of(addresses[label], _without_batch(found, problem))]
+            told = with_hints(found, problem, partial(run.runs_in, candidate, addresses[label].device))
+            rows[label] = [Row.of(addresses[label], told)]
     run.appoint_referee()
     run.compare_losses()
     for witness in list(run.witnesses):
@@ -173,7 +175,14 @@ class _Run:
         known = FromValues(tried.prepared, wide, finest, self.problem, self.dtype, arithmetic, self.settings.seed)
         capturing = partial(captured, known, self.neighbours, capabilities, self.settings)
         notes = [not_there] if not_there else []
-        return OwnLoss(*witness, notes, known=known, capturing=capturing, not_in_float64=not_there)
+        return OwnLoss(
+            *witness,
+            notes,
+            known=known,
+            capturing=capturing,
+            not_in_float64=not_there,
+            is_under_referee=self.settings.referee is not None,
+        )
 
     def _known_of(self, graph: Graph) -> FromGraph:
         """What is known of a graph that a candidate brings."""
@@ -195,6 +204,25 @@ class _Run:
         except Exception as error:  # noqa: BLE001  # a kernel of one dtype may raise anything in another
             why = first_lines(error)
             return None, answer, f"differenced in {self.dtype}, as the loss does not run in float64 ({why})"
+
+    def runs_in(self, candidate: Candidate, device: str) -> str:
+        """A dtype that was not asked for and in which a user's own function runs; empty where there is none, or that
+        would take long to try."""
+        capabilities = registry.installed(candidate.backend).capabilities
+        own = callable(candidate.loss) or candidate.is_written_by_hand
+        if not own or capabilities.compiles_along(candidate.path) or self.settings.timeout is not None:
+            return ""
+        for dtype in capabilities.dtypes:
+            at = self.problem.rounded(dtype)
+            if dtype not in self.settings.dtypes and not isinstance(
+                attempt(lambda at=at, dtype=dtype: self._once(candidate, at, dtype, device)), Failure
+            ):
+                return dtype
+        return ""
+
+    def _once(self, candidate: Candidate, problem: Problem, dtype: str, device: str) -> None:
+        with registry.backend(candidate.backend).precision(self.settings.precision):
+            prepare(candidate, problem, dtype, device, self.settings).value_and_gradient(problem.primals)
 
     def appoint_referee(self) -> None:
         """Put whom the referee is to judge under its graph."""
@@ -370,13 +398,6 @@ class _Run:
             "fd_dtype": witness.known.fd_dtype,
             "not_captured": (witness.why_not_by_graph or COARSE) if witness.is_judged else None,
         }
-
-
-def _without_batch(failure: Failure, problem: Problem) -> Failure:
-    """The same, with what may have been forgotten where the loss looks for data and there is none."""
-    if problem.leaves_of_batch or not failure.message.startswith(("KeyError", "IndexError", "TypeError")):
-        return failure
-    return replace(failure, message=f"{failure.message}; no batch was given: verify(loss, params, batch)")
 
 
 def _failed(witness: Witness, failure: Failure) -> Row:

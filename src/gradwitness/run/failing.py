@@ -9,7 +9,7 @@ import traceback
 
 from gradwitness.errors import GradwitnessError
 
-__all__ = ["LIBRARIES", "RAISED_AT", "first_lines", "located", "message_of", "raised_at"]
+__all__ = ["LIBRARIES", "RAISED_AT", "first_lines", "located", "message_of", "raised_at", "short"]
 
 LONGEST = 400  # characters of a message
 NESTED = "Traceback (most recent call last):"
@@ -34,7 +34,7 @@ def first_lines(error: BaseException) -> str:
         return f"{type(error).__name__}: {_innermost(message)}"
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     kind = "" if isinstance(error, GradwitnessError) else f"{type(error).__name__}: "
-    return f"{kind}{' / '.join(lines[:3])[:LONGEST]}"
+    return f"{kind}{' / '.join(lines[:3])[:LONGEST]}" if lines else type(error).__name__
 
 
 def _innermost(message: str) -> str:
@@ -45,7 +45,7 @@ def _innermost(message: str) -> str:
     own = [
         frame for frame in map(FRAME.match, lines) if frame and not frame["file"].startswith((*LIBRARIES, "<frozen"))
     ]
-    place = f" (at {_short(own[-1]['file'])}:{own[-1]['line']}, {own[-1]['function']})" if own else ""
+    place = f" (at {short(own[-1]['file'])}:{own[-1]['line']}, {own[-1]['function']})" if own else ""
     return f"{(raised or lines or ['?'])[-1][:LONGEST]}{place}"
 
 
@@ -66,7 +66,7 @@ def raised_at(error: BaseException) -> str:
     if not own:
         return ""
     frame, line = own[-1]
-    return f"at {_short(frame.f_code.co_filename)}:{line}, {frame.f_code.co_name}"
+    return f"at {short(frame.f_code.co_filename)}:{line}, {frame.f_code.co_name}"
 
 
 def _is_own(file: str, namespace: dict[str, object]) -> bool:
@@ -74,7 +74,7 @@ def _is_own(file: str, namespace: dict[str, object]) -> bool:
     return not package.startswith("gradwitness") and not file.startswith((*LIBRARIES, "<frozen", "<gradwitness"))
 
 
-def _short(file: str) -> str:
+def short(file: str) -> str:
     """Relative to the working directory, where it lies in it."""
     inside = file.startswith(os.getcwd() + os.sep)
     return os.path.relpath(file) if inside else file

@@ -49,12 +49,13 @@ def _is_slight(known: FromGraph, path: str, given: Array) -> bool:
 @dataclass(eq=False)
 class OwnLoss(Witness):
     """A candidate with a loss of its own. known: what its values tell. capturing: gives its loss as a graph, or why
-    there is none. not_in_float64: why it does not run there, as a note. by_graph: the leaves whose gradients were
-    judged by that graph."""
+    there is none. not_in_float64: why it does not run there, as a note. is_under_referee: whether a referee was named,
+    who may be this one. by_graph: the leaves whose gradients were judged by that graph."""
 
     known: FromValues = field(kw_only=True)
     capturing: Callable[[], Capture | str] = field(kw_only=True)
     not_in_float64: str = ""
+    is_under_referee: bool = False
     by_graph: set[str] = field(default_factory=set)
 
     @cached_property
@@ -126,8 +127,9 @@ class OwnLoss(Witness):
         hides = self.known.is_narrowed and (found.limit or 0.0) > LARGE * norm(capture.known.gradients[path].high)
         if found.verdict is not Verdict.AGREE or found.message or not hides:
             return found
-        message = f"rounding in {self.address.dtype} hides errors of more than 1% here; referee= shows smaller ones"
-        return replace(found, message=message)
+        message = f"rounding in {self.address.dtype} hides errors of more than 1% here"
+        hint = "" if self.is_under_referee else "; referee= shows smaller ones"
+        return replace(found, message=message + hint)
 
     def _told_where_it_stops(self, path: str, found: Judgement, capture: Capture) -> Judgement:
         """With the lines at which the loss detaches, if the gradient is that through which no derivative goes there."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gradwitness.protocol import Prepared, Primals, RuleCall, RuleCalling
+from gradwitness.run.failing import short
 from gradwitness.run.trial import Failure, attempt
 from gradwitness.verdict import Verdict
 
@@ -31,8 +32,8 @@ class Alone:
 
 @dataclass(frozen=True)
 class Found:
-    """What was found of rules by themselves. off: how those are wrong that are; right: the others that are right at
-    every call. elsewhere: whether they were seen on the plain path."""
+    """What was found of rules by themselves. off: how those are wrong that are, and where they stand; right: the
+    others that are right at every call. elsewhere: whether they were seen on the plain path."""
 
     off: dict[str, str] = field(default_factory=dict)
     right: dict[str, None] = field(default_factory=dict)
@@ -42,7 +43,7 @@ class Found:
         """In words; way: the path, or backend, whose gradient is wrong. Empty where there is nothing to say."""
         if self.off:
             where = "run eagerly, " if self.elsewhere else ""
-            named = ", ".join(f"{name} ({how})" for name, how in self.off.items())
+            named = ", ".join(f"{name} {how}" for name, how in self.off.items())
             return f"{where}wrong by itself: the backward of {named}"
         if self.right and self.elsewhere:
             named = ", ".join(self.right)
@@ -75,7 +76,7 @@ def looked_at(calls: Sequence[RuleCall], judged: Callable[[RuleCall], Mapping[st
         if isinstance(found, Failure) or not all(alone.verdict in RIGHT for alone in found.values()):
             doubted.add(call.name)
         if not isinstance(found, Failure) and (worst := _worst(found)):
-            off[call.name] = worst
+            off[call.name] = f"({worst}) at {short(call.place)}" if call.place else f"({worst})"
         right[call.name] = None
     return Found(
         off, {name: None for name in right if name not in doubted}, elsewhere=any(call.elsewhere for call in calls)

@@ -93,7 +93,7 @@ def defect(gradient: Array | None, shape: tuple[int, ...], *, reached: bool, als
             return Judgement(Verdict.MISSING, "None, though a path leads from this parameter to the loss")
         return None
     if gradient.shape != shape:
-        return Judgement(Verdict.DISAGREE, f"the gradient has shape {gradient.shape}, its parameter {shape}")
+        return Judgement(Verdict.ERROR, f"the gradient has shape {gradient.shape}, its parameter {shape}")
     bad = int(np.count_nonzero(~np.isfinite(gradient)))
     if bad:
         return Judgement(Verdict.NONFINITE, f"{bad} of {gradient.size} elements are NaN or infinite{also}")
