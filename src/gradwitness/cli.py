@@ -467,21 +467,39 @@ def _rate(context: click.Context, parameter: click.Parameter, value: float | Non
     return value
 
 
+def _problem_to_explain(name: str) -> Problem:
+    """The Problem that was named. Raises GradwitnessError for what is none, or has no loss of the vocabulary."""
+    from gradwitness.problem import Problem
+
+    found = load(name)
+    if isinstance(found, Problem) and found.loss is not None:
+        return found
+    what = "a Problem without a loss" if isinstance(found, Problem) else type(found).__name__
+    raise GradwitnessError(
+        "explain takes a network (`gradwitness list networks`), or a gradwitness.Problem whose loss is written over "
+        f"gradwitness.ops; {name} is {what}"
+    )
+
+
 @cli.command()
 @click.argument("name", metavar="NETWORK")
 @click.option("--step", "rate", type=float, callback=_rate, metavar="RATE", help="Take a step of gradient descent.")
 @click.option("--svg", "svg_file", **FILE, help="Draw the graph into a file.")
 @_option("seed")
 def explain(name: str, rate: float | None, svg_file: Path | None, seed: int) -> None:
-    """Print the whole pass of NETWORK as on paper: every value, local derivative, cotangent and gradient."""
+    """Print the whole pass of NETWORK as on paper: every value, local derivative, cotangent and gradient.
+
+    NETWORK is a name of `gradwitness list networks`, or FILE:NAME of a gradwitness.Problem.
+    """
     from gradwitness.explain import explain as explained
     from gradwitness.networks import NETWORKS, PUBLISHED, network
     from gradwitness.report.explanation import text
 
     if svg_file is not None:
         expect_writable("--svg", svg_file)
-    explanation = explained(network(name, seed=seed), rate=rate, published=PUBLISHED.get(name, ()))
-    summary = _summary(NETWORKS[name])
+    problem = _problem_to_explain(name) if is_target(name) else network(name, seed=seed)
+    explanation = explained(problem, rate=rate, published=PUBLISHED.get(name, ()))
+    summary = name if is_target(name) else _summary(NETWORKS[name])
     if svg_file is not None:
         from gradwitness.report.drawing import svg
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,12 +41,27 @@ def load(target: str) -> Any:
         ) from None
     if name and hasattr(module, name):
         return getattr(module, name)
-    there = [key for key, value in vars(module).items() if isinstance(value, Problem)]
-    known = f"; its problems: {', '.join(there)}" if there else "; it has no gradwitness.Problem either"
+    there = _there(module)
+    known = "".join(f"; its {kind}: {', '.join(names)}" for kind, names in there.items() if names)
+    known = known or "; it has neither a gradwitness.Problem nor a function"
     if not name:
-        example = there[0] if there else "problem"
+        example = next((names[0] for names in there.values() if names), "problem")
         raise GradwitnessError(f"{target}: name the object in it to verify, as in {target}:{example}{known}")
     raise GradwitnessError(f"{target}: {place} has no {name!r}{known}")
+
+
+def _there(module: ModuleType) -> dict[str, list[str]]:
+    """The names of what may be meant, by kind: what the module defines itself, and does not keep private."""
+    public = {key: value for key, value in vars(module).items() if not key.startswith("_")}
+    return {
+        "problems": [key for key, value in public.items() if isinstance(value, Problem)],
+        "functions": [key for key, value in public.items() if _is_function_of(module, value)],
+    }
+
+
+def _is_function_of(module: ModuleType, value: Any) -> bool:
+    own = inspect.isfunction(value) and value.__module__ == module.__name__
+    return own or isinstance(value, functools.partial)
 
 
 def arguments(found: Any) -> tuple[Any, Any, Any, dict[str, Any]] | None:

@@ -138,7 +138,10 @@ def test_several_may_be_named_and_networks_beside(folder: Path) -> None:
     [
         ("absent.py:problem", "absent.py: no such file"),
         ("absent.module:problem", "absent.module: no such module; a file is named with its .py"),
-        ("own_targets.py:typo", "own_targets.py has no 'typo'; its problems: problem, bare"),
+        (
+            "own_targets.py:typo",
+            "own_targets.py has no 'typo'; its problems: problem, bare; its functions: loss, gradient, right,",
+        ),
         ("own_targets.py:", "expected path/to/file.py:name or package.module:name"),
         ("own_targets.py:number", "expected a gradwitness.Problem, or a function that returns the report"),
         ("own_targets.py:bare", "this Problem has no loss"),
@@ -183,7 +186,11 @@ def test_a_file_without_a_name_is_told_what_there_is(folder: Path) -> None:
     result = run("own_targets.py")
     assert result.exit_code == 2
     assert "name the object in it to verify, as in own_targets.py:problem; its problems: problem, bare" in result.output
+    assert "; its functions: loss, gradient, right, wrong, nothing, given, array, pair" in result.output
     assert "helper.py: name the object in it to verify, as in helper.py:problem" in run("helper.py").output
+    (folder / "only.py").write_text("from os.path import join\ndef check(): ...\ndef _private(): ...\n")
+    assert "as in only.py:check; its functions: check" in " ".join(run("only.py").output.split())
+    assert run("only.py").output.rstrip().endswith("check")
     assert "missing.py: no such file" in run("missing.py").output
 
 

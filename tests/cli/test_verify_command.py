@@ -41,8 +41,9 @@ def test_agreement_exits_with_0_and_shows_a_row_per_cell() -> None:
         ("float32", "numpy", "agree"),
         ("float32", "torch", "agree"),
     ]
-    assert "referee" not in rows[0]
-    assert "referee" in article("--reference", "differences").output
+    assert "reference" not in rows[0]
+    judged = [line.split() for line in article("--reference", "differences").output.splitlines()]
+    assert [cells[4] for cells in judged if cells[:3] == ["article", "float64", "numpy"]] == ["reference"]
     assert "16 gradients: 16 agree" in result.output
 
 
@@ -172,7 +173,7 @@ def test_a_planted_fault_is_named_and_the_others_complete(fault: str, tamper: Ca
     assert "Traceback" not in result.output
     numpy_row = next(line for line in result.output.splitlines() if line.split()[:3] == ["article", "float64", "numpy"])
     assert numpy_row.split()[-1] == "agree"
-    verdict = "disagree" if fault == "misshapen" else fault
+    verdict = "error" if fault == "misshapen" else fault
     assert article("--dtype", "float64", "--allow", verdict).exit_code == 0
 
 

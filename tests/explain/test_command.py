@@ -186,3 +186,24 @@ def test_from_the_shell() -> None:
     )
     assert done.stdout.startswith("article: Two inputs, two sigmoid neurons")
     assert done.stderr == ""
+
+
+def test_a_problem_of_ones_own_is_explained_and_what_is_none_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\nimport gradwitness as gw\nfrom gradwitness import ops\n"
+        "loss = lambda p, b: ops.sum(p['w'] * b['x'])\n"
+        "problem = gw.Problem('mine', loss, {'w': np.ones(2)}, {'x': np.array([3.0, 4.0])})\n"
+        "def check(): ...\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    found = explain("mine.py:problem", "--step", "0.1")
+    assert found.exit_code == 0, found.output
+    assert {"7", "0.7", "0.6"} <= set(NUMBER.findall(found.output))
+    refused = explain("mine.py:check")
+    assert refused.exit_code == 2
+    assert "explain takes a network (`gradwitness list networks`), or a gradwitness.Problem" in " ".join(
+        refused.output.split()
+    )
+    assert "its functions: loss, check" in " ".join(explain("mine.py:typo").output.split())

@@ -100,7 +100,7 @@ def _in_full(rows: Sequence[Row], color: bool) -> str:
     body = [
         [
             *_names(row),
-            "referee" if row.referee else _relative(row, row.error),
+            "reference" if row.referee else _relative(row, row.error),
             _relative(row, row.floor),
             _in_floors(row),
             "" if row.ulps is None else f"{row.ulps:.2g}",
@@ -147,7 +147,7 @@ def _error(row: Row) -> str:
     """How far it is from the gradient that it is held against, in floors; where nothing but differences judges it, how
     far from these."""
     if row.referee:
-        return "referee"
+        return "reference"
     if in_floors := _in_floors(row):
         return f"{in_floors} floors"
     from_differences = _relative(row, row.fd_error)

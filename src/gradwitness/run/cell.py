@@ -213,14 +213,14 @@ class _Run:
         if not own or capabilities.compiles_along(candidate.path) or self.settings.timeout is not None:
             return ""
         for dtype in capabilities.dtypes:
-            at = self.problem.rounded(dtype)
-            if dtype not in self.settings.dtypes and not isinstance(
-                attempt(lambda at=at, dtype=dtype: self._once(candidate, at, dtype, device)), Failure
-            ):
+            if dtype in self.settings.dtypes:
+                continue
+            if not isinstance(attempt(partial(self._once, candidate, dtype, device)), Failure):
                 return dtype
         return ""
 
-    def _once(self, candidate: Candidate, problem: Problem, dtype: str, device: str) -> None:
+    def _once(self, candidate: Candidate, dtype: str, device: str) -> None:
+        problem = self.problem.rounded(dtype)
         with registry.backend(candidate.backend).precision(self.settings.precision):
             prepare(candidate, problem, dtype, device, self.settings).value_and_gradient(problem.primals)
 
