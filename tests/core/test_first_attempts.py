@@ -176,5 +176,5 @@ def test_what_there_is_is_shown() -> None:
     assert {"verify", "verify_port", "Problem", "__version__"} <= set(dir(gw))
     assert all(getattr(gw, name) is not None for name in gw.__all__)
     assert gw.__version__.count(".") >= 1
-    with pytest.raises(AttributeError, match="has no attribute 'gradcheck'; it has Candidate, "):
+    with pytest.raises(AttributeError, match="has no attribute 'gradcheck'; it has Benchmark, Candidate, "):
         gw.gradcheck  # noqa: B018
