@@ -114,10 +114,17 @@ def package(session: nox.Session) -> None:
     if "required" not in str(said):
         session.error(f"--require torch without torch must fail because it is required; it said:\n{said}")
 
-    install(session, f"{wheel}[torch,jax]")
+    said = session.run("gradwitness", "verify", "article", "--html", "page.html", silent=True, success_codes=[2])
+    if 'pip install "gradwitness[html]"' not in str(said):
+        session.error(f"--html without jinja2 and matplotlib must say how to install them; it said:\n{said}")
+
+    install(session, f"{wheel}[torch,jax,html]")
     expect_backends(session)
-    session.run("gradwitness", "verify", "article", "--json", "report.json", "--require", ",".join(BACKENDS))
+    files = ("--json", "report.json", "--html", "page.html")
+    session.run("gradwitness", "verify", "article", *files, "--require", ",".join(BACKENDS))
     expect_verdicts(session, Path("report.json"), agree=set(BACKENDS))
+    if "</html>" not in Path("page.html").read_text(encoding="utf-8"):
+        session.error("--html wrote no page")
 
 
 @nox.session(requires=["environment"], default=False)
@@ -147,7 +154,7 @@ def environment(session: nox.Session) -> None:
     if record.is_file() and record.read_text() == made_from:
         return
     session.log("Installing torch and jax, once: 1.5 GB, some minutes on a slow line.")
-    install(session, "--editable", ".[torch,jax]", *group("test"), *group("figures"), *group("types"))
+    install(session, "--editable", ".[torch,jax,html]", *group("test"), *group("types"))
     record.write_text(made_from)
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 import os
+import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -18,6 +21,7 @@ from gradwitness import __name__ as package
 from gradwitness import registry
 from gradwitness.advice import expect_loss
 from gradwitness.errors import GradwitnessError
+from gradwitness.page import expect_installed
 from gradwitness.settings import OPTIONS, Settings, names
 from gradwitness.shards import Part, Shard, shard_from
 from gradwitness.targets import is_target, load
@@ -32,9 +36,11 @@ if TYPE_CHECKING:
 __all__ = ["cli"]
 
 Command = Callable[..., Any]
+Files = Mapping[str, Path | None]  # by the option that names it
 
 FAST_NETWORKS = ("article", "mlp", "transformer")
 NARROWEST = 20  # columns of text
+TYPED = f"{package}.typed"  # what the command line was, for whoever reads a page
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"  # names the file that GitHub Actions shows as a page, in Markdown
 
 
@@ -45,6 +51,10 @@ class _Failure(click.ClickException):
 
 
 class _Commands(click.Group):
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        context.meta[TYPED] = shlex.join((package, *args))
+        return super().parse_args(context, args)
+
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
@@ -74,6 +84,7 @@ def _read_by(reads: Callable[[str], Any]) -> dict[str, Any]:
 
 
 FILE: dict[str, Any] = {"type": click.Path(path_type=Path), "metavar": "FILE"}
+HTML = click.option("--html", "html_file", **FILE, help="Write everything as a page here (needs gradwitness[html]).")
 NAMES = {"default": (), "metavar": "A,B", **_read_by(names)}
 
 
@@ -123,6 +134,7 @@ def _renamed(context: click.Context, option: click.Parameter, value: Any) -> Non
 @click.option("--require", **NAMES, help="Backends that must run and agree.")
 @click.option("--json", "json_file", **FILE, help='Write the evidence here ("-": to standard output).')
 @click.option("--junit", "junit_file", **FILE, help="Write the verdicts here in JUnit's XML, which CI systems show.")
+@HTML
 @click.option("--repro", "script", **FILE, help="Write a script that shows the first wrong gradient by itself.")
 @click.option(
     "--jobs",
@@ -141,6 +153,7 @@ def verify(
     require: tuple[str, ...],
     json_file: Path | None,
     junit_file: Path | None,
+    html_file: Path | None,
     script: Path | None,
     jobs: int | None,
     shard: Shard | None,
@@ -173,12 +186,8 @@ def verify(
     settings = Settings(**how)
     expect_devices(settings.devices, chosen)
     expect_taken({name: Candidate(name) for name in chosen}, settings.paths)
-    files = {"--json": json_file, "--junit": junit_file, "--repro": script}
-    for option, file in files.items():
-        if file is not None:
-            expect_writable(option, file)
-    if sum(file is not None and is_standard_output(file) for file in files.values()) > 1:
-        raise GradwitnessError(f"{', '.join(files)}: only one of them can go to standard output")
+    files = {"--json": json_file, "--junit": junit_file, "--html": html_file, "--repro": script}
+    _expect_files(files)
     problems, runs = _targets(networks)
     known = tuple(name for name in dict.fromkeys(networks) if not is_target(name))
     zoo = known or ops or not networks
@@ -196,9 +205,9 @@ def verify(
         counts = (len(part.rows) for part in reports)
         report = replace(report, shard=Part(shard, asked, tuple(zip(numbers, counts, strict=False))))
     if ended is not None:
-        _show_report(report, verbose, any(file is not None and is_standard_output(file) for file in files.values()))
+        _show_report(report, verbose, _goes_aside(files))
         raise ended
-    _finish(report, json_file, junit_file, verbose, script)
+    _finish(report, files, verbose)
 
 
 @cli.command()
@@ -220,6 +229,7 @@ def verify(
 @_option("precision")
 @_option("seed")
 @click.option("--json", "json_file", **FILE, help='Write the times here ("-": to standard output).')
+@HTML
 @_shard
 def bench(
     networks: tuple[str, ...],
@@ -229,6 +239,7 @@ def bench(
     budget: float,
     processes: int,
     json_file: Path | None,
+    html_file: Path | None,
     shard: Shard | None,
     **how: Any,
 ) -> None:
@@ -241,15 +252,15 @@ def bench(
     """
     from gradwitness.bench import timed
 
-    if json_file is not None:
-        expect_writable("--json", json_file)
+    files = {"--json": json_file, "--html": html_file}
+    _expect_files(files)
     context = click.get_current_context()
     if context.get_parameter_source("dtypes") is not ParameterSource.COMMANDLINE:
         how["dtypes"] = ("float32",)
     settings = Settings(**how, reference="differences")
     measured: dict[str, Any] = {"threads": threads, "budget": budget, "processes": processes}
     found = timed(networks, sizes, backends, settings, **measured, shard=shard)
-    _finish_bench(found, json_file)
+    _finish_bench(found, files)
 
 
 @cli.command()
@@ -273,11 +284,14 @@ def diff(old: Path, new: Path) -> None:
 
 
 @cli.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SHARD.json...")
+@click.argument("shards", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SHARD.json...")
 @click.option("--json", "json_file", **FILE, help='Write what all found here ("-": to standard output).')
 @click.option("--junit", "junit_file", **FILE, help="Write the verdicts here in JUnit's XML, which CI systems show.")
+@HTML
 @click.option("--verbose", is_flag=True, help="A row per gradient, and every figure.")
-def merge(files: tuple[Path, ...], json_file: Path | None, junit_file: Path | None, verbose: bool) -> None:
+def merge(
+    shards: tuple[Path, ...], json_file: Path | None, junit_file: Path | None, html_file: Path | None, verbose: bool
+) -> None:
     """Join what all shards of a run wrote by --json: show its table, and exit, as the whole run would have.
 
     Exits with 2 for files that are not all shards of one run.
@@ -287,23 +301,37 @@ def merge(files: tuple[Path, ...], json_file: Path | None, junit_file: Path | No
     from gradwitness.report import report_of
     from gradwitness.timing.reading import benchmark_of
 
-    for option, file in {"--json": json_file, "--junit": junit_file}.items():
-        if file is not None:
-            expect_writable(option, file)
-    found = merged({str(file): read(file) for file in files})
+    files = {"--json": json_file, "--junit": junit_file, "--html": html_file}
+    _expect_files(files)
+    found = merged({str(file): read(file) for file in shards})
     if "timings" not in found:
-        _finish(report_of(found), json_file, junit_file, verbose)
+        _finish(report_of(found), files, verbose)
     if junit_file is not None:
         raise GradwitnessError("--junit: these files are of bench, and JUnit's XML has verdicts")
-    _finish_bench(benchmark_of(found), json_file)
+    _finish_bench(benchmark_of(found), files)
 
 
-def _finish(
-    report: Report, json_file: Path | None, junit_file: Path | None, verbose: bool, script: Path | None = None
-) -> NoReturn:
+def _expect_files(files: Files) -> None:
+    """Raise GradwitnessError where one of these cannot be made or written, or several would go to standard output:
+    before there is anything to lose."""
+    given = {option: file for option, file in files.items() if file is not None}
+    if "--html" in given:
+        expect_installed("--html")
+    for option, file in given.items():
+        expect_writable(option, file)
+    if sum(map(is_standard_output, given.values())) > 1:
+        raise GradwitnessError(f"{', '.join(files)}: only one of them can go to standard output")
+
+
+def _goes_aside(files: Files) -> bool:
+    """Whether one of these takes standard output, so that what is shown goes to standard error."""
+    return any(file is not None and is_standard_output(file) for file in files.values())
+
+
+def _finish(report: Report, files: Files, verbose: bool) -> NoReturn:
     """Write what is asked for, show the table, and exit."""
-    aside = any(file is not None and is_standard_output(file) for file in (json_file, junit_file, script))
-    failed = _kept(report, json_file, junit_file)
+    aside, script = _goes_aside(files), files.get("--repro")
+    failed = _kept(report, files)
     _show_report(report, verbose, aside)
     if failed is not None:
         raise failed
@@ -318,20 +346,29 @@ def _show_report(report: Report, verbose: bool, aside: bool) -> None:
         show(reason, err=aside)
 
 
-def _finish_bench(found: Benchmark, json_file: Path | None) -> NoReturn:
-    if json_file is not None:
-        _write("--json", json_file, found.json() + "\n")
-    show(found.table(), err=json_file is not None and is_standard_output(json_file))
+def _finish_bench(found: Benchmark, files: Files) -> NoReturn:
+    aside = _goes_aside(files)
+    for option, text in {"--json": found.json, "--html": partial(found.html, made=_made())}.items():
+        if file := files[option]:
+            _write(option, file, text() + "\n")
+    show(found.table(), err=aside)
     raise SystemExit(1 if any(timing.why for timing in found) else 0)
 
 
-def _kept(report: Report, json_file: Path | None, junit_file: Path | None) -> GradwitnessError | None:
+def _made() -> dict[str, str]:
+    """How a page was made, for its reader."""
+    now = datetime.now(UTC)
+    return {"command": click.get_current_context().meta[TYPED], "date": f"{now:%Y-%m-%d %H:%M} UTC"}
+
+
+def _kept(report: Report, files: Files) -> GradwitnessError | None:
     """Write what is asked for, before anything is shown, as whoever reads the table may go away. What failed, if
     anything did, is for after it."""
     failed = None
-    for option, file, text in (("--json", json_file, report.json), ("--junit", junit_file, report.junit)):
+    texts = {"--json": report.json, "--junit": report.junit, "--html": partial(report.html, made=_made())}
+    for option, text in texts.items():
         try:
-            if file is not None:
+            if file := files[option]:
                 _write(option, file, text() + "\n")
         except GradwitnessError as error:
             failed = failed or error

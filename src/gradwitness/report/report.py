@@ -155,6 +155,19 @@ class Report:
         """What a notebook shows."""
         return to_html(self.rows, self.failures(), below(self.rows, self.exercise))
 
+    def html(self, *, made: Mapping[str, str] | None = None) -> str:
+        """The whole report as a page of HTML: one file that opens in a browser, without a network or a script.
+
+        It shows the verdicts by network, candidate and dtype, each with the evidence of every tensor, errors against
+        floors as pictures, and the environment. made: what to say of how the page was made, such as
+        {"command": "python check.py"}.
+
+        Raises GradwitnessError where jinja2 or matplotlib is missing (`pip install "gradwitness[html]"`).
+        """
+        from gradwitness.report.page import to_page  # what few reports need
+
+        return to_page(self.rows, self._passes, self.failures(), self.exercise, self.environment, made or {})
+
     def markdown(self) -> str:
         """The outcome, the failures, and the table in Markdown, as for the summary of a CI run."""
         return to_markdown(self.rows, self.failures())

@@ -8,6 +8,7 @@ from itertools import groupby
 
 from gradwitness.evidence.exercise import Exercise
 from gradwitness.report.exercise import unexercised, unexercised_in_full, untested
+from gradwitness.report.figures import error, in_floors, relative, who, worst
 from gradwitness.report.findings import findings
 from gradwitness.report.row import Row
 from gradwitness.verdict import ACCEPTED, Verdict
@@ -25,7 +26,6 @@ NOTED = 4  # findings of one verdict on one candidate that are told in full
 NAMED = 3  # tensors of a candidate in a note on some of them
 SHOWN = 12  # lines of a short report
 TEXTBOOK_RULE = 1e-5
-_SEVERITY = list(Verdict)
 _GREEN, _RED, _BOLD, _PLAIN = "\033[32m", "\033[31m", "\033[1m", "\033[0m"
 
 
@@ -45,6 +45,7 @@ def table(
             most=None if verbose else NOTED,
         ),
         *below(rows, exercise, verbose=verbose),
+        *(_textbook(rows) if verbose else ()),
     ]
     last = summary(rows)
     if color:
@@ -63,7 +64,6 @@ def below(rows: Sequence[Row], exercise: Mapping[str, Sequence[Exercise]], *, ve
         *_averages(rows),
         *_held_against(rows),
         *_refusals(rows, verbose),
-        *(_textbook(rows) if verbose else ()),
         *untested(exercise),
         *(unexercised_in_full if verbose else unexercised)(exercise),
     ]
@@ -74,9 +74,9 @@ def below(rows: Sequence[Row], exercise: Mapping[str, Sequence[Exercise]], *, ve
 
 def brief(rows: Sequence[Row]) -> list[tuple[Row, list[str]]]:
     """(row, cells by NARROW) of each network, dtype and candidate at its worst tensor, what does not agree first."""
-    cells = [_worst(list(cell)) for _, cell in groupby(rows, lambda row: row.cell)]
+    cells = [worst(cell) for _, cell in groupby(rows, lambda row: row.cell)]
     ordered = sorted(cells, key=lambda row: row.verdict is Verdict.AGREE)
-    return [(row, [*_names(row), _error(row), str(row.verdict)]) for row in ordered]
+    return [(row, [*_names(row), error(row), str(row.verdict)]) for row in ordered]
 
 
 def _in_brief(rows: Sequence[Row], color: bool, width: int) -> str:
@@ -100,12 +100,12 @@ def _in_full(rows: Sequence[Row], color: bool) -> str:
     body = [
         [
             *_names(row),
-            "reference" if row.referee else _relative(row, row.error),
-            _relative(row, row.floor),
-            _in_floors(row),
+            "reference" if row.referee else relative(row, row.error),
+            relative(row, row.floor),
+            in_floors(row),
             "" if row.ulps is None else f"{row.ulps:.2g}",
-            _relative(row, row.limit),
-            _relative(row, row.fd_error),
+            relative(row, row.limit),
+            relative(row, row.fd_error),
             _verdict(row, color),
         ]
         for row in rows
@@ -119,56 +119,22 @@ def _tabulated(body: Sequence[Sequence[str]], headers: Sequence[str], align: Seq
     return tabulate(body, headers, tablefmt="simple", disable_numparse=True, colalign=align if body else None)
 
 
-def _worst(rows: list[Row]) -> Row:
-    """The row with the gravest verdict; among equals the one nearest to its threshold."""
-    return max(rows, key=lambda row: (_SEVERITY.index(row.verdict), row.ratio or 0.0, row.error or 0.0))
-
-
 def _names(row: Row) -> list[str]:
-    who = row.candidate if row.device == "cpu" else f"{row.candidate} ({row.device})"
-    return [row.network, row.dtype, who, row.parameter or ""]
+    return [row.network, row.dtype, who(row), row.parameter or ""]
 
 
 def _folded(rows: Sequence[Row], color: bool) -> str:
     """How many agree, and the one nearest to not agreeing."""
-    worst = _worst(list(rows))
+    nearest = worst(rows)
     count = f"{len(rows)} agree"
     count = f"{_GREEN}{count}{_PLAIN}" if color else count
-    error = _error(worst)
-    return f"{count}, the worst by {error}: {' '.join(filter(None, _names(worst)))}" if error else count
+    far = error(nearest)
+    return f"{count}, the worst by {far}: {' '.join(filter(None, _names(nearest)))}" if far else count
 
 
 def _verdict(row: Row, color: bool) -> str:
     verdict = str(row.verdict)
     return f"{_GREEN if row.verdict in ACCEPTED else _RED}{verdict}{_PLAIN}" if color else verdict
-
-
-def _error(row: Row) -> str:
-    """How far it is from the gradient that it is held against, in floors; where nothing but differences judges it, how
-    far from these."""
-    if row.referee:
-        return "reference"
-    if in_floors := _in_floors(row):
-        return f"{in_floors} floors"
-    from_differences = _relative(row, row.fd_error)
-    return f"fd {from_differences}" if from_differences else ""
-
-
-def _in_floors(row: Row) -> str:
-    if row.error is None or row.floor is None:
-        return ""
-    if row.error == 0:
-        return "0"
-    return f"{row.error / row.floor:.2g}" if row.floor else "inf"
-
-
-def _relative(row: Row, figure: float | None) -> str:
-    """Relative to the gradient's norm, or absolute (abs) where that norm is nothing but rounding."""
-    if not figure:
-        return "" if figure is None else "0"
-    if row.reference and row.floor is not None and row.reference > row.floor:
-        return f"{figure / row.reference:.1e}"
-    return f"{figure:.1e} abs"
 
 
 def _cut(body: list[list[str]], width: int) -> list[list[str]]:

@@ -61,6 +61,18 @@ class Benchmark:
         """Everything, with each turn's seconds; `gradwitness diff` compares two of these."""
         return to_json(self.environment, self.timings, None if self.shard is None else self.shard.document())
 
+    def html(self, *, made: Mapping[str, str] | None = None) -> str:
+        """The times as a page of HTML: one file that opens in a browser, without a network or a script.
+
+        It shows ratios and times with their intervals as pictures and in tables, and the environment. made: what to say
+        of how the page was made, such as {"command": "python times.py"}.
+
+        Raises GradwitnessError where jinja2 or matplotlib is missing (`pip install "gradwitness[html]"`).
+        """
+        from gradwitness.timing.page import to_page  # what few benchmarks need
+
+        return to_page(self.timings, self.environment, made or {})
+
     def __repr__(self) -> str:
         return self.table()
 
