@@ -348,7 +348,8 @@ def _show_report(report: Report, verbose: bool, aside: bool) -> None:
 
 def _finish_bench(found: Benchmark, files: Files) -> NoReturn:
     aside = _goes_aside(files)
-    for option, text in {"--json": found.json, "--html": partial(found.html, made=_made())}.items():
+    texts: dict[str, Callable[[], str]] = {"--json": found.json, "--html": partial(found.html, made=_made())}
+    for option, text in texts.items():
         if file := files[option]:
             _write(option, file, text() + "\n")
     show(found.table(), err=aside)
@@ -365,7 +366,8 @@ def _kept(report: Report, files: Files) -> GradwitnessError | None:
     """Write what is asked for, before anything is shown, as whoever reads the table may go away. What failed, if
     anything did, is for after it."""
     failed = None
-    texts = {"--json": report.json, "--junit": report.junit, "--html": partial(report.html, made=_made())}
+    texts: dict[str, Callable[[], str]] = {"--json": report.json, "--junit": report.junit}
+    texts["--html"] = partial(report.html, made=_made())
     for option, text in texts.items():
         try:
             if file := files[option]:
