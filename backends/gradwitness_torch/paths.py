@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch._dynamo.exc import TorchDynamoException
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint
 
@@ -103,7 +103,7 @@ def one_number(loss: Any) -> torch.Tensor:
     expect_one_number(loss.shape)
     if not loss.is_floating_point():
         raise GradwitnessError(f"the loss must return a real number with a gradient, got one of {loss.dtype}")
-    return loss.reshape(())
+    return loss if loss.ndim == 0 else loss.reshape(())  # which would be a step of the backward
 
 
 def _functional(case: Case) -> Both:
@@ -265,13 +265,22 @@ REFUSALS = {  # what torch says where a loss was not written for a path -> what 
 FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\n\s*(?P<code>[^\n]*)')
 
 
+def _is_of_dynamo(error: Exception) -> bool:
+    """Whether torch.compile raised it. Its modules take seconds to import, and what was never compiled needs none."""
+    if "torch._dynamo" not in sys.modules:
+        return False
+    from torch._dynamo.exc import TorchDynamoException
+
+    return isinstance(error, TorchDynamoException)
+
+
 def _explained(error: Exception) -> Exception:
     """What torch raises on a path, in one line: UnsupportedError where the loss was not written for it."""
     text = str(error)
     for said, means in REFUSALS.items():
         if said in text:
             return UnsupportedError(means)
-    if not isinstance(error, TorchDynamoException):
+    if not _is_of_dynamo(error):
         return error
     where = ""
     for frame in FRAME.finditer(text.partition("from user code")[2]):

@@ -87,6 +87,7 @@ class TorchPrepared:
         self._compiled = compiled
         self._accumulates = accumulates  # the gradients in .grad, by loss.backward()
         self._taped = frozenset() if self._by_hand else frozenset(implementation.reaching)
+        self._by = tuple(path for path in wrt if path in self._taped)
         self._given = implementation.inputs
         self._unused = frozenset(wrt) - frozenset(implementation.reaching)
         with _recording():
@@ -262,11 +263,10 @@ class TorchPrepared:
         if self._gradient is not None:
             with _recording():
                 return self._gradient(tape.leaves)
-        gradients: Gradients = dict.fromkeys(self._paths)
+        gradients: Gradients = {}
         if tape.loss.requires_grad:
-            by = {path: tape.leaves[path] for path in self._paths if path in self._taped}
-            gradients.update(self._differentiated(tape, by))
-        return gradients
+            gradients = self._differentiated(tape, {path: tape.leaves[path] for path in self._by})
+        return gradients if len(gradients) == len(self._paths) else dict.fromkeys(self._paths) | gradients
 
     def _differentiated(self, tape: Tape, by: Tensors) -> Gradients:
         """What autograd gives, which a reentrant checkpoint refuses but to `loss.backward()`."""
