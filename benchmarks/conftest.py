@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.cases import absence
+from benchmarks.measured import absence
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,74 +1,59 @@
-"""NumPy's backward held against torch autograd's, in turn in one run: `python -m benchmarks.ratios`."""
+"""NumPy's backward held against torch autograd's, by turns in one run: `python -m benchmarks.ratios`."""
 
 from __future__ import annotations
 
 import os
 import platform
-import time
-from typing import Any
+from importlib import metadata
 
-import numpy as np
+import click
 
-from benchmarks.cases import CASES, DTYPE, Case, prepared, problem, rows_of, wrong
-from gradwitness import registry
+from benchmarks.measured import DTYPE
+from gradwitness.networks.sizes import sized
+from gradwitness.settings import Settings
+from gradwitness.timing.engine import available_threads, timings
+from gradwitness.timing.records import Timing
+from gradwitness.timing.roofline import Machine
+from gradwitness.verification import verify_problems
 
-__all__ = ["main", "ratio", "seconds_in_turn"]
+__all__ = ["LIMITS", "main"]
 
-BACKENDS = ("numpy", "torch")
-LIMITS = {"mlp-large": 1.1, "convnet-small": 2.0, "convnet-large": 2.0}
-ATTEMPTS = 3
-ROUNDS = {"small": 60, "large": 20}  # of each attempt
-
-
-def seconds_in_turn(case: Case, rounds: int) -> dict[str, list[float]]:
-    """What each backend's backward takes on a fresh tape, the backends by turns, so that a busy moment hits all."""
-    readies = {name: prepared(case, name, "cpu") for name in BACKENDS}
-    placed = {name: ready.place(problem(case).primals) for name, ready in readies.items()}
-    taken: dict[str, list[float]] = {name: [] for name in BACKENDS}
-    for number in range(rounds + 3):
-        for name, ready in readies.items():
-            seconds = _backward(ready, placed[name])
-            if number >= 3:  # the first ones warm up
-                taken[name].append(seconds)
-    return taken
+BACKENDS = ("torch", "numpy")  # ratios are to the first
+LIMITS = {  # of NumPy's time over torch's
+    ("mlp", "large"): 1.0,
+    ("convnet", "large"): 1.2,
+    ("transformer", "medium"): 1.5,
+    ("lstm", "medium"): 1.5,
+}
 
 
-def _backward(ready: Any, placed: Any) -> float:
-    tape = ready.forward(placed)
-    ready.wait(tape)
-    started = time.perf_counter()
-    ready.wait(ready.backward(tape))
-    return time.perf_counter() - started
+@click.command()
+@click.option("--threads", default=available_threads(), help="Of each backend (default: the cores).")
+@click.option("--budget", default=3.0, show_default=True, help="Seconds of calls, for each time.")
+def main(threads: int, budget: float) -> None:
+    """A line per case: both times, their ratio, and the same over the ratio of the libraries' matmul rates."""
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("numpy", "torch"))
+    print(f"{versions}, {platform.machine()}, {os.cpu_count()} cores, {threads} threads, {DTYPE}")
+    machine = Machine(threads)
+    for (network, size), limit in LIMITS.items():
+        settings = Settings(dtypes=(DTYPE,), reference="differences")
+        report = verify_problems([(sized(network, size), BACKENDS)], settings)
+        torch, numpy = timings(report, machine=machine, budget=budget)
+        if why := torch.why or numpy.why:
+            raise SystemExit(why)
+        print(line(f"{network} {size}", torch, numpy, machine, limit), flush=True)
 
 
-def ratio(case: Case) -> tuple[float, float, float]:
-    """(NumPy's median over torch's, NumPy's median, torch's median) of one attempt."""
-    taken = seconds_in_turn(case, ROUNDS[case.size])
-    numpy, torch = (float(np.median(taken[name])) for name in BACKENDS)
-    return numpy / torch, numpy, torch
-
-
-def main() -> None:
-    """A line per case: the ratio of the medians of each attempt, and the limit that it is to keep."""
-    import torch
-
-    blas = {key: value for key, value in os.environ.items() if key.startswith(("OPENBLAS", "OMP_", "MKL_"))}
-    print(f"numpy {np.__version__}, torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} cores")
-    print(f"torch {torch.get_num_threads()} threads; BLAS variables: {blas or 'none'}")
-    for case in CASES:
-        if str(case) not in LIMITS:
-            continue
-        if reasons := [line for name in BACKENDS for line in wrong(rows_of(case, BACKENDS, "cpu"), name)]:
-            raise SystemExit("\n".join(reasons))
-        with registry.backend("torch").precision("highest"):
-            found = sorted(ratio(case) for _ in range(ATTEMPTS))
-        middle, numpy, other = found[len(found) // 2]
-        print(
-            f"{case.described} {DTYPE} backward: numpy {1e3 * numpy:.3f} ms, torch {1e3 * other:.3f} ms, "
-            f"ratio {middle:.2f} ({found[0][0]:.2f} to {found[-1][0]:.2f} in {ATTEMPTS} attempts), "
-            f"limit {LIMITS[str(case)]}",
-            flush=True,
-        )
+def line(name: str, torch: Timing, numpy: Timing, machine: Machine, limit: float) -> str:
+    ratio = numpy.ratios["backward"]
+    rates = {backend: machine.flops(backend, DTYPE, "cpu") for backend in BACKENDS}
+    blas = rates["torch"] / rates["numpy"]
+    return (
+        f"{name}: backward of numpy {1e3 * numpy.times['backward'].middle:.3f} ms, of torch "
+        f"{1e3 * torch.times['backward'].middle:.3f} ms, ratio {ratio.middle:.2f} ({ratio.low:.2f} to "
+        f"{ratio.high:.2f}), limit {limit}; {ratio.middle / blas:.2f} over that of a matrix product, {blas:.2f}; "
+        f"{numpy.of_limit['backward']:.0%} of the roofline"
+    )
 
 
 if __name__ == "__main__":

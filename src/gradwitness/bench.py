@@ -9,19 +9,21 @@ from typing import Any
 from gradwitness import registry
 from gradwitness.errors import GradwitnessError
 from gradwitness.networks import network
-from gradwitness.networks.sizes import sizes as sizes_of
+from gradwitness.networks import sizes as zoo
 from gradwitness.report import Report, joined_environments
 from gradwitness.settings import Settings
 from gradwitness.shards import Part, Shard
 from gradwitness.targets import arguments, is_target, load
 from gradwitness.terminal import progress
-from gradwitness.timing.engine import Benchmark, timings
-from gradwitness.timing.records import Timing
+from gradwitness.timing.engine import Benchmark, available_threads, expect_threads, timings
+from gradwitness.timing.records import Grown, Timing
+from gradwitness.timing.roofline import Machine
 from gradwitness.verification import verify, verify_problems
 
-__all__ = ["timed"]
+__all__ = ["grown", "timed"]
 
 DEFAULT = ("mlp", "convnet", "lstm", "transformer")
+GROWING = {"width": ("mlp",), "depth": ("mlp",), "batch": ("mlp",), "sequence": ("lstm",)}  # where none is named
 OWN = ""  # the size of what a user brings
 WEIGHTS = {"small": 1, "medium": 2, "large": 4}  # how long a size takes to verify and time
 
@@ -41,9 +43,8 @@ def timed(
 
     Raises GradwitnessError for what is not there, and where there are fewer cells than shards.
     """
-    chosen = tuple(backends) or tuple(n for n in registry.backend_names() if not registry.missing_modules(n))
-    for name in chosen:
-        registry.installed(name)
+    expect_threads(threads)
+    chosen = _installed(backends)
     names = list(dict.fromkeys(networks or DEFAULT))
     for name in names:
         if not is_target(name):
@@ -54,19 +55,61 @@ def timed(
     if shard is not None:
         cells = [part for cell in cells for part in cell.parts]
         numbers = shard.cells([WEIGHTS.get(cell.size, 1) for cell in cells])
+    machine = Machine(threads or available_threads())
     environments: list[Mapping[str, Any]] = []
     found: dict[int, list[Timing]] = {}
     with progress(len(numbers)) as shown:
         for number in numbers:
             report = _report(cells[number], chosen, shown.step)
             environments.append(report.environment)
-            found[number] = list(timings(report, **how, progress=shown.step))
+            found[number] = list(timings(report, **how, machine=machine, progress=shown.step))
             shown.done(cells[number].named)
     every, environment = tuple(t for number in numbers for t in found[number]), joined_environments(environments)
     if shard is None:
         return Benchmark(every, environment)
     asked = {"networks": names, "sizes": sizes, "backends": chosen, **vars(settings), **how}
     return Benchmark(every, environment, Part(shard, asked, tuple((n, len(found[n])) for n in numbers)))
+
+
+def grown(
+    networks: Sequence[str],
+    along: str,
+    size: str,
+    backends: Sequence[str],
+    settings: Settings,
+    *,
+    threads: int | None,
+    budget: float,
+    processes: int,
+) -> Benchmark:
+    """Each network at several sizes, from this one on; verified at each before it is timed there.
+
+    Raises GradwitnessError for what is not there.
+    """
+    expect_threads(threads)
+    chosen = _installed(backends)
+    names = list(dict.fromkeys(networks or GROWING.get(along, DEFAULT)))
+    cases = [(name, found) for name in names for found in zoo.grown(name, along, size, seed=settings.seed).items()]
+    machine = Machine(threads or available_threads())
+    every: list[Timing] = []
+    environments: list[Mapping[str, Any]] = []
+    with progress(len(cases)) as shown:
+        for name, (extent, problem) in cases:
+            report = verify_problems([(problem, chosen)], settings, progress=shown.step)
+            environments.append(report.environment)
+            place = Grown(name, along, extent)
+            how: dict[str, Any] = {"machine": machine, "budget": budget, "processes": processes}
+            every += (replace(timing, grown=place) for timing in timings(report, **how, progress=shown.step))
+            shown.done(problem.name)
+    return Benchmark(tuple(every), joined_environments(environments))
+
+
+def _installed(backends: Sequence[str]) -> tuple[str, ...]:
+    """These, or all that are installed. Raises GradwitnessError for one that is not."""
+    chosen = tuple(backends) or tuple(n for n in registry.backend_names() if not registry.missing_modules(n))
+    for name in chosen:
+        registry.installed(name)
+    return chosen
 
 
 @dataclass(frozen=True)
@@ -91,8 +134,7 @@ def _report(cell: _Cell, backends: Sequence[str], step: Any) -> Report:
     settings = cell.settings
     if is_target(cell.name):
         return _own(cell.name, backends, settings, step)
-    problem = network(cell.name, seed=settings.seed, **sizes_of(cell.name, cell.size))
-    problem = replace(problem, name=f"{cell.name}-{cell.size}")
+    problem = zoo.sized(cell.name, cell.size, seed=settings.seed)
     return verify_problems([(problem, tuple(backends))], settings, progress=step)
 
 

@@ -214,8 +214,14 @@ def verify(
 @click.argument("networks", nargs=-1, metavar="[NETWORK|FILE.py:NAME|MODULE:NAME]...")
 @click.option("--backend", "backends", **NAMES, help="Only these backends.")
 @click.option("--size", "sizes", **NAMES | {"default": ("small",)}, help="Of networks: small, medium, large.")
+@click.option(
+    "--grow",
+    "along",
+    metavar="AXIS",
+    help="At growing width, depth, batch or sequence, from the first --size on: exponents, and when a setup has paid.",
+)
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Of each candidate (default: the cores).")
-@click.option("--budget", type=float, default=2.0, show_default=True, metavar="S", help="Seconds for each time.")
+@click.option("--budget", type=float, default=1.0, show_default=True, metavar="S", help="Seconds for each time.")
 @click.option(
     "--processes",
     type=click.IntRange(1),
@@ -235,6 +241,7 @@ def bench(
     networks: tuple[str, ...],
     backends: tuple[str, ...],
     sizes: tuple[str, ...],
+    along: str | None,
     threads: int | None,
     budget: float,
     processes: int,
@@ -250,7 +257,7 @@ def bench(
 
     Exits with 0 if everything was timed, 1 if not, and 2 for wrong usage.
     """
-    from gradwitness.bench import timed
+    from gradwitness.bench import grown, timed
 
     files = {"--json": json_file, "--html": html_file}
     _expect_files(files)
@@ -259,7 +266,12 @@ def bench(
         how["dtypes"] = ("float32",)
     settings = Settings(**how, reference="differences")
     measured: dict[str, Any] = {"threads": threads, "budget": budget, "processes": processes}
-    found = timed(networks, sizes, backends, settings, **measured, shard=shard)
+    if along is not None and shard is not None:
+        raise GradwitnessError("--grow runs as a whole: leave --shard out")
+    if along is not None:
+        found = grown(networks, along, sizes[0], backends, settings, **measured)
+    else:
+        found = timed(networks, sizes, backends, settings, **measured, shard=shard)
     _finish_bench(found, files)
 
 

@@ -1,20 +1,18 @@
-"""What is timed is right, on the device asked for, and fresh; and nothing is timed unasked."""
+"""What is timed is right, and on the device asked for; and nothing is timed unasked."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, cast
 
-import pytest
-
-from benchmarks.cases import CASES, absence, prepared, problem
-from benchmarks.test_times import backward
+from benchmarks.measured import CASES, absence
 from gradwitness import registry
-from gradwitness.protocol import Prepared
+from gradwitness.networks import NETWORKS
+from gradwitness.timing.turns import FEWEST
 
 ROOT = Path(__file__).parents[2]
 PLAIN = "raise SystemExit(pytest.main(sys.argv[1:]))"
@@ -46,7 +44,7 @@ def test_a_plain_run_times_nothing() -> None:
 
 
 def test_a_device_that_is_not_there_is_a_reason_to_skip() -> None:
-    output = run("--benchmark-only", "--gradwitness-device", "cuda", "-k", "mlp-small and numpy")
+    output = run("--benchmark-only", "--gradwitness-device", "cuda", "-k", "mlp-small and not _mlp and numpy")
     assert counted(output) == {"skipped": 3}
     assert "numpy does not run on cuda here (it has cpu)" in output
 
@@ -56,50 +54,33 @@ def test_where_it_is_there_nothing_is_skipped() -> None:
     assert [reason for name in names if (reason := absence(name, "cpu"))] == []
 
 
-def test_a_wrong_gradient_is_not_timed() -> None:
-    selected = "mlp-small and forward_backward and (numpy or torch) and not compile"
-    right, planted = (run("--benchmark-only", "-k", selected, code=code) for code in (PLAIN, PLANTED))
-    assert counted(right) == {"passed": 2}
-    assert {"numpy", "torch"} <= timed(right)
-    assert counted(planted) == {"passed": 1, "failed": 1}
-    assert timed(planted) == {"torch"}
-    assert "not timed, as its gradient is not right" in planted
-    assert "mlp float32 numpy layers.0.bias: disagree" in planted
+def test_every_network_is_there_and_four_are_larger_too() -> None:
+    assert {name for name, size in CASES if size == "small"} == set(NETWORKS)
+    for larger in ("medium", "large"):
+        assert {name for name, size in CASES if size == larger} == {"mlp", "convnet", "lstm", "transformer"}
+
+
+def test_a_wrong_gradient_is_not_timed_and_a_right_one_is_with_all_that_is_known(tmp_path: Path) -> None:
+    kept = tmp_path / "times.json"
+    selected = "mlp-small and not _mlp and forward_backward and (numpy or torch) and not compile"
+    output = run("--benchmark-only", "-k", selected, "--benchmark-json", str(kept), code=PLANTED)
+    assert counted(output) == {"passed": 1, "failed": 1}
+    assert timed(output) == {"torch"}
+    assert re.search(r"not timed: disagree: mlp-small float32 numpy layers\.\d\.(bias|weight): disagree", output), (
+        output
+    )
+    (found,) = json.loads(kept.read_text())["benchmarks"]
+    assert found["name"] == "torch"
+    assert found["group"] == "mlp small, float32, cpu: forward + backward"
+    known, stats = found["extra_info"], found["stats"]
+    assert stats["rounds"] == len(stats["data"]) >= FEWEST
+    assert 0 < stats["min"] <= stats["median"] < known["setup_seconds"]
+    assert (known["verdict"], known["parameters"]) == ("agree", 879)
+    assert 879 * 4 < known["bytes"] < known["flops"]
+    assert known["peak_memory"] is None or known["peak_memory"] >= 0
+    assert 0 < known["of_limit"] < 1
 
 
 def timed(output: str) -> set[str]:
     """The backends that have a row in the tables."""
     return set(re.findall(rf"^({'|'.join(map(re.escape, registry.backend_names()))}) +\d", output, re.MULTILINE))
-
-
-class Once:
-    """Whatever it makes ready, and an error for a tape that is used twice or that nobody made."""
-
-    def __init__(self, ready: Prepared) -> None:
-        self.ready, self.fresh, self.used = ready, list[Any](), 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.ready, name)
-
-    def forward(self, placed: Any) -> Any:
-        self.fresh.append(self.ready.forward(placed))
-        return self.fresh[-1]
-
-    def backward(self, tape: Any) -> Any:
-        assert any(tape is fresh for fresh in self.fresh), "no fresh tape"
-        self.fresh.clear()
-        self.used += 1
-        return self.ready.backward(tape)
-
-
-@pytest.mark.parametrize("backend", ["numpy", "torch", "jax"])
-def test_each_timed_backward_gets_a_fresh_tape(backend: str) -> None:
-    once = Once(prepared(CASES[0], backend, "cpu"))
-    target, setup = backward(cast(Prepared, once), once.place(problem(CASES[0]).primals))
-    for _ in range(3):  # as pytest-benchmark's pedantic mode runs its rounds
-        target(*setup()[0])
-    assert once.used == 3
-    used, _ = setup()
-    target(*used)
-    with pytest.raises(AssertionError, match="no fresh tape"):
-        target(*used)

@@ -36,7 +36,7 @@ from gradwitness.run.crossing import Channel, Held, Raised
 from gradwitness.run.failing import LIBRARIES, first_lines
 from gradwitness.settings import Settings
 
-__all__ = ["Isolated", "IsolatedPerturbing", "ending", "isolate"]
+__all__ = ["Answering", "Isolated", "IsolatedPerturbing", "ending", "isolate", "start"]
 
 START = 120.0  # seconds that Python and the framework may take to start, which is no doing of a candidate
 LONGEST = 1e6  # seconds that a system call can wait for
@@ -51,22 +51,38 @@ _started: ContextVar[list[weakref.finalize[Any, Any]] | None] = ContextVar("_sta
 
 
 def isolate(
-    candidate: Candidate, problem: Problem, dtype: str, device: str, settings: Settings, *, threads: int | None = None
+    candidate: Candidate,
+    problem: Problem,
+    dtype: str,
+    device: str,
+    settings: Settings,
+    *,
+    answering: Answering | None = None,
 ) -> Isolated:
     """The candidate, prepared in a subprocess of its own, which holds the precision of `settings`.
 
-    threads: how many it may have, on as many cores; by default as many as this process.
+    answering: the subprocess, if it was started before.
 
     Raises NoAnswerError where preparing takes longer than settings.timeout or ends the subprocess; GradwitnessError for
     a candidate that cannot be sent there, or whose framework has other settings there; and what preparing raises.
     """
-    assert settings.timeout is not None
     sent, precision = _pickled(candidate, problem), settings.precision
-    answering = Answering(settings.timeout, threads)
-    answering.ask("load", candidate.backend, precision, within=START)
+    answering = answering or start(candidate.backend, settings)
     perturbs, there = answering.ask("prepare", sent, dtype, device, precision)
     _expect_same(registry.backend(candidate.backend).settings(precision), there)
     return IsolatedPerturbing(answering) if perturbs else Isolated(answering)
+
+
+def start(backend: str, settings: Settings, *, threads: int | None = None) -> Answering:
+    """A subprocess that has imported a backend's framework.
+
+    threads: how many it may have, on as many cores; by default as many as this process.
+    Raises NoAnswerError where it does not start.
+    """
+    assert settings.timeout is not None
+    answering = Answering(settings.timeout, threads)
+    answering.ask("load", backend, settings.precision, within=START)
+    return answering
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import time
 from collections.abc import Callable, Mapping
+from statistics import median
 from typing import Any
 
 from gradwitness.protocol import Prepared
@@ -15,7 +16,7 @@ __all__ = ["PHASES", "left_to_do", "most_memory", "seconds"]
 
 PHASES = ("forward", "backward", "forward_backward")
 LONGEST = 0.25  # seconds of a turn, if one call does not take longer
-TRIES = 4  # of which the best counts
+TRIES = 4  # of what is fetched at once, and of what is fetched after a rest
 WARM = 2  # calls before those that are timed: caches are cold after another's turn
 Call = Callable[[Prepared, Any], float]
 
@@ -53,15 +54,26 @@ def most_memory(prepared: Prepared, leaves: Any, phase: str) -> int | None:
 
 
 def left_to_do(prepared: Prepared, leaves: Any) -> float:
-    """Seconds that a gradient still takes after `wait`, by how much longer it takes to fetch for the first time than
-    for the second: the least of a few tries, 0 where the wait is honest."""
-    found = []
-    for _ in range(TRIES):
+    """Seconds that a gradient still takes after `wait`: by how much longer it takes to fetch at once than after a rest
+    in which it must have finished; 0 where the wait is honest.
+
+    Of some tries, the least at once is held against the middle one after a rest, so that neither cold caches nor a busy
+    machine accuse.
+    """
+
+    def fetched(rest: float) -> float:
         gradient = prepared.forward_backward(leaves)
         prepared.wait(gradient)
-        first, second = (_seconds(lambda: prepared.fetch(gradient)) for _ in range(2))  # noqa: B023  # called at once
-        found.append(max(first - second, 0.0))
-    return min(found)
+        time.sleep(rest)
+        return _seconds(lambda: prepared.fetch(gradient))
+
+    fetched(0.0)  # what is imported once is imported now
+    at_once, later = [], []
+    for _ in range(TRIES):
+        started = time.perf_counter()
+        at_once.append(fetched(0.0))
+        later.append(fetched(time.perf_counter() - started))
+    return max(min(at_once) - median(later), 0.0)
 
 
 def _seconds(call: Callable[[], Any]) -> float:

@@ -36,4 +36,4 @@ def _record(timing: Timing) -> dict[str, Any]:
     found = asdict(timing)
     where: dict[str, Any] = found.pop("where")
     del where["parameter"], where["path"]
-    return where | found
+    return where | found | {"of_limit": timing.of_limit}

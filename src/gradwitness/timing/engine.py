@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from gradwitness.errors import GradwitnessError
+from gradwitness.graph import Graph
 from gradwitness.problem import Candidate
 from gradwitness.report import Address, Report, Row
 from gradwitness.report.case import Case
 from gradwitness.report.findings import findings
 from gradwitness.run.failing import first_lines
+from gradwitness.run.isolated import Answering
 from gradwitness.run.progress import Progress
 from gradwitness.shards import Part
 from gradwitness.timing.calls import PHASES
 from gradwitness.timing.document import to_json
 from gradwitness.timing.records import Timing, Turns
+from gradwitness.timing.roofline import Machine, Work, work
 from gradwitness.timing.statistics import median, ratio
 from gradwitness.timing.table import table
 from gradwitness.timing.turns import by_turns
-from gradwitness.timing.workers import Worker
+from gradwitness.timing.workers import Worker, started
 from gradwitness.verdict import ACCEPTED
 from gradwitness.verification import verify
 
-__all__ = ["BUDGET", "PROCESSES", "Benchmark", "available_threads", "benchmark", "timings"]
+__all__ = ["BUDGET", "PROCESSES", "Benchmark", "available_threads", "benchmark", "expect_threads", "timings"]
 
-BUDGET = 2.0  # seconds of calls, for each candidate and phase
+BUDGET = 1.0  # seconds of calls, for each candidate and phase
 PROCESSES = 3  # one after another: the same code may be a quarter faster in one than in another
 
 
@@ -82,6 +86,13 @@ def available_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def expect_threads(threads: int | None) -> None:
+    """Raise GradwitnessError unless there are so many cores. None stands for all of them."""
+    most = available_threads()
+    if threads is not None and not 1 <= threads <= most:
+        raise GradwitnessError(f"threads: expected a number from 1 to {most}, the cores that there are, got {threads}")
+
+
 def benchmark(
     loss: Any,
     params: Any = None,
@@ -108,6 +119,7 @@ def benchmark(
     """
     if isinstance(loss, Mapping | Candidate):
         options.setdefault("backends", "all")
+    expect_threads(threads)
     report = verify(loss, params, batch, progress=progress, **options)
     found = timings(report, threads=threads, budget=budget, processes=processes, progress=progress)
     return Benchmark(tuple(found), report.environment)
@@ -119,12 +131,15 @@ def timings(
     threads: int | None = None,
     budget: float = BUDGET,
     processes: int = PROCESSES,
+    machine: Machine | None = None,
     progress: Progress = lambda text: None,
 ) -> Iterator[Timing]:
-    """Those of each candidate of a report that this process made, as far as its gradients are right."""
-    most = available_threads()
-    if threads is not None and not 1 <= threads <= most:
-        raise GradwitnessError(f"threads: expected a number from 1 to {most}, the cores that there are, got {threads}")
+    """Those of each candidate of a report that this process made, as far as its gradients are right.
+
+    machine: what earlier reports have told of it, if they had as many threads.
+    """
+    expect_threads(threads)
+    machine = machine or Machine(threads or available_threads())
     for case in report.cases:
         for dtype in case.settings.dtypes:
             for device in case.settings.devices:
@@ -133,7 +148,7 @@ def timings(
                     for row in report.rows
                     if (row.network, row.dtype, row.device) == (case.problem.name, dtype, device)
                 ]
-                cell = _Cell(case, dtype, device, rows, threads or most, budget, processes, report.allow)
+                cell = _Cell(case, dtype, device, rows, machine, budget, processes, report.allow)
                 yield from _timed(cell, progress)
 
 
@@ -145,7 +160,7 @@ class _Cell:
     dtype: str
     device: str
     rows: Sequence[Row]
-    threads: int
+    machine: Machine
     budget: float
     processes: int
     allow: Sequence[str]
@@ -153,6 +168,14 @@ class _Cell:
     @property
     def parameters(self) -> int:
         return sum(x.size for x in self.case.problem.primals.values())
+
+    @cached_property
+    def work(self) -> Mapping[str, Work]:
+        """What each phase takes; empty where nobody has read the loss into a graph."""
+        problem = self.case.problem
+        losses = [problem.loss, *(candidate.loss for candidate in self.case.candidates.values())]
+        graph = problem.graph if problem.loss else next((loss for loss in losses if isinstance(loss, Graph)), None)
+        return {} if graph is None else work(graph, problem, self.dtype)
 
     def rows_of(self, label: str) -> list[Row]:
         return [row for row in self.rows if row.candidate == label]
@@ -163,7 +186,7 @@ class _Cell:
         where = Address(self.case.problem.name, label, backend, self.device, self.dtype)
         verdicts = [row.verdict for row in rows]
         worst = str(max(verdicts, key=list(type(verdicts[0])).index)) if verdicts else "not verified"
-        return Timing(where, self.parameters, worst, self.threads, **measured)
+        return Timing(where, self.parameters, worst, self.machine.threads, **measured)
 
 
 def _timed(cell: _Cell, progress: Progress) -> Iterator[Timing]:
@@ -174,12 +197,14 @@ def _timed(cell: _Cell, progress: Progress) -> Iterator[Timing]:
         able = [label for label, why in refused.items() if not why]
         refused |= _measured(cell, able, found, f"{number + 1} of {cell.processes}", progress)
     found = {label: one for label, one in found.items() if not refused[label]}
+    memory = _memory(cell, list(found), progress)
     for label in cell.case.candidates:
         if refused[label]:
             yield cell.timing(label, why=refused[label])
         else:
-            memory = _memory(cell, label, progress)
-            yield cell.timing(label, memory=memory, **found[label].facts(found))
+            rates = cell.machine.rates(cell.dtype, cell.device)
+            facts = found[label].facts(found)
+            yield cell.timing(label, memory=memory.get(label), work=cell.work, rates=rates, **facts)
 
 
 @dataclass
@@ -208,11 +233,11 @@ def _measured(
     refused: dict[str, str] = {}
     workers: dict[str, Worker] = {}
     with ExitStack() as stack:
-        for label in labels:
+        progress(f"{name}: {len(labels)} started")
+        for label, answering in _started(cell, labels, stack).items():
             progress(f"{name}: {label}, made ready")
             try:
-                workers[label] = _worker(cell, label)
-                stack.callback(workers[label].end)
+                workers[label] = _worker(cell, label, answering)
             except Exception as error:  # noqa: BLE001  # one's failure never costs the others' times
                 refused[label] = first_lines(error)
         for phase in PHASES:
@@ -222,6 +247,10 @@ def _measured(
             for label, turns in taken.items():
                 known = found.setdefault(label, _Found(workers[label].alone, workers[label].setup_seconds))
                 known.samples.setdefault(phase, []).append(turns)
+        progress(f"{name}: the machine's rates")
+        for label, worker in workers.items():
+            with suppress(Exception):  # a backend that has no such product is no limit
+                cell.machine.ask(worker, cell.case.candidates[label].backend, cell.dtype, cell.device)
     return refused
 
 
@@ -235,19 +264,32 @@ def _why_not(cell: _Cell, label: str) -> str:
     return next(iter(findings(wrong or unable)), "")
 
 
-def _worker(cell: _Cell, label: str) -> Worker:
+def _started(cell: _Cell, labels: Sequence[str], stack: ExitStack) -> Mapping[str, Answering | Exception]:
+    """A process for each, which ends with the stack."""
+    found = started(
+        {label: cell.case.candidates[label].backend for label in labels}, cell.case.settings, cell.machine.threads
+    )
+    for answering in found.values():
+        if isinstance(answering, Answering):
+            stack.callback(answering.end)
+    return found
+
+
+def _worker(cell: _Cell, label: str, answering: Answering | Exception) -> Worker:
+    if isinstance(answering, Exception):
+        raise answering
     problem = cell.case.problem.rounded(cell.dtype)
-    candidate = cell.case.candidates[label]
-    return Worker(candidate, problem, cell.dtype, cell.device, cell.case.settings, cell.threads)
+    return Worker(answering, cell.case.candidates[label], problem, cell.dtype, cell.device, cell.case.settings)
 
 
-def _memory(cell: _Cell, label: str, progress: Progress) -> int | None:
-    """In a fresh process, apart from the timing."""
-    progress(f"{cell.case.problem.name} {cell.dtype}: {label}, memory")
+def _memory(cell: _Cell, labels: Sequence[str], progress: Progress) -> dict[str, int | None]:
+    """In fresh processes, apart from the timing; nothing for one that fails there."""
     if cell.device != "cpu":
-        return None
-    worker = _worker(cell, label)
-    try:
-        return worker.most_memory("forward_backward")
-    finally:
-        worker.end()
+        return {}
+    found: dict[str, int | None] = {}
+    with ExitStack() as stack:
+        progress(f"{cell.case.problem.name} {cell.dtype}: memory")
+        for label, answering in _started(cell, labels, stack).items():
+            with suppress(Exception):
+                found[label] = _worker(cell, label, answering).most_memory("forward_backward")
+    return found

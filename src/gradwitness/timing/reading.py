@@ -9,7 +9,8 @@ from typing import Any
 from gradwitness.report import Address
 from gradwitness.report.reading import number
 from gradwitness.timing.engine import Benchmark
-from gradwitness.timing.records import Timing
+from gradwitness.timing.records import Grown, Timing
+from gradwitness.timing.roofline import Rates, Work
 from gradwitness.timing.statistics import Interval
 
 __all__ = ["benchmark_of"]
@@ -26,7 +27,11 @@ def benchmark_of(document: Mapping[str, Any]) -> Benchmark:
 def _timing(record: Mapping[str, Any]) -> Timing:
     known = {field.name: record[field.name] for field in fields(Timing) if field.name in record}
     intervals = {name: {phase: _interval(ends) for phase, ends in record[name].items()} for name in INTERVALS}
-    return Timing(**known | intervals | {"where": Address(**{name: record[name] for name in WHERE})})
+    work = {phase: Work(**amounts) for phase, amounts in record.get("work", {}).items()}
+    rates = None if record.get("rates") is None else Rates(**record["rates"])
+    grown = None if record.get("grown") is None else Grown(**record["grown"])
+    where = Address(**{name: record[name] for name in WHERE})
+    return Timing(**known | intervals | {"where": where, "work": work, "rates": rates, "grown": grown})
 
 
 def _interval(ends: Mapping[str, Any]) -> Interval:

@@ -6,11 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gradwitness.report import Address
+from gradwitness.timing.roofline import Rates, Work
 from gradwitness.timing.statistics import Interval
 
-__all__ = ["Timing", "Turns"]
+__all__ = ["Grown", "Timing", "Turns"]
 
 Turns = list[list[float]]  # the median seconds of each turn, by process
+
+
+@dataclass(frozen=True)
+class Grown:
+    """Which size of a network this is: the network, what of it grows ("width"), and how large that is."""
+
+    network: str
+    along: str
+    size: int
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,9 @@ class Timing:
     memory: the most bytes that forward and backward take beyond what the process holds; None if that is not known.
     samples: the median seconds of each turn, by phase and process.
     threads: how many each candidate had.
+    work: the flops and the least bytes of each phase, counted from the graph; empty for a loss without one.
+    rates: what the machine does at best in this dtype; None where that is not known.
+    grown: which of several sizes of a network this is, if it is one of them.
     """
 
     where: Address
@@ -38,3 +51,15 @@ class Timing:
     setup_seconds: float | None = None
     memory: int | None = None
     samples: Mapping[str, Turns] = field(default_factory=dict)
+    work: Mapping[str, Work] = field(default_factory=dict)
+    rates: Rates | None = None
+    grown: Grown | None = None
+
+    @property
+    def of_limit(self) -> dict[str, float]:
+        """The least seconds that each phase can take here, as a part of those that it takes. A part above 1 means that
+        the bytes were in a cache."""
+        if self.rates is None:
+            return {}
+        known = self.work.keys() & self.times.keys()
+        return {p: self.rates.least(self.work[p]) / self.times[p].middle for p in self.times if p in known}

@@ -8,19 +8,20 @@ from itertools import groupby
 from tabulate import tabulate
 
 from gradwitness.timing.calls import PHASES
+from gradwitness.timing.growth import growth_table
 from gradwitness.timing.records import Timing
-from gradwitness.timing.statistics import Interval
+from gradwitness.timing.units import bytes_text, decimal_text, ratio_text, seconds_text, time_text
 
-__all__ = ["HEADER", "cells", "groups", "notes", "seconds", "table", "title"]
+__all__ = ["HEADER", "cells", "groups", "notes", "table", "title"]
 
-HEADER = ("candidate", *(phase.replace("_", "+") for phase in PHASES), "backward ratio", "setup", "memory")
-UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
-BYTES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+HEADER = ("candidate", *(phase.replace("_", "+") for phase in PHASES), "backward ratio", "of limit", "setup", "memory")
 
 
 def table(timings: Sequence[Timing]) -> str:
-    """Each time with half the width of its interval; what was not timed with its verdict in place of times."""
-    return "\n\n".join(map(_group, groups(timings)))
+    """Each time with half the width of its interval; what was not timed with its verdict in place of times. What was
+    timed at several sizes has one table for all."""
+    plain, grown = ([timing for timing in timings if (timing.grown is None) is is_plain] for is_plain in (True, False))
+    return "\n\n".join([*map(_group, groups(plain)), *([growth_table(grown)] if grown else [])])
 
 
 def groups(timings: Sequence[Timing]) -> list[list[Timing]]:
@@ -48,14 +49,22 @@ def cells(timing: Timing) -> list[str]:
     """A cell for each of HEADER; of what was not timed only two, with its verdict."""
     if timing.why:
         return [timing.where.candidate, timing.verdict]
-    times = [_time(timing.times[phase]) if phase in timing.times else "-" for phase in PHASES]
+    times = [time_text(timing.times[phase]) if phase in timing.times else "-" for phase in PHASES]
     compared = timing.ratios.get("backward") or timing.ratios.get("forward_backward")
-    setup = "" if timing.setup_seconds is None else seconds(timing.setup_seconds)
-    return [timing.where.candidate, *times, _ratio(compared), setup, _size(timing.memory)]
+    setup = "" if timing.setup_seconds is None else seconds_text(timing.setup_seconds)
+    return [timing.where.candidate, *times, ratio_text(compared), _part(timing), setup, bytes_text(timing.memory)]
+
+
+def _part(timing: Timing) -> str:
+    """Of the machine's limit, the phase whose ratio stands beside it."""
+    found = timing.of_limit
+    part = found.get("backward", found.get("forward_backward"))
+    return "-" if part is None else f"{100 * part:.2g}%"
 
 
 def notes(timings: Sequence[Timing]) -> Iterator[str]:
-    """Why something has no time, a line each."""
+    """The machine's limit, and why something has no time, a line each."""
+    yield from _limit(timings)
     for timing in timings:
         if timing.why:
             yield f"{timing.where.candidate} was not timed: {timing.why}"
@@ -63,27 +72,12 @@ def notes(timings: Sequence[Timing]) -> Iterator[str]:
             yield f"{timing.where.candidate} has no backward alone: {timing.alone}"
 
 
-def _time(found: Interval) -> str:
-    unit, name = _unit(found.middle)
-    return f"{found.middle / unit:.3g} {name} +- {100 * found.spread:.0f}%"
-
-
-def seconds(time: float) -> str:
-    """In the unit that suits it."""
-    unit, name = _unit(time)
-    return f"{time / unit:.3g} {name}"
-
-
-def _unit(seconds: float) -> tuple[float, str]:
-    return next(((unit, name) for unit, name in UNITS if seconds >= unit), UNITS[-1])
-
-
-def _ratio(found: Interval | None) -> str:
-    return "" if found is None else f"{found.middle:.2f} ({found.low:.2f} to {found.high:.2f})"
-
-
-def _size(found: int | None) -> str:
-    if found is None:
-        return "-"
-    unit, name = next(((unit, name) for unit, name in BYTES if found >= unit), BYTES[-1])
-    return f"{found / unit:.3g} {name}"
+def _limit(timings: Sequence[Timing]) -> Iterator[str]:
+    for timing in timings:
+        if timing.of_limit and timing.rates is not None:
+            work, rates = timing.work["backward"], timing.rates
+            yield (
+                f"limit: {decimal_text(rates.flops)}flop/s in products, {decimal_text(rates.bytes)}B/s in copies; "
+                f"backward takes {decimal_text(work.flops)}flop and {decimal_text(work.bytes)}B at least"
+            )
+            return

@@ -2,35 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from gradwitness.errors import GradwitnessError
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import NotAlone, Prepared
-from gradwitness.run.isolated import Isolated, isolate
+from gradwitness.run.isolated import Answering, Isolated, isolate, start
 from gradwitness.settings import Settings
 from gradwitness.timing.calls import PHASES, left_to_do, most_memory, seconds
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "started"]
 
 LEFT = 0.1  # part of a call that may be left to do after it
 SOON = 1e-4  # seconds that it may take anyway: caches are cold
 TIMEOUT = 600.0  # seconds that preparing, or a turn, may take, where verify was given none
 
 
+def started(backends: Mapping[str, str], settings: Settings, threads: int) -> dict[str, Answering | Exception]:
+    """A process for each label, which has imported its backend's framework, or why there is none. They start at the
+    same time, as this takes longest and is not timed."""
+    settings = replace(settings, timeout=settings.timeout or TIMEOUT)
+
+    def one(backend: str) -> Answering | Exception:
+        try:
+            return start(backend, settings, threads=threads)
+        except Exception as error:  # noqa: BLE001  # one's failure never costs the others' times
+            return error
+
+    with ThreadPoolExecutor(max(len(backends), 1)) as pool:
+        return dict(zip(backends, pool.map(one, backends.values()), strict=True))
+
+
 class Worker:
-    """One candidate, with as many threads as every other.
+    """One candidate in such a process, with as many threads as every other.
 
     phases: those that it can run; alone: why it cannot run its backward alone, empty if it can.
     """
 
     def __init__(
-        self, candidate: Candidate, problem: Problem, dtype: str, device: str, settings: Settings, threads: int
+        self, answering: Answering, candidate: Candidate, problem: Problem, dtype: str, device: str, settings: Settings
     ) -> None:
-        settings = replace(settings, timeout=settings.timeout or TIMEOUT)
-        self._isolated: Isolated = isolate(candidate, problem, dtype, device, settings, threads=threads)
+        self._isolated: Isolated = isolate(candidate, problem, dtype, device, settings, answering=answering)
         self._leaves = self._isolated.place(problem.primals)
         self._isolated.wait(self._leaves)
         self.setup_seconds = self._isolated.setup_seconds
@@ -59,6 +75,11 @@ class Worker:
         with self._awake():
             found: int | None = self._isolated.apply(most_memory, self._leaves, phase)
             return found
+
+    def apply(self, function: Callable[..., Any], *args: Any) -> Any:
+        """What a function of a module makes of the Prepared in this process."""
+        with self._awake():
+            return self._isolated.apply(function, *args)
 
     def end(self) -> None:
         self._isolated.end()

@@ -11,7 +11,8 @@ from gradwitness.page.pictures import BAD, INK, MUTED, Picture, drawing, inline,
 from gradwitness.timing.calls import PHASES
 from gradwitness.timing.records import Timing
 from gradwitness.timing.statistics import Interval
-from gradwitness.timing.table import seconds, title
+from gradwitness.timing.table import title
+from gradwitness.timing.units import seconds_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +58,7 @@ def _bar(axes: Axes, place: int, timing: Timing, phase: str, color: str) -> None
     found = timing.times[phase]
     axes.barh(place, found.middle, height=0.66, color=color)
     axes.errorbar(found.middle, place, xerr=whiskers(found), color=INK, capsize=2.5, elinewidth=1.1, capthick=1.1)
-    said = [seconds(found.middle), f"{timing.ratios[phase].middle:.2f}×" if phase in timing.ratios else ""]
+    said = [seconds_text(found.middle), f"{timing.ratios[phase].middle:.2f}×" if phase in timing.ratios else ""]
     for at, text in zip(COLUMNS, said, strict=True):
         beside: Any = {"xycoords": axes.get_yaxis_transform(), "ha": "right", "va": "center", "annotation_clip": False}
         axes.annotate(text, (at, place), color=INK, **beside)
@@ -81,5 +82,5 @@ def _frame(axes: Axes, lines: Sequence[tuple[str, Timing | None]], longest: floa
 
 def _told(timings: Sequence[Timing]) -> Iterator[str]:
     for timing in timings:
-        times = [f"{phase.replace('_', ' + ')} {seconds(found.middle)}" for phase, found in timing.times.items()]
+        times = [f"{phase.replace('_', ' + ')} {seconds_text(found.middle)}" for phase, found in timing.times.items()]
         yield f"{timing.where.candidate} {', '.join(times) or timing.verdict}"
