@@ -100,13 +100,13 @@ class PerturbedRuns:
 
         errors = self._errors()
         exact = given(errors)
-        squares: dict[int, list[Any]] = {key: [0.0] * len(found) for key, found in exact.items()}
+        spread: dict[int, list[Any]] = {key: [0.0] * len(found) for key, found in exact.items()}
         for run in errors.runs(self.count, self.seed):
             for key, found in given(run).items():
-                moved = zip(squares[key], found, exact[key], strict=True)
-                squares[key] = [total + np.square(_moved(np.asarray(x), true)) for total, x, true in moved]
+                moved = zip(spread[key], found, exact[key], strict=True)
+                spread[key] = [np.hypot(total, _moved(np.asarray(x), true)) for total, x, true in moved]
         scale = errors.amplification * np.sqrt(self.count)
-        return exact, {key: [np.sqrt(total) / scale for total in totals] for key, totals in squares.items()}
+        return exact, {key: [total / scale for total in totals] for key, totals in spread.items()}
 
     def _errors(self) -> _Errors:
         return _Errors(self.dtype, self.arithmetic, self.graph)
