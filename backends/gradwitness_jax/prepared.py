@@ -31,7 +31,7 @@ __all__ = ["JaxPrepared"]
 Arrays = dict[str, jax.Array]
 WITHOUT_JIT = 'for Python control flow give Candidate("jax", loss, options={"jit": False}), else return a jax.Array'
 KEEP_TO_JAX = "keep to jax.numpy, as no gradient passes through float() or NumPy"
-FEW = 20  # values for which the loss alone is not worth a compilation of its own
+FEW = 20  # values for which the loss alone is not worth a compilation of its own, unless a rule has two forwards
 Tape = Any  # what one forward pass leaves for its backward
 
 
@@ -73,6 +73,7 @@ class JaxPrepared:
         if self._by_hand is None:  # what compiles; a gradient by hand would see the point before its neighbours
             self.value_and_gradient(primals)
         self._warm, self._values = False, 0
+        self._rules: tuple[CustomRule, ...] | None = None  # where they can be told, once they were asked for
         self._perturbed: Perturbed | None = None
 
     def _compile(self, implementation: Implementation, compiled: Any, both: Both | None) -> None:
@@ -94,7 +95,7 @@ class JaxPrepared:
     def value(self, params: Primals) -> float:
         self._values += 1
         with self._x64():
-            if self._by_hand is None and self._values <= FEW:
+            if self._by_hand is None and self._values <= FEW and not self.custom_rules(params):
                 return float(self._value_and_grad(*self._split(params))[0])
             return float(self._value(*self._split(params)))
 
@@ -132,12 +133,14 @@ class JaxPrepared:
             return None
         if self.of_vocabulary:
             return ()
-        with quiet(), self._x64():
-            try:
-                found = custom_rules(self._plain, *self._split(params))
-            except Exception:  # noqa: BLE001  # a user's function may raise anything on tracers
-                return None
-        return tuple(CustomRule(name, ran) for name, ran in found.items())
+        if self._rules is None:
+            with quiet(), self._x64():
+                try:
+                    found = custom_rules(self._plain, *self._split(params))
+                except Exception:  # noqa: BLE001  # a user's function may raise anything on tracers
+                    return None
+            self._rules = tuple(CustomRule(name, ran) for name, ran in found.items())
+        return self._rules
 
     def rule_calls(self, params: Primals) -> Sequence[RuleCall]:
         """The same on every path, as each transforms the same loss. None of a gradient by hand."""

@@ -163,3 +163,34 @@ def test_a_rule_that_closes_over_the_batch_is_named_in_all_its_digits() -> None:
     params, batch = {"w": DRAW((100, 60))}, {"k": np.arange(1, 61)}
     (row,) = gw.verify({"jax": loss}, params, batch, dtypes="float64").rows
     assert ends_with("the backward of times (input 0, by 1e-09 of its norm)", row.message), row.message
+
+
+def exp_by_vjp(factor: float) -> Any:
+    @jax.custom_vjp
+    def exp(x: Any) -> Any:
+        return jnp.exp(x)
+
+    exp.defvjp(lambda x: (factor * jnp.exp(x), x), lambda x, g: (g * jnp.exp(x),))
+    return exp
+
+
+def exp_by_jvp(factor: float) -> Any:
+    @jax.custom_jvp
+    def exp(x: Any) -> Any:
+        return jnp.exp(x)
+
+    exp.defjvp(lambda primals, tangents: (factor * jnp.exp(primals[0]), jnp.exp(primals[0]) * tangents[0]))
+    return exp
+
+
+@pytest.mark.parametrize("make", [exp_by_vjp, exp_by_jvp])
+def test_a_rule_whose_two_forwards_differ_is_told(make: Callable[[float], Any]) -> None:
+    def report(factor: float) -> gw.Report:
+        exp = make(factor)
+        return gw.verify(gw.Candidate("jax", lambda p, b: jnp.sin(exp(p["w"])).sum()), PARAMS, dtypes="float64")
+
+    assert report(1.0)
+    (row,) = report(1 + 1e-6).rows
+    assert str(row.verdict) == "different-loss"
+    assert "where it is differentiated" in row.message
+    assert "two forwards of exp" in row.message

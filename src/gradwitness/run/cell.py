@@ -237,15 +237,18 @@ class _Run:
     # Loss
 
     def _own_loss(self, witness: Witness) -> Judgement | None:
-        """Whether the loss that comes with a gradient is the one that was given beside it."""
+        """Whether the loss that comes with a gradient is the one that comes without."""
         candidate, tried = witness.candidate, witness.tried
-        if candidate.value_and_gradient is None or candidate.loss is None or not isinstance(witness, OwnLoss):
+        by_hand = candidate.is_written_by_hand
+        if not isinstance(witness, OwnLoss) or not witness.is_steady or (by_hand and not _has_both(candidate)):
             return None
         alone, beside = tried.prepared.value(self.problem.primals), tried.losses[0]
+        if self._are_near([beside], [alone]):
+            return None
         floor = witness.known.loss_floor({}, alone)
         found = judge_loss([beside], [alone], [floor], reach=_jitter_reach)
-        message = f"value_and_gradient gives a loss of {beside:.9g} where loss gives {alone:.9g}"
-        return found and found.instead(found.verdict, message)
+        said = _beside_loss if by_hand else _where_differentiated
+        return found and found.instead(found.verdict, said(witness, beside, alone))
 
     def compare_losses(self) -> None:
         """Hold each loss against the graph's, or against the first that is finite and steady."""
@@ -398,6 +401,22 @@ class _Run:
             "fd_dtype": witness.known.fd_dtype,
             "not_captured": (witness.why_not_by_graph or COARSE) if witness.is_judged else None,
         }
+
+
+def _has_both(candidate: Candidate) -> bool:
+    """Whether a loss comes with the gradient, and another is given beside it."""
+    return candidate.value_and_gradient is not None and candidate.loss is not None
+
+
+def _beside_loss(witness: Witness, beside: float, alone: float) -> str:
+    return f"value_and_gradient gives a loss of {beside:.9g} where loss gives {alone:.9g}"
+
+
+def _where_differentiated(witness: Witness, beside: float, alone: float) -> str:
+    """A rule may have a forward of its own for the backward, which has to give what the function gives."""
+    message = f"the loss is {beside:.9g} where it is differentiated, and {alone:.9g} where it is not"
+    ran = ", ".join(dict.fromkeys(rule.name for rule in witness.rules or () if rule.ran))
+    return f"{message}; do the two forwards of {ran} give the same?" if ran else message
 
 
 def _failed(witness: Witness, failure: Failure) -> Row:
