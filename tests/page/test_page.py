@@ -30,7 +30,7 @@ def row(candidate: str = "torch", verdict: Verdict = Verdict.AGREE, message: str
     where: dict[str, Any] = {"network": "net", "dtype": "float32", "device": "cpu", "parameter": "w"} | more
     network, dtype, device = (where.pop(name) for name in ("network", "dtype", "device"))
     facts: dict[str, Any] = {
-        "error": 2e-8,
+        "error": None,
         "floor": 1e-7,
         "reference": 2.0,
         "shape": (2, 3),
@@ -38,6 +38,9 @@ def row(candidate: str = "torch", verdict: Verdict = Verdict.AGREE, message: str
         "limit": 1e-6,
     } | where
     return Row(network, candidate, "torch", device, dtype, verdict, message, **facts)
+
+
+ERROR: dict[str, Any] = {"error": 2e-8}  # which takes pictures, and so some time
 
 
 def page(*rows: Row, **more: Any) -> Element:
@@ -76,7 +79,7 @@ def test_a_figure_of_every_tensor_is_in_it() -> None:
 
 def test_what_fails_comes_first_and_is_open() -> None:
     wrong = row("mine", Verdict.DISAGREE, "off by 3")
-    root = page(row(), wrong)
+    root = page(row(**ERROR), wrong)
     sections = [section.get("id") for section in root.iter("section")]
     assert sections == ["failures", "verdicts", "errors", "environment"]
     assert found(root, ".//h1") == ["✗ Not verified"]
@@ -87,7 +90,7 @@ def test_what_fails_comes_first_and_is_open() -> None:
 
 
 def test_what_is_allowed_fails_nowhere() -> None:
-    root = page(row(), row("mine", Verdict.INCONCLUSIVE, "coarse"), allow=("inconclusive",))
+    root = page(row(**ERROR), row("mine", Verdict.INCONCLUSIVE, "coarse", **ERROR), allow=("inconclusive",))
     assert found(root, ".//h1") == ["✓ Verified"]
     assert [cell for cell in root.iter("details") if cell.get("open") is not None] == []
     assert "✕ not accepted" not in found(root, ".//ul[@class='series']/li")
@@ -105,13 +108,14 @@ def test_of_many_failures_none_is_open_and_all_are_there() -> None:
 )
 def test_text_of_others_is_text(field: str) -> None:
     values: dict[str, Any] = {"remarks": (EVIL,), "custom": {EVIL: True}}
-    wrong = replace(row(verdict=Verdict.DISAGREE), **{field: values.get(field, EVIL)})
+    drawn = ERROR if field in ("network", "candidate") else {}
+    wrong = replace(row(verdict=Verdict.DISAGREE, **drawn), **{field: values.get(field, EVIL)})
     text = Report((row(), wrong), {"seed": EVIL, EVIL: {EVIL: [EVIL]}}, require=(EVIL,)).html(made={EVIL: EVIL})
     text.encode("utf-8")
     root = checked(text)
     assert SHOWN in " ".join(root.itertext())
-    sections = [element.get("id") for element in root.iter("section")]
-    assert [name for name in sections if name != "remarks"] == ["failures", "verdicts", "errors", "environment"]
+    sections = {element.get("id") for element in root.iter("section")}
+    assert sections - {"remarks", "errors"} == {"failures", "verdicts", "environment"}
 
 
 @pytest.mark.parametrize(
@@ -136,13 +140,12 @@ FIGURES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_whatever_the_figures_there_is_a_page(name: str) -> None:
-    page(row(**FIGURES[name]))
-    page(row(), row("other", **FIGURES[name]))
+    page(row(**ERROR), row("other", **ERROR | FIGURES[name]))
 
 
 def test_pictures_have_a_mark_for_each_error_and_no_color_of_their_own() -> None:
     rows = [row(f"c{i}", error=1e-8 * (i + 1), dtype=dtype) for i in range(9) for dtype in ("float64", "float32")]
-    root = page(*rows, row("wrong", Verdict.DISAGREE))
+    root = page(*rows, row("wrong", Verdict.DISAGREE, **ERROR))
     pictures = root.findall(".//{http://www.w3.org/2000/svg}svg")
     assert len(pictures) == 2
     for picture in pictures:
@@ -165,7 +168,7 @@ def _is_a_mark(picture: Element, use: Element) -> bool:
 
 
 def test_a_page_is_the_same_each_time_and_matplotlib_is_left_alone() -> None:
-    report = Report((row(), row("b")), {"seed": 0})
+    report = Report((row(**ERROR), row("b", **ERROR)), {"seed": 0})
     before = dict(matplotlib.rcParams)
     with matplotlib.rc_context({"text.usetex": True, "svg.fonttype": "path"}):
         first = report.html()
@@ -184,6 +187,43 @@ def test_a_full_run_is_below_three_megabytes() -> None:
     ]
     assert len(rows) == 2800
     assert len(Report(tuple(rows), {}).html().encode()) < 3 * MEGABYTE
+
+
+# Colors
+
+
+def colors() -> list[dict[str, str]]:
+    """The variables of style.css, light and dark."""
+    style = Path(gradwitness.page.document.__file__).with_name("style.css").read_text(encoding="utf-8")
+    return [
+        dict(re.findall(r"--([\w-]+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    ]
+
+
+def contrast(one: str, other: str) -> float:
+    """Between two colors, from 1 to 21 (Web Content Accessibility Guidelines 2.2, "contrast ratio")."""
+
+    def luminance(color: str) -> float:
+        parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_text_and_marks_stand_out_from_their_ground(scheme: int) -> None:
+    """As level AA of these guidelines asks: 4.5 for text, 3 for what is drawn."""
+    known = colors()[scheme]
+    for kind in ("good", "bad", "doubt", "idle"):
+        for ground in ("paper", "raised", f"{kind}-back"):
+            assert contrast(known[kind], known[ground]) >= 4.5, (kind, ground)
+            assert contrast(known["muted"], known[ground]) >= 4.5, ground
+            assert contrast(known["ink"], known[ground]) >= 7, ground
+    for number in range(1, 9):
+        assert contrast(known[f"series-{number}"], known["paper"]) >= 3, number
+    assert contrast("#777777", "#ffffff") < 4.5 < contrast("#767676", "#ffffff")  # the greys on either side of it
 
 
 # Benchmarks

@@ -7,6 +7,7 @@ dark where the page is.
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from gradwitness.page.text import printable
 if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 __all__ = [
@@ -38,8 +40,8 @@ __all__ = [
     "inline",
     "label",
     "panel",
+    "powers_of_ten",
     "series",
-    "tens",
 ]
 
 WIDTH = 360.0  # as wide as a phone, so that text has its size there
@@ -147,9 +149,17 @@ def label(text: str, longest: int = 20) -> str:
     return line if len(line) <= longest else "…" + line[1 - longest :]
 
 
-def tens(value: float, place: float = 0) -> str:
-    """A power of ten as a label has it, such as 10⁻⁸."""
-    return "10" + str(int(f"{value:.0e}".split("e")[1])).translate(SUPERSCRIPTS)
+def powers_of_ten(axis: Axis) -> None:
+    """A logarithmic axis with a few ticks, at powers of ten, and none between them."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(numticks=7))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(_power_of_ten)
+
+
+def _power_of_ten(value: float, place: float = 0) -> str:
+    return "10" + str(round(math.log10(value))).translate(SUPERSCRIPTS)
 
 
 def inline(figure: Figure, name: str, text: str) -> Markup:

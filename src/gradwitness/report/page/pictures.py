@@ -89,16 +89,13 @@ def _against_floors(errors: Sequence[Error], others: int, looks: Looks) -> Pictu
 
 
 def _panel(axes: Axes, dtype: str, errors: Sequence[Error], looks: Looks) -> None:
-    from matplotlib.ticker import NullLocator
-
     floors = [error.floor for error in errors]
     ends = min(floors) / 3, max(floors) * 3
     axes.set(xscale="log", yscale="log", xlim=ends, title=dtype)
     axes.plot(ends, ends, color=INK, linewidth=1.2, zorder=1)
     _draw(axes, errors, floors, [error.floor * max(error.floors, LEAST) for error in errors], looks)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(page.tens)
-        axis.set_minor_locator(NullLocator())
+        page.powers_of_ten(axis)
         axis.set_tick_params(labelcolor=MUTED)
 
 
@@ -114,7 +111,7 @@ def _by_network(errors: Sequence[Error], looks: Looks) -> Picture:
     _draw(axes, shown, floors, [networks.index(error.network) + beside[error.candidate] for error in shown], looks)
     axes.set(xscale="log", ylim=(len(networks) - 0.5, -0.5), xlabel="error, in noise floors")
     axes.set_xlim(min(0.05, min(floors) / 1.5), max(20.0, max(floors) * 1.5))
-    axes.xaxis.set_major_formatter(page.tens)
+    page.powers_of_ten(axes.xaxis)
     axes.axvline(1.0, color=INK, linewidth=1.2, zorder=1)
     axes.hlines(range(len(networks)), *axes.get_xlim(), color=page.RULE, linewidth=0.6, zorder=0)
     axes.set_yticks(range(len(networks)), list(map(page.label, networks)))
