@@ -17,6 +17,7 @@ from gradwitness import Benchmark, GradwitnessError, Report, Row, Timing, Verdic
 from gradwitness.cli import cli
 from gradwitness.report import Address
 from gradwitness.report.page.marks import MARKS
+from gradwitness.timing.records import Grown
 from gradwitness.timing.statistics import Interval
 from tests.page.checked import checked, text_of
 
@@ -275,6 +276,24 @@ def test_what_was_not_timed_shows_its_verdict_instead() -> None:
     said = [text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")]
     assert said.count("disagree: not timed") == 3
     assert "hand has no backward alone: runs its own forward" in found(root, ".//article/p")
+
+
+def test_growth_is_drawn_and_told() -> None:
+    def at(size: int, candidate: str, seconds: float) -> Timing:
+        times = {"forward_backward": Interval(seconds, 0.9 * seconds, 1.1 * seconds)}
+        return timing(candidate, times=times, ratios={}, grown=Grown("mlp", "width", size), memory=size * 2**10)
+
+    root = bench(
+        *(at(size, *one) for size in (16, 32, 64) for one in (("numpy", 1e-6 * size**2), ("jax", 1e-5 * size)))
+    )
+    assert [section.get("id") for section in root.iter("section")] == ["growth", "environment"]
+    assert found(root, ".//article/h3") == ["mlp by width: forward + backward, float32, cpu"]
+    drawn = [picture.get("aria-label") or "" for picture in root.findall(".//{http://www.w3.org/2000/svg}svg")]
+    assert [text.split(":")[0] for text in drawn] == ["time of mlp by width", "memory of mlp by width"]
+    assert "numpy at 64 4.1 ms" in drawn[0]
+    assert "jax at 16 16 KiB" in drawn[1]
+    assert any(note.startswith("numpy: time grows as size^2.00") for note in found(root, ".//article/p"))
+    assert found(root, ".//ul[@class='series']/li") == ["○ numpy", "□ jax"]
 
 
 def test_text_in_a_benchmark_is_text_and_one_alone_has_no_ratios() -> None:

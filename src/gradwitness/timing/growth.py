@@ -13,7 +13,16 @@ from gradwitness.timing.records import Timing
 from gradwitness.timing.statistics import CONFIDENCE, Interval
 from gradwitness.timing.units import bytes_text, seconds_text, time_text
 
-__all__ = ["exponent", "growth_table", "steps_to_pay"]
+__all__ = [
+    "STEP",
+    "exponent",
+    "growth_cells",
+    "growth_groups",
+    "growth_notes",
+    "growth_table",
+    "growth_title",
+    "steps_to_pay",
+]
 
 STEP = "forward_backward"  # the phase that a step of training takes
 FEWEST = 3  # points of a line that has a spread
@@ -49,7 +58,12 @@ def steps_to_pay(longer: Timing, other: Timing) -> Interval | None:
 
 def growth_table(timings: Sequence[Timing]) -> str:
     """Of what was timed at several sizes: a table for each network, dtype and device, and what it comes to."""
-    return "\n\n".join(_group(list(group)) for _, group in groupby(timings, _place))
+    return "\n\n".join(map(_text, growth_groups(timings)))
+
+
+def growth_groups(timings: Sequence[Timing]) -> list[list[Timing]]:
+    """Those of one network, along one axis, in one dtype on one device."""
+    return [list(group) for _, group in groupby(timings, _place)]
 
 
 def _place(timing: Timing) -> tuple[Any, ...]:
@@ -57,19 +71,41 @@ def _place(timing: Timing) -> tuple[Any, ...]:
     return timing.grown.network, timing.grown.along, timing.where.dtype, timing.where.device, timing.threads
 
 
-def _group(timings: Sequence[Timing]) -> str:
-    grown, where = timings[0].grown, timings[0].where
+def _text(group: Sequence[Timing]) -> str:
+    header, *rows = growth_cells(group)
+    return "\n".join([growth_title(group), tabulate(rows, header, disable_numparse=True), *growth_notes(group)])
+
+
+def growth_title(group: Sequence[Timing]) -> str:
+    """What a group has in common."""
+    grown, where = group[0].grown, group[0].where
     assert grown is not None
-    by_size = {
-        size: {timing.where.candidate: timing for timing in group}
-        for size, group in groupby(timings, lambda t: _size(t))
+    return f"{grown.network} by {grown.along}: forward + backward, {where.dtype}, {where.device}"
+
+
+def growth_cells(group: Sequence[Timing]) -> list[list[str]]:
+    """The header, and a line for each size."""
+    assert group[0].grown is not None
+    labels = _labels(group)
+    header = [group[0].grown.along, "parameters", *labels, *(f"memory of {label}" for label in labels)]
+    return [header, *(_row(size, found, labels) for size, found in _by_size(group).items())]
+
+
+def growth_notes(group: Sequence[Timing]) -> list[str]:
+    """Exponents, and when a setup has paid, a line each."""
+    assert group[0].grown is not None
+    by_size = _by_size(group)
+    return [*_exponents(by_size, _labels(group)), *_crossings(group[0].grown.along, by_size)]
+
+
+def _labels(group: Sequence[Timing]) -> list[str]:
+    return list(dict.fromkeys(timing.where.candidate for timing in group))
+
+
+def _by_size(group: Sequence[Timing]) -> dict[int, dict[str, Timing]]:
+    return {
+        size: {timing.where.candidate: timing for timing in mine} for size, mine in groupby(group, lambda t: _size(t))
     }
-    labels = list(dict.fromkeys(timing.where.candidate for timing in timings))
-    header = [grown.along, "parameters", *labels, *(f"memory of {label}" for label in labels)]
-    rows = [_row(size, found, labels) for size, found in by_size.items()]
-    title = f"{grown.network} by {grown.along}: forward + backward, {where.dtype}, {where.device}"
-    body = tabulate(rows, header, disable_numparse=True)
-    return "\n".join([title, body, *_exponents(by_size, labels), *_crossings(grown.along, by_size)])
 
 
 def _size(timing: Timing) -> int:
