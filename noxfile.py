@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import nox
@@ -71,6 +73,33 @@ def models(session: nox.Session) -> None:
     install(session, "--editable", ".[torch,jax]", *group("models"))
     session.env["OMP_NUM_THREADS"] = "1"
     session.run("python", "-m", "benchmarks.models", *(session.posargs or ["--write"]))
+
+
+@nox.session(requires=["environment"], default=False)
+def upgrade(session: nox.Session) -> None:
+    """Verify and time with other versions than those pinned, and say what changed: `-- torch==X [NETWORK ...]`.
+
+    It fails if something got worse. Without networks it verifies all, and times those that `gradwitness bench` does.
+    """
+    versions = [argument for argument in session.posargs if "==" in argument]
+    networks = [argument for argument in session.posargs if "==" not in argument]
+    if not versions:
+        session.error("name what to upgrade, and to which version: nox -s upgrade -- torch==X [NETWORK ...]")
+    folder = Path(session.create_tmp()).resolve()
+    proposed = folder / "proposed.txt"
+    proposed.write_text(repinned(CONSTRAINTS.read_text(), versions))
+    session.install("--constraint", str(proposed), "--editable", ".[torch,jax]")
+    worse = []
+    for command in (["verify"], ["bench", "--processes", "5"]):
+        old, new = (folder / f"{command[0]}-{name}.json" for name in ("pinned", "proposed"))
+        run(session, "gradwitness", *command, *networks, "--json", str(old), success_codes=[0, 1])
+        session.run("gradwitness", *command, *networks, "--json", str(new), stderr=None, success_codes=[0, 1])
+        try:
+            run(session, "gradwitness", "diff", str(old), str(new))
+        except nox.command.CommandFailed:
+            worse.append(command[0])
+    if worse:
+        session.error(f"something got worse with {' '.join(versions)}: see diff, of {' and of '.join(worse)}")
 
 
 @nox.session(reuse_venv=True, default=False)
@@ -158,16 +187,30 @@ def environment(session: nox.Session) -> None:
     record.write_text(made_from)
 
 
-def run(session: nox.Session, program: str, *arguments: str) -> None:
+def run(session: nox.Session, program: str, *arguments: str, success_codes: Sequence[int] = (0,)) -> None:
     """Run a program of the shared environment; what it writes on standard error stays apart."""
     folder = session.cache_dir.parent / "environment" / ("Scripts" if os.name == "nt" else "bin")
     path = os.pathsep.join([str(folder), os.environ.get("PATH", "")])
-    session.run(str(folder / program), *arguments, env={"PATH": path}, stderr=None)
+    session.run(
+        str(folder / program), *arguments, env={"PATH": path}, external=True, stderr=None, success_codes=success_codes
+    )
 
 
 def install(session: nox.Session, *requirements: str) -> None:
     """Install at the versions that constraints.txt pins."""
     session.install("--constraint", str(CONSTRAINTS), *requirements)
+
+
+def repinned(constraints: str, versions: Sequence[str]) -> str:
+    """The pins with these versions in place of those that they have for the same packages."""
+    named = {package_of(version): version for version in versions}
+    kept = [line for line in constraints.splitlines() if package_of(line) not in named]
+    return "\n".join([*kept, *named.values()]) + "\n"
+
+
+def package_of(pin: str) -> str:
+    """The package of `name==version`, in the form in which names are compared (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", pin.partition("==")[0].strip()).lower()
 
 
 def group(name: str) -> tuple[str, ...]:

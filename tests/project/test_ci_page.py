@@ -13,18 +13,21 @@ from textwrap import indent
 from xml.etree import ElementTree
 
 import pytest
+from click.testing import CliRunner
 
+from gradwitness.cli import cli
 from tests.plugin.options import PLUGIN
 from tests.project.readme import README, blocks
 
 DOCS = README.parent / "docs"
+GATE = re.compile(r"- run: (pinned|proposed)/bin/gradwitness (.+?)( \|\| \[ \$\? -eq 1 \])?$", re.MULTILINE)
 COMMAND = re.compile(r"^gradwitness (verify .*)$", re.MULTILINE)
 
 
 def ci_file(folder: Path) -> None:
-    problem, elsewhere, metrics = blocks(DOCS / "ci.md")
+    problem, elsewhere, timed, metrics = blocks(DOCS / "ci.md")
     called = indent(f"{metrics}assert check_elsewhere()", "    ")
-    (folder / "gradients.py").write_text(problem, encoding="utf-8")
+    (folder / "gradients.py").write_text(f"{problem}\n\n{timed}", encoding="utf-8")
     (folder / "metrics.py").write_text(
         f'{problem}\n\n{elsewhere}\n\nif __name__ == "__main__":\n{called}\n', encoding="utf-8"
     )
@@ -60,6 +63,49 @@ def test_metrics_are_numbers_and_a_pool_of_processes_carries_the_cells(tmp_path:
     ci_file(tmp_path)
     done = ran(tmp_path, "metrics.py")
     assert done.returncode == 0, done.stderr
+
+
+FAULT = """
+import os
+
+if os.environ.get("ENVIRONMENT") == "proposed":
+    class Tanh(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return torch.tanh(x)
+
+        @staticmethod
+        def backward(ctx, g):
+            return 1.01 * g / torch.cosh(ctx.saved_tensors[0]) ** 2
+
+    def loss(params, batch):
+        return ((Tanh.apply(batch["x"] @ params["w"]) - batch["y"]) ** 2).mean()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["", FAULT], ids=["none", "a wrong tanh"])
+def test_the_gate_of_an_upgrade_opens_unless_something_got_worse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """Its commands that verify and compare are run; those that time take long, and are only read."""
+    ci_file(tmp_path)
+    with (tmp_path / "gradients.py").open("a") as stream:
+        stream.write(fault)
+    monkeypatch.chdir(tmp_path)
+    steps = GATE.findall((DOCS / "ci.md").read_text(encoding="utf-8"))
+    assert [words.split()[0] for _, words, _ in steps] == ["verify", "verify", "bench", "bench", "diff", "diff"]
+    statuses = []
+    for environment, words, otherwise in steps:
+        monkeypatch.setenv("ENVIRONMENT", environment)
+        name, *arguments = shlex.split(words)
+        if "times" in words:
+            cli.commands[name].make_context(name, arguments)
+            continue
+        status = CliRunner().invoke(cli, [name, *arguments]).exit_code
+        statuses.append(0 if otherwise and status == 1 else status)
+    assert statuses == [0, 0, 1 if fault else 0]
 
 
 @pytest.mark.slow
