@@ -69,10 +69,10 @@ def own_op() -> str:
 
 
 def own_fault() -> str:
-    """What the second example's assertion would show with a mean for a sum."""
+    """The table of the second example's report with a mean for a sum, which pytest shows below its assertion."""
     wrong = example(1).replace("g.sum(axis=0)", "g.mean(axis=0)")
     assert wrong != example(1)
-    return printed(wrong.replace("assert gw.verify(", "report = gw.verify(") + "print(repr(report))")
+    return printed(wrong.replace("assert gw.verify(", "report = gw.verify(") + "print(report.table())")
 
 
 @contextlib.contextmanager
