@@ -173,7 +173,8 @@ SAYS = {
     "leaving": "it ended the interpreter with exit status 3, in value_and_gradient",
     "leaving_politely": "SystemExit: 4 (at tests/core/test_isolated.py:{polite}, leaving_politely)",
     "leaving_a_fork": "it ended the interpreter with exit status 7, in value_and_gradient",
-    "raising": "KeyError: 'no such\\nweight' (at tests/core/test_isolated.py:{raised}, raising)",
+    "raising": "KeyError: 'no such\\nweight' (at tests/core/test_isolated.py:{raised}, raising); params has w, b; "
+    "batch has x, y",
     "unsupported": "not on this machine",
     "complex_valued": "the gradient of w has dtype complex128, its parameter float64: give it in that dtype",
 }
