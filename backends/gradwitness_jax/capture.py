@@ -1,9 +1,9 @@
 """A loss in jax, as its user wrote it, as a graph over the vocabulary.
 
-jax writes the loss down as a jaxpr, which is evaluated here equation by equation on real numbers. An equation none of
-whose operands depends on a floating leaf gives constants. Any other has a rule (`primitives.RULES`), or is a
-program of its own, which is entered: a custom_vjp or custom_jvp by its function, and not by its rule; loops and choices
-as they run at the point.
+jax writes the loss down as a jaxpr, which is gone through here equation by equation. One none of whose operands depends
+on a floating leaf gives constants, which are computed. Any other has a rule (`primitives.RULES`), or is a program of
+its own, which is entered: a custom_vjp or custom_jvp by its function, and not by its rule; loops and choices as they
+run at the point. Its numbers there are computed for what decides by them.
 """
 
 from __future__ import annotations
@@ -46,12 +46,44 @@ SCATTERS = {"scatter-add": added_by_scatter, "scatter-mul": multiplied_by_scatte
 MOST = 100_000  # equations of one capture, loops unrolled
 
 
+class _Made:
+    """Numbers at the point, computed when somebody asks for them: that compiles, and few are asked for."""
+
+    def __init__(self, given: Sequence[_Item], make: Callable[..., Sequence[Any]]) -> None:
+        self._given, self._make = given, make
+        self._found: Sequence[Any] | None = None
+
+    def __getitem__(self, place: int) -> Any:
+        waiting = [self] if self._found is None else []
+        while waiting:  # no recursion: a loop that is unrolled is thousands deep
+            last = waiting[-1]
+            before = [item.made for item in last._given if isinstance(item.made, _Made) and item.made._found is None]
+            waiting += before
+            if not before:
+                waiting.pop()._compute()
+        assert self._found is not None
+        return self._found[place]
+
+    def _compute(self) -> None:
+        if self._found is None:
+            self._found = self._make(*(item.number for item in self._given))
+            self._given = ()
+
+
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """A number, or array, at the point, and its value if it depends on what is differentiated."""
+    """A number, or array, at the point, and its value if it depends on what is differentiated.
 
-    number: Any
+    made: the number, or what makes it, and others; place: which of those it is.
+    """
+
+    made: Any
     value: Value | None = None
+    place: int = 0
+
+    @property
+    def number(self) -> Any:
+        return self.made[self.place] if isinstance(self.made, _Made) else self.made
 
     def operand(self, hosts: dict[int, tuple[Any, Array]]) -> Any:
         """What a rule takes: constants as host arrays, the same one for the same array."""
@@ -130,13 +162,14 @@ class _Capture:
             if (entered := self._entered(equation, name, given)) is not None:
                 return entered
             self.recorder.at(place, self._narrow(equation))
-            numbers = _bound(equation, [item.number for item in given])
             values = self._values(equation, name, given)
         except CaptureError:
             raise
         except GradwitnessError as error:
             raise CaptureError(f"{name}: {error}\n  at {place}") from None
-        return [_item(number, value) for number, value in zip(numbers, values, strict=True)]
+        made = _Made(given, lambda *numbers: _bound(equation, numbers))
+        shapes = [variable.aval.shape for variable in equation.outvars]
+        return [_item(made, i, *both) for i, both in enumerate(zip(values, shapes, strict=True))]
 
     # Programs within programs
 
@@ -160,8 +193,7 @@ class _Capture:
         if own is None:
             return self._call(called, given)
         self.recorder.at(self.place, self._narrow(equation))
-        (number,) = _evaluated(called, [item.number for item in given])
-        return [_Item(number, own(given[0].value))]
+        return [_Item(_Made(given, lambda *numbers: _evaluated(called, numbers)), own(given[0].value))]
 
     def _place(self, equation: Any) -> Place | None:
         """The user's line that an equation stands for; within jax's own functions, that which called them."""
@@ -223,10 +255,10 @@ class _Capture:
         return [*state, *(self._stacked(column) for column in zip(*rows, strict=True))]
 
     def _stacked(self, column: Sequence[_Item]) -> _Item:
-        number = jax.numpy.stack([item.number for item in column])
+        made = _Made(column, lambda *numbers: [jax.numpy.stack(numbers)])
         if not any(item.value is not None for item in column):
-            return _Item(number)
-        return _Item(number, ops.stack(*(item.operand(self.hosts) for item in column), axis=0))
+            return _Item(made)
+        return _Item(made, ops.stack(*(item.operand(self.hosts) for item in column), axis=0))
 
     # Equations
 
@@ -292,14 +324,14 @@ def _eps(dtype: Any) -> float:
     return float(jax.numpy.finfo(dtype).eps)  # type: ignore[no-untyped-call]
 
 
-def _item(number: Any, value: Any) -> _Item:
-    if isinstance(value, Value) and value.shape != tuple(np.shape(number)):
-        raise CaptureError(f"the rule gives {value.spec} for {list(np.shape(number))}")
-    return _Item(number, value if isinstance(value, Value) else None)
+def _item(made: _Made, place: int, value: Any, shape: tuple[int, ...]) -> _Item:
+    if isinstance(value, Value) and value.shape != shape:
+        raise CaptureError(f"the rule gives {value.spec} for {list(shape)}")
+    return _Item(made, value if isinstance(value, Value) else None, place)
 
 
 def _row(x: _Item, i: int) -> _Item:
-    return _Item(x.number[i], None if x.value is None else x.value[i])
+    return _Item(_Made([x], lambda number: [number[i]]), None if x.value is None else x.value[i])
 
 
 def _called(equation: Any) -> Any:
