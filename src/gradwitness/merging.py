@@ -13,6 +13,7 @@ from gradwitness.run.environment import expect_same_environment
 __all__ = ["merged"]
 
 Document = Mapping[str, Any]
+KEPT = {"number", "of", "asked", "cells"}  # of every shard
 KINDS = {"rows": "schema", "timings": "benchmark"}  # by where the records are: where the number of the schema is
 
 
@@ -28,6 +29,11 @@ def merged(documents: Mapping[str, Document]) -> dict[str, Any]:
     for name, document in documents.items():
         if "shard" not in document:
             raise GradwitnessError(f"{name} is of a whole run: merge joins what --shard i/n --json wrote")
+        lacking = KEPT - set(document["shard"])
+        if lacking:
+            raise GradwitnessError(
+                f"{name}: its shard lacks {', '.join(sorted(lacking))}: give the files as they were written"
+            )
     key = _kind(documents)
     for (name, document), (other, another) in combinations(documents.items(), 2):
         _expect_one_run(name, document, other, another)

@@ -20,6 +20,7 @@ from gradwitness.report import Address, Report
 from gradwitness.report.document import schema
 from gradwitness.shards import Shard
 from gradwitness.timing import Timing
+from gradwitness.timing.roofline import Rates, Work
 from gradwitness.timing.statistics import Interval
 
 RUN = (
@@ -200,6 +201,10 @@ def test_what_is_missing_or_whole_is_one_error(shards: list[Path], tmp_path: Pat
     result = run("merge", *shards, tmp_path / "whole.json")
     assert result.exit_code == 2
     assert "whole.json is of a whole run" in result.output
+    (tmp_path / "whole.json").write_text(json.dumps(document | {"shard": {"number": 1}}))
+    result = run("merge", tmp_path / "whole.json")
+    assert result.exit_code == 2
+    assert "whole.json: its shard lacks asked, cells, of: give the files as they were written" in result.output
 
 
 # Times
@@ -210,10 +215,10 @@ def told(report: Report, **how: Any) -> Iterator[Timing]:
     for network, dtype, candidate, device in dict.fromkeys(row.cell for row in report.rows):
         where = Address(network, candidate, candidate, device, dtype)
         seconds = len(network + candidate + dtype) / 3
-        times = {"forward": Interval(seconds, seconds / 2, float("inf"))}
-        yield Timing(
-            where, 3, "agree", 1, times=times, ratios=times, setup_seconds=0.1, samples={"forward": [[seconds]]}
-        )
+        times = {"backward": Interval(seconds, seconds / 2, float("inf"))}
+        known: Any = {"samples": {"backward": [[seconds]]}, "setup_seconds": 0.1, "memory": 7}
+        limit: Any = {"work": {"backward": Work(5.0, 7.0)}, "rates": Rates(2.0, 3.0)}
+        yield Timing(where, 3, "agree", 1, times=times, ratios=times, **known, **limit)
 
 
 def test_shards_of_bench_merged_are_the_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
