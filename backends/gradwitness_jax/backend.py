@@ -51,7 +51,7 @@ class JaxBackend(Extensible):
         requires=("jax", "jaxlib"),
         install='pip install "gradwitness[jax]"',
         composed=frozenset(COMPOSED),
-        options=("jit",),
+        options=("jit", "segments"),
         paths=("eager", "jax.jit(grad)", "jax.grad(jit)", "vmap", "checkpoint"),
         native=True,
         sums={
@@ -103,6 +103,13 @@ class JaxBackend(Extensible):
             from gradwitness_jax.functions import functions
         return lowering.lower(graph, {**functions(dtype), **self.own_ops})
 
+    def _checkpointed(self, graph: Graph, dtype: str, segments: int) -> Loss:
+        with quiet():
+            import jax
+
+            from gradwitness_jax.functions import functions
+        return lowering.in_segments(graph, {**functions(dtype), **self.own_ops}, segments, jax.checkpoint)
+
     def script(self, dtype: str) -> Script:
         """What a script without gradwitness runs."""
         with quiet():
@@ -124,7 +131,10 @@ class JaxBackend(Extensible):
             from gradwitness_jax.prepared import JaxPrepared
 
             started = time.perf_counter()
-            implementation = implement(candidate, problem, partial(self.lower, dtype=dtype))
+            lower = partial(self.lower, dtype=dtype)
+            if segments := candidate.options.get("segments"):
+                lower = partial(self._checkpointed, dtype=dtype, segments=segments)
+            implementation = implement(candidate, problem, lower)
             jit, both = bool(candidate.options.get("jit", True)), None
             if candidate.path:
                 path = PATHS[candidate.path]

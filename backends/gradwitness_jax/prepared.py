@@ -83,6 +83,9 @@ class JaxPrepared:
 
         self._plain, self._value = value, compiled(value)
         self._value_and_grad, self._has_tape = both or compiled(jax.value_and_grad(value)), both is None
+        self._tangent = compiled(
+            lambda placed, direction, inputs: jax.jvp(lambda p: value(p, inputs), (placed,), (direction,))[1]
+        )
         self._forward, self._pull = passes(value, dtype=self._dtype, jit=compiled is jax.jit)
 
     @property
@@ -195,6 +198,17 @@ class JaxPrepared:
             if not self._has_tape:
                 return self._value_and_grad(tape[0], self._inputs)[1]
             return self._pull(tape, self._one) if self._gradient is None else self._gradient(tape[0])
+
+    def infer(self, placed: Arrays) -> jax.Array:
+        with self._x64():
+            found: jax.Array = self._value(placed, self._inputs)
+            return found
+
+    def tangent(self, placed: Arrays, direction: Arrays) -> jax.Array:
+        """By jax.jvp."""
+        with self._x64():
+            found: jax.Array = self._tangent(placed, direction, self._inputs)
+            return found
 
     def forward_backward(self, placed: Arrays) -> Any:
         with self._x64():

@@ -33,6 +33,7 @@ class TorchBackend(Extensible):
         requires=("torch",),
         install='pip install "gradwitness[torch]"',
         native=True,
+        options=("segments",),
         paths=(
             "eager",
             "backward",
@@ -85,6 +86,14 @@ class TorchBackend(Extensible):
             from gradwitness_torch.functions import functions
         return lowering.lower(graph, {**functions(dtype), **self.own_ops})
 
+    def _checkpointed(self, graph: Graph, dtype: str, segments: int) -> Loss:
+        with quiet():
+            from torch.utils.checkpoint import checkpoint
+
+            from gradwitness_torch.functions import functions
+        wrap = partial(partial, partial(checkpoint, use_reentrant=False))
+        return lowering.in_segments(graph, {**functions(dtype), **self.own_ops}, segments, wrap)
+
     def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> Prepared:
         """The candidate's own loss, or its graph or the problem's in native ops, along the candidate's path.
 
@@ -99,7 +108,10 @@ class TorchBackend(Extensible):
             started = time.perf_counter()
             path = PATHS[candidate.path] if candidate.path else None
             ready = path.ready if path else partial(self._ready, options=candidate.options)
-            implementation = implement(candidate, problem, partial(self.lower, dtype=dtype), ready=ready)
+            lower = partial(self.lower, dtype=dtype)
+            if segments := candidate.options.get("segments"):
+                lower = partial(self._checkpointed, dtype=dtype, segments=segments)
+            implementation = implement(candidate, problem, lower, ready=ready)
             if path:
                 implementation = along(path, implementation, candidate, problem, dtype=dtype, device=device)
             compiled = self.capabilities.compiles_along(candidate.path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,6 +64,7 @@ class TorchPrepared:
         None  # a user's own loss of leaves, along no path and not compiled
     )
     _is_looked_at = False  # whether the bytes of the leaves were, after a user's own functions
+    _forwards = False  # whether it ran forward mode before
     _frozen = False  # whether it has a reentrant checkpoint of what requires no gradient
     _closed_over = ""  # the names of what it reads beside its leaves and that requires a gradient
 
@@ -281,6 +282,20 @@ class TorchPrepared:
             self._accumulates = True
             tape = self.forward(tape.leaves)  # the first is used up
         return accumulated(tape.loss, by)
+
+    def infer(self, placed: Tensors) -> torch.Tensor:
+        with torch.no_grad():
+            return one_number(self._loss({**self._inputs, **placed}))
+
+    def tangent(self, placed: Tensors, direction: Tensors) -> torch.Tensor:
+        """By torch.func.jvp, which warns when it is first called."""
+        point, along = ({path: x.detach() for path, x in leaves.items()} for leaves in (placed, direction))
+        how, self._forwards = nullcontext() if self._forwards else quiet(), True
+        with how:
+            found: torch.Tensor = torch.func.jvp(
+                lambda leaves: one_number(self._loss({**self._inputs, **leaves})), (point,), (along,)
+            )[1]
+        return found
 
     def forward_backward(self, placed: Tensors) -> Gradients:
         if self._by_hand is not None:

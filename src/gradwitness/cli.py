@@ -220,6 +220,9 @@ def verify(
     metavar="AXIS",
     help="At growing width, depth, batch or sequence, from the first --size on: exponents, and when a setup has paid.",
 )
+@click.option(
+    "--claims", is_flag=True, help="Measure what the literature says of gradients' cost, at medium size (minutes)."
+)
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Of each candidate (default: the cores).")
 @click.option("--budget", type=float, default=1.0, show_default=True, metavar="S", help="Seconds for each time.")
 @click.option(
@@ -242,6 +245,7 @@ def bench(
     backends: tuple[str, ...],
     sizes: tuple[str, ...],
     along: str | None,
+    claims: bool,
     threads: int | None,
     budget: float,
     processes: int,
@@ -266,8 +270,16 @@ def bench(
         how["dtypes"] = ("float32",)
     settings = Settings(**how, reference="differences")
     measured: dict[str, Any] = {"threads": threads, "budget": budget, "processes": processes}
-    if along is not None and shard is not None:
-        raise GradwitnessError("--grow runs as a whole: leave --shard out")
+    if shard is not None and (claims or along is not None):
+        raise GradwitnessError("--grow and --claims run as a whole: leave --shard out")
+    if claims:
+        if networks or along is not None or html_file is not None:
+            raise GradwitnessError(
+                "--claims chooses what it times, and has no page: leave NETWORKs, --grow, --html out"
+            )
+        if context.get_parameter_source("sizes") is not ParameterSource.COMMANDLINE:
+            sizes = ("medium",)
+        _finish_claims(settings, json_file, backends=backends, sizes=sizes, **measured)
     if along is not None:
         found = grown(networks, along, sizes[0], backends, settings, **measured)
     else:
@@ -366,6 +378,22 @@ def _finish_bench(found: Benchmark, files: Files) -> NoReturn:
             _write(option, file, text() + "\n")
     show(found.table(), err=aside)
     raise SystemExit(1 if any(timing.why for timing in found) else 0)
+
+
+def _finish_claims(
+    settings: Settings, json_file: Path | None, *, backends: Sequence[str], sizes: Sequence[str], **how: Any
+) -> NoReturn:
+    """Exits with 0 whatever was found: a claim is no test of the machine."""
+    from gradwitness.claims import CLAIMS, claims_json, claims_table, put_to_test
+    from gradwitness.run.environment import environment
+
+    found = put_to_test(CLAIMS, settings, backends=backends, sizes=sizes, **how)
+    if json_file is not None:
+        _write(
+            "--json", json_file, claims_json(environment(backends or registry.backend_names(), settings), found) + "\n"
+        )
+    show(claims_table(found), err=json_file is not None and is_standard_output(json_file))
+    raise SystemExit(0)
 
 
 def _made() -> dict[str, str]:

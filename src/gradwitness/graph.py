@@ -215,6 +215,15 @@ class Graph:
                 values[node.id] = builder.apply(node.op, operands, node.attributes)
         return replace(builder.graph(values[self.output.id], {**self.constants}), remarks=self.remarks)
 
+    @cached_property
+    def _last_uses(self) -> dict[int, list[int]]:
+        """The values that are used for the last time by a node, by its id."""
+        users = {i.id: node.id for node in self.nodes for i in node.inputs if i is not None and i.op != LITERAL}
+        found: dict[int, list[int]] = {}
+        for value, user in users.items():
+            found.setdefault(user, []).append(value)
+        return found
+
     def source(
         self,
         head: str = "loss(leaves)",
@@ -222,19 +231,23 @@ class Graph:
         leaves: Mapping[str, str] | None = None,
         ops: Mapping[str, str] | None = None,
         places: bool = False,
+        free: bool = False,
     ) -> str:
         """The graph as a straight-line Python function of its leaves, which backends execute.
 
         leaves: the text to write for a leaf, by path; by default `leaves['path']`.
         ops: the text to write for an op, by name; by default its name.
         places: whether comments say which module calls an op, and where.
+        free: whether each value is let go after its last use, as it would be in a loss of functions and loops.
         """
-        lines = [f"def {head}:"]
+        lines, last = [f"def {head}:"], self._last_uses if free else {}
         for node in self.nodes:
             if node.op == LITERAL:
                 continue
             place = f"  # {node.line.brief}" if places and node.line is not None and node.line.module else ""
             lines.append(f"    v{node.id} = {_expression(node, leaves or {}, ops or {})}{place}")
+            if node.id in last:
+                lines.append(f"    del {', '.join(f'v{number}' for number in last[node.id])}")
         lines.append(f"    return v{self.output.id}")
         return "\n".join(lines) + "\n"
 

@@ -11,16 +11,16 @@ import linecache
 import math
 import operator
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, pairwise
 from typing import Any
 
 from gradwitness import tree
 from gradwitness.dtypes import DTYPES, Array
 from gradwitness.errors import GradwitnessError, NotOneNumberError, UnsupportedError
-from gradwitness.graph import Graph, shapes_of
+from gradwitness.graph import Graph, Node, shapes_of
 from gradwitness.ops import OPS
 from gradwitness.problem import COTANGENT, Candidate, Problem
 
@@ -31,6 +31,7 @@ __all__ = [
     "expect_one_output",
     "expect_unmodified",
     "implement",
+    "in_segments",
     "lower",
     "reduction_over_examples",
     "runnable",
@@ -252,6 +253,67 @@ def runnable(graph: Graph, known: Collection[str]) -> Graph:
     return graph
 
 
+def in_segments(
+    graph: Graph,
+    functions: Mapping[str, Callable[..., Any]],
+    count: int,
+    wrap: Callable[[Callable[..., Any]], Callable[..., Any]],
+) -> Callable[[Mapping[str, Any]], Any]:
+    """`loss(leaves) -> scalar` as `lower` gives it, but run in so many segments of about as many ops each.
+
+    wrap: what is made of each segment, a function of arrays that gives a tuple of them: a checkpoint, say, which keeps
+    nothing of what is inside (Chen, Xu, Zhang and Guestrin, arXiv:1604.06174).
+    """
+    graph = runnable(graph, functions)
+    steps = [node for node in graph.nodes if node.op not in ("leaf", "literal")]
+    bounds = [round(number * len(steps) / count) for number in range(count + 1)]
+    segments = [_Segment.of(graph, steps, start, stop) for start, stop in pairwise(bounds) if start < stop]
+    runs = [wrap(segment.run(functions)) for segment in segments]
+
+    def loss(leaves: Mapping[str, Any]) -> Any:
+        values = {node.id: leaves[path] for path, node in graph.leaves.items()}
+        for segment, run in zip(segments, runs, strict=True):
+            values |= zip(segment.gives, run(*(values[number] for number in segment.takes)), strict=True)
+        return values[graph.output.id]
+
+    return loss
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """Steps of a graph, by the ids of what they take from before and give to those behind."""
+
+    steps: Sequence[Node]
+    takes: tuple[int, ...]
+    gives: tuple[int, ...]
+
+    @classmethod
+    def of(cls, graph: Graph, steps: Sequence[Node], start: int, stop: int) -> _Segment:
+        inside = {node.id for node in steps[start:stop]}
+        read = {i.id for node in steps[start:stop] for i in node.inputs if i is not None and i.op != "literal"}
+        later = {i.id for node in steps[stop:] for i in node.inputs if i is not None} | {graph.output.id}
+        return cls(steps[start:stop], tuple(sorted(read - inside)), tuple(sorted(inside & later)))
+
+    def run(self, functions: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+        def run(*taken: Any) -> tuple[Any, ...]:
+            values = dict(zip(self.takes, taken, strict=True))
+            for node in self.steps:
+                values[node.id] = _executed(node, values, functions)
+            return tuple(values[number] for number in self.gives)
+
+        return run
+
+
+def _executed(node: Node, values: Mapping[int, Any], functions: Mapping[str, Callable[..., Any]]) -> Any:
+    operands: list[Any] = [
+        None if i is None else i.attributes["value"] if i.op == "literal" else values[i.id] for i in node.inputs
+    ]
+    if node.op == "output":
+        return operands[0][node.attributes["position"]]
+    arguments = [operands] if OPS[node.op].variadic else operands
+    return functions[node.op](*arguments, **node.attributes)
+
+
 def lower(graph: Graph, functions: Mapping[str, Callable[..., Any]]) -> Callable[[Mapping[str, Any]], Any]:
     """`loss(leaves) -> scalar`, in which op `name` is `functions[name]`.
 
@@ -262,7 +324,7 @@ def lower(graph: Graph, functions: Mapping[str, Callable[..., Any]]) -> Callable
     leaves, graph = graph.leaves, runnable(graph, functions)
     if made := [path for path in graph.leaves if path not in leaves]:
         raise UnsupportedError(f"a definition makes arrays ({', '.join(made)}): give this backend an implementation")
-    source = graph.source()
+    source = graph.source(free=True)
     filename = f"<gradwitness graph {next(_serial)}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)  # for tracebacks
     namespace: dict[str, Any] = {name: functions[name] for name in graph.op_names}

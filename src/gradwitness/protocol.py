@@ -31,6 +31,7 @@ __all__ = [
     "ExtendedInterpreter",
     "Extensible",
     "Forgetful",
+    "ForwardMode",
     "Interpreter",
     "NotAlone",
     "Observed",
@@ -146,6 +147,18 @@ class NotAlone(Protocol):
 
     @property
     def not_alone(self) -> str: ...
+
+
+@runtime_checkable
+class ForwardMode(Protocol):
+    """A Prepared that can do without a tape: its loss alone, and forward mode. All stays on the device.
+
+    infer: the loss of what `place` gave, of which nothing is kept for a backward. tangent: the derivative of the loss
+    along a direction, which `place` gave as well, in one forward pass.
+    """
+
+    def infer(self, placed: Any) -> Any: ...
+    def tangent(self, placed: Any, direction: Any) -> Any: ...
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from typing import Any
 from gradwitness.protocol import Prepared
 from gradwitness.timing.memory import forget_peak, peak, resident
 
-__all__ = ["PHASES", "left_to_do", "most_memory", "seconds"]
+__all__ = ["PHASES", "left_to_do", "most_beyond", "most_memory", "seconds"]
 
 PHASES = ("forward", "backward", "forward_backward")
 LONGEST = 0.25  # seconds of a turn, if one call does not take longer
@@ -42,14 +42,18 @@ def seconds(prepared: Prepared, leaves: Any, phase: str, count: int) -> list[flo
 def most_memory(prepared: Prepared, leaves: Any, phase: str) -> int | None:
     """The most memory that a call takes beyond what the process holds before it, in bytes; None where the system does
     not tell."""
-    call = _CALLS[phase]
-    call(prepared, leaves)  # what is made once is made now
+    return most_beyond(lambda: _CALLS[phase](prepared, leaves))
+
+
+def most_beyond(call: Callable[[], Any]) -> int | None:
+    """The same of any call."""
+    call()  # what is made once is made now
     gc.collect()
     _give_back()
     if not forget_peak():
         return None
     before = resident()
-    call(prepared, leaves)
+    call()
     return max(peak() - before, 0)
 
 

@@ -40,15 +40,16 @@ def started(backends: Mapping[str, str], settings: Settings, threads: int) -> di
 class Worker:
     """One candidate in such a process, with as many threads as every other.
 
-    phases: those that it can run; alone: why it cannot run its backward alone, empty if it can.
+    leaves: as they lie in that process. phases: those that it can run; alone: why it cannot run its backward alone,
+    empty if it can.
     """
 
     def __init__(
         self, answering: Answering, candidate: Candidate, problem: Problem, dtype: str, device: str, settings: Settings
     ) -> None:
         self._isolated: Isolated = isolate(candidate, problem, dtype, device, settings, answering=answering)
-        self._leaves = self._isolated.place(problem.primals)
-        self._isolated.wait(self._leaves)
+        self.leaves = self._isolated.place(problem.primals)
+        self._isolated.wait(self.leaves)
         self.setup_seconds = self._isolated.setup_seconds
         self._expect_honest_wait()
         self.alone: str = self._isolated.apply(why_not_alone)
@@ -57,8 +58,8 @@ class Worker:
 
     def _expect_honest_wait(self) -> None:
         """Raise GradwitnessError for a backend whose `wait` returns before the device has finished."""
-        left: float = self._isolated.apply(left_to_do, self._leaves)
-        call = min(self._isolated.apply(seconds, self._leaves, "forward_backward", 3))
+        left: float = self._isolated.apply(left_to_do, self.leaves)
+        call = min(self._isolated.apply(seconds, self.leaves, "forward_backward", 3))
         if left > max(LEFT * call, SOON):
             raise GradwitnessError(
                 f"its wait() returns early: a gradient takes {left:.2g} s more to arrive after a call of {call:.2g} s"
@@ -67,13 +68,13 @@ class Worker:
     def seconds(self, phase: str, count: int) -> list[float]:
         """What each of so many calls took."""
         with self._awake():
-            found: list[float] = self._isolated.apply(seconds, self._leaves, phase, count)
+            found: list[float] = self._isolated.apply(seconds, self.leaves, phase, count)
             return found
 
     def most_memory(self, phase: str) -> int | None:
         """The most that a call takes beyond what the process holds, in bytes; None where that is not known."""
         with self._awake():
-            found: int | None = self._isolated.apply(most_memory, self._leaves, phase)
+            found: int | None = self._isolated.apply(most_memory, self.leaves, phase)
             return found
 
     def apply(self, function: Callable[..., Any], *args: Any) -> Any:
