@@ -273,13 +273,11 @@ def bench(
     if shard is not None and (claims or along is not None):
         raise GradwitnessError("--grow and --claims run as a whole: leave --shard out")
     if claims:
-        if networks or along is not None or html_file is not None:
-            raise GradwitnessError(
-                "--claims chooses what it times, and has no page: leave NETWORKs, --grow, --html out"
-            )
+        if networks or along is not None:
+            raise GradwitnessError("--claims chooses what it times: leave NETWORKs and --grow out")
         if context.get_parameter_source("sizes") is not ParameterSource.COMMANDLINE:
             sizes = ("medium",)
-        _finish_claims(settings, json_file, backends=backends, sizes=sizes, **measured)
+        _finish_claims(settings, files, backends=backends, sizes=sizes, **measured)
     if along is not None:
         found = grown(networks, along, sizes[0], backends, settings, **measured)
     else:
@@ -372,28 +370,32 @@ def _show_report(report: Report, verbose: bool, aside: bool) -> None:
 
 def _finish_bench(found: Benchmark, files: Files) -> NoReturn:
     aside = _goes_aside(files)
-    texts: dict[str, Callable[[], str]] = {"--json": found.json, "--html": partial(found.html, made=_made())}
-    for option, text in texts.items():
-        if file := files[option]:
-            _write(option, file, text() + "\n")
+    _write_all(files, {"--json": found.json, "--html": partial(found.html, made=_made())})
     show(found.table(), err=aside)
     raise SystemExit(1 if any(timing.why for timing in found) else 0)
 
 
 def _finish_claims(
-    settings: Settings, json_file: Path | None, *, backends: Sequence[str], sizes: Sequence[str], **how: Any
+    settings: Settings, files: Files, *, backends: Sequence[str], sizes: Sequence[str], **how: Any
 ) -> NoReturn:
     """Exits with 0 whatever was found: a claim is no test of the machine."""
-    from gradwitness.claims import CLAIMS, claims_json, claims_table, put_to_test
+    from gradwitness.claims import CLAIMS, claims_json, claims_page, claims_table, put_to_test
     from gradwitness.run.environment import environment
 
+    aside = _goes_aside(files)
     found = put_to_test(CLAIMS, settings, backends=backends, sizes=sizes, **how)
-    if json_file is not None:
-        _write(
-            "--json", json_file, claims_json(environment(backends or registry.backend_names(), settings), found) + "\n"
-        )
-    show(claims_table(found), err=json_file is not None and is_standard_output(json_file))
+    where = environment(backends or registry.backend_names(), settings)
+    texts: dict[str, Callable[[], str]] = {"--json": partial(claims_json, where, found)}
+    _write_all(files, texts | {"--html": partial(claims_page, found, where, _made())})
+    show(claims_table(found), err=aside)
     raise SystemExit(0)
+
+
+def _write_all(files: Files, texts: Mapping[str, Callable[[], str]]) -> None:
+    """Each text into the file that its option names, if it names one."""
+    for option, text in texts.items():
+        if file := files[option]:
+            _write(option, file, text() + "\n")
 
 
 def _made() -> dict[str, str]:

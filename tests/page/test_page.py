@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 import gradwitness.page.document
-from gradwitness import Benchmark, GradwitnessError, Report, Row, Timing, Verdict
+from gradwitness import Benchmark, GradwitnessError, Report, Row, Timing, Verdict, claims
+from gradwitness.claims.measuring import Measured
 from gradwitness.cli import cli
 from gradwitness.report import Address
 from gradwitness.report.page.marks import MARKS
@@ -301,6 +302,20 @@ def test_text_in_a_benchmark_is_text_and_one_alone_has_no_ratios() -> None:
     assert SHOWN in " ".join(root.itertext())
     assert "ratios" not in [section.get("id") for section in root.iter("section")]
     bench()
+
+
+def test_claims_stand_beside_what_was_measured() -> None:
+    figures = [Measured(what, Interval(x, 0.9 * x, 1.1 * x)) for what, x in (("mlp", 0.4), (EVIL, 2.0))]
+    measured = [claims.Tested(claims.CLAIMS[number], tuple(figures)) for number in (0, 6)]
+    both = [*measured, claims.Tested(claims.CLAIMS[1], (), "no torch")]
+    root = checked(claims.claims_page(both, {"seed": 0}, MADE))
+    assert found(root, ".//h1") == ["– Not all measured"]
+    assert found(root, ".//ul[@class='counts']/li") == ["2 ✓ as claimed", "2 ≠ otherwise", "1 – not measured"]
+    assert found(root, ".//tbody/tr/td[3]") == ["✓ as claimed", "≠ more", "≠ less", "✓ as claimed"]
+    assert f"source: {claims.CLAIMS[0].source}" in found(root, ".//article/p")
+    assert "not measured: no torch" in found(root, ".//article/p")
+    assert len(root.findall(".//{http://www.w3.org/2000/svg}svg")) == 2
+    assert SHOWN in " ".join(root.itertext())
 
 
 # What checks them would find

@@ -21,7 +21,7 @@ from gradwitness.timing.engine import available_threads, expect_threads
 from gradwitness.timing.roofline import Machine
 from gradwitness.timing.statistics import Interval
 
-__all__ = ["Tested", "claims_json", "claims_table", "put_to_test", "tested"]
+__all__ = ["HOLDS", "Tested", "claims_json", "claims_table", "interval_text", "put_to_test", "range_text", "tested"]
 
 HOLDS, LESS, MORE = "as claimed", "less", "more"
 
@@ -89,19 +89,19 @@ def claims_table(found: Sequence[Tested]) -> str:
 
 def _block(one: Tested) -> str:
     claim = one.claim
-    title = f"{claim.name}: claimed {_range(claim)}\n({claim.source})"
+    title = f"{claim.name}: claimed {range_text(claim)}\n({claim.source})"
     if one.why:
         return f"{title}\nnot measured: {one.why}"
-    rows = [(measured.what, _interval(measured.found), one.says(measured.found)) for measured in one.measured]
+    rows = [(measured.what, interval_text(measured.found), one.says(measured.found)) for measured in one.measured]
     notes = [f"{measured.what}: {measured.note}" for measured in one.measured if measured.note]
     return "\n".join([title, tabulate(rows, tablefmt="plain", disable_numparse=True), *notes])
 
 
-def _range(claim: Claim) -> str:
+def range_text(claim: Claim) -> str:
     return f"more than {claim.low:g}" if claim.high == float("inf") else f"{claim.low:g} to {claim.high:g}"
 
 
-def _interval(found: Interval) -> str:
+def interval_text(found: Interval) -> str:
     return f"{found.middle:.2f}" + ("" if found.low == found.high else f" ({found.low:.2f} to {found.high:.2f})")
 
 

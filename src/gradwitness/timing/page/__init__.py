@@ -19,7 +19,7 @@ from gradwitness.timing.statistics import CONFIDENCE
 from gradwitness.timing.table import HEADER, cells, groups, notes, title
 from gradwitness.verdict import Verdict
 
-__all__ = ["to_page"]
+__all__ = ["Group", "Groups", "Table", "to_page"]
 
 OF_RATIOS = "Each candidate is compared with the first of its group, turn by turn. Left of the line is faster."
 OF_TIMES = (
