@@ -64,15 +64,15 @@ def prepared(candidate: Candidate | None = None, timeout: float = LONG) -> Prepa
     return prepare(candidate or by_hand(), problem, "float64", "cpu", Settings(timeout=timeout))
 
 
-def living(session: int) -> set[int]:
-    """The processes of a session, which is that of a subprocess and of all that it started."""
+def living(group: int) -> set[int]:
+    """The processes of a group, which is that of a subprocess and of what it started."""
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
         except OSError:  # it has just ended
             continue
-        if int(fields[3]) == session and fields[0] != "Z":
+        if int(fields[2]) == group and fields[0] != "Z":
             found.add(int(folder.name))
     return found
 
@@ -549,6 +549,24 @@ def test_a_subprocess_ends_with_the_process_that_started_it(script: Path, by: si
         pid = int(run.stdout.readline())
         assert living(pid) == {pid}
         run.send_signal(by)
+    assert soon(lambda: not living(pid))
+
+
+def test_one_that_rests_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    path = tmp_path / "script.py"
+    path.write_text(
+        f"import sys, time; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
+        "from tests.core.test_isolated import prepared\n"
+        "kept = prepared()\n"
+        "kept.pause()\n"
+        "print(kept._answering._process.pid, flush=True)\n"
+        "time.sleep(1000)\n"
+    )
+    with subprocess.Popen([sys.executable, str(path)], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        pid = int(run.stdout.readline())
+        assert living(pid) == {pid}
+        run.kill()
     assert soon(lambda: not living(pid))
 
 

@@ -287,7 +287,7 @@ answer_calls({channel}, {stacks})"""
         [sys.executable, "-u", "-c", program],
         stdin=subprocess.DEVNULL,
         pass_fds=(channel, stacks),
-        start_new_session=True,
+        process_group=0,  # in the same session, so that the system ends it with this process even while it is stopped
         env=os.environ | {MARK: mark} | (dict.fromkeys(THREADS, str(threads)) if threads else {}),
     )
 
