@@ -106,8 +106,8 @@ def test_rounding_agrees() -> None:
         (wrong((2, 3), np.nan), Verdict.NONFINITE),
         (wrong((2, 3), np.inf), Verdict.NONFINITE),
         (None, Verdict.MISSING),
-        (G[:2], Verdict.DISAGREE),
-        (G.T, Verdict.DISAGREE),
+        (G[:2], Verdict.ERROR),
+        (G.T, Verdict.ERROR),
     ],
 )
 def test_planted_faults_are_named(gradient: Array | None, verdict: Verdict) -> None:

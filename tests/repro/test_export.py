@@ -301,7 +301,7 @@ def test_a_report_without_its_candidates(script: Path) -> None:
 
 
 def test_a_gradient_of_another_shape(script: Path) -> None:
-    with pytest.raises(GradwitnessError, match=r"the gradient has shape \(1,\)"):
+    with pytest.raises(GradwitnessError, match=r"nothing to reproduce.*here: error"):
         reported(lambda params, batch: {"w": params["w"][:1]}).export_repro(script)
 
 

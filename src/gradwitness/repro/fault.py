@@ -91,11 +91,6 @@ def located(fault: Fault) -> Fault:
     """The same at an element that is wrong. Raises GradwitnessError if no difference shows one."""
     with registry.installed(fault.candidate.backend).precision(fault.settings.precision):
         found = _prepared(fault, fault.dtype).value_and_gradient(fault.problem.primals)[1].get(fault.path)
-        if found is not None and found.shape != fault.leaf.shape:
-            raise GradwitnessError(
-                f"{fault.path}: the gradient has shape {found.shape} and its parameter {fault.leaf.shape}, so there is "
-                "no element to difference by: the report says all there is to say"
-            )
         gradient = np.zeros(fault.leaf.shape) if found is None else found.astype(np.float64)
         wide = _prepared(fault, "float64")
         for index in (_first_not_finite(gradient), *(_bisected(fault, wide, gradient, seed) for seed in SEEDS)):

@@ -222,7 +222,9 @@ class _Run:
     def _once(self, candidate: Candidate, dtype: str, device: str) -> None:
         problem = self.problem.rounded(dtype)
         with registry.backend(candidate.backend).precision(self.settings.precision):
-            prepare(candidate, problem, dtype, device, self.settings).value_and_gradient(problem.primals)
+            prepared = prepare(candidate, problem, dtype, device, self.settings)
+            prepared.value_and_gradient(problem.primals)
+            custom_rules(candidate, prepared, problem.primals)
 
     def appoint_referee(self) -> None:
         """Put whom the referee is to judge under its graph."""
