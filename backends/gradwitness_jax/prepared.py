@@ -73,7 +73,7 @@ class JaxPrepared:
         if self._by_hand is None:  # what compiles; a gradient by hand would see the point before its neighbours
             self.value_and_gradient(primals)
         self._warm, self._values = False, 0
-        self._rules: tuple[CustomRule, ...] | None = None  # where they can be told, once they were asked for
+        self._rules: list[tuple[CustomRule, ...] | None] = []  # what `custom_rules` said, once it was asked
         self._perturbed: Perturbed | None = None
 
     def _compile(self, implementation: Implementation, compiled: Any, both: Both | None) -> None:
@@ -136,14 +136,17 @@ class JaxPrepared:
             return None
         if self.of_vocabulary:
             return ()
-        if self._rules is None:
-            with quiet(), self._x64():
-                try:
-                    found = custom_rules(self._plain, *self._split(params))
-                except Exception:  # noqa: BLE001  # a user's function may raise anything on tracers
-                    return None
-            self._rules = tuple(CustomRule(name, ran) for name, ran in found.items())
-        return self._rules
+        if not self._rules:  # traced once: the values that ask are many
+            self._rules.append(self._traced_rules(params))
+        return self._rules[0]
+
+    def _traced_rules(self, params: Primals) -> tuple[CustomRule, ...] | None:
+        with quiet(), self._x64():
+            try:
+                found = custom_rules(self._plain, *self._split(params))
+            except Exception:  # noqa: BLE001  # a user's function may raise anything on tracers
+                return None
+        return tuple(CustomRule(name, ran) for name, ran in found.items())
 
     def rule_calls(self, params: Primals) -> Sequence[RuleCall]:
         """The same on every path, as each transforms the same loss. None of a gradient by hand."""

@@ -21,6 +21,15 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
+def heeds(pid: int) -> bool:
+    """Whether a process has a handler for an interrupt, as Linux tells; without one it would end without a word."""
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():
+        return True
+    (caught,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (signal.SIGINT - 1) & 1)
+
+
 def interrupted(arguments: Sequence[str], folder: Path, *, after: float | str) -> tuple[int, str, str]:
     """(exit status, standard output, standard error) of the command. after: seconds, or what standard error says."""
     process = subprocess.Popen(
@@ -38,6 +47,8 @@ def interrupted(arguments: Sequence[str], folder: Path, *, after: float | str) -
             said += line
     else:
         time.sleep(after)
+        while process.poll() is None and not heeds(process.pid):  # on a busy machine Python may not be so far
+            time.sleep(1e-3)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     output, rest = process.communicate(timeout=60)
     return process.returncode, output, said + rest
@@ -48,8 +59,7 @@ def test_it_ends_with_one_line_wherever_it_is(tmp_path: Path, after: float) -> N
     """Python's own start, imports, the run."""
     (tmp_path / "report.json").write_text("before")
     status, output, said = interrupted(["article", "--json", "report.json"], tmp_path, after=after)
-    killed = status == -signal.SIGINT and after < 0.5 and not said  # before there was a handler
-    if killed or "Fatal Python error" in said or "site.py" in said or "<frozen" in said:
+    if "Fatal Python error" in said or "site.py" in said or "<frozen" in said:
         pytest.skip("Python itself had not started")
     assert (status, output) == (130, "")
     assert said == "interrupted\n"

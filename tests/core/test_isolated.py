@@ -552,17 +552,19 @@ def test_a_subprocess_ends_with_the_process_that_started_it(script: Path, by: si
     assert soon(lambda: not living(pid))
 
 
-def test_one_that_rests_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+def preparing(tmp_path: Path, *lines: str) -> list[str]:
+    """A command that keeps a candidate in a subprocess, prints the process, and goes on with these lines."""
     path = tmp_path / "script.py"
-    path.write_text(
-        f"import sys, time; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
-        "from tests.core.test_isolated import prepared\n"
-        "kept = prepared()\n"
-        "kept.pause()\n"
-        "print(kept._answering._process.pid, flush=True)\n"
-        "time.sleep(1000)\n"
-    )
-    with subprocess.Popen([sys.executable, str(path)], stdout=subprocess.PIPE, text=True) as run:
+    root = str(Path(__file__).parents[2])
+    first = f"import sys, time; sys.path.insert(0, {root!r})\nfrom tests.core.test_isolated import prepared\n"
+    told = "print(kept._answering._process.pid, flush=True)"
+    path.write_text(first + "\n".join(["kept = prepared()", *lines[:1], told, *lines[1:]]) + "\n")
+    return [sys.executable, str(path)]
+
+
+def test_one_that_rests_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    command = preparing(tmp_path, "kept.pause()", "time.sleep(1000)")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         pid = int(run.stdout.readline())
         assert living(pid) == {pid}
@@ -571,15 +573,8 @@ def test_one_that_rests_ends_with_the_process_that_started_it(tmp_path: Path) ->
 
 
 def test_a_subprocess_ends_at_the_exit_of_the_interpreter(tmp_path: Path) -> None:
-    path = tmp_path / "script.py"
-    path.write_text(
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
-        "from tests.core.test_isolated import prepared\n"
-        "kept = prepared()\n"
-        "kept.itself = kept\n"
-        "print(kept._answering._process.pid)\n"
-    )
-    run = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=True)
+    command = preparing(tmp_path, "kept.itself = kept")
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert not living(int(run.stdout))
     assert run.stderr == ""
 

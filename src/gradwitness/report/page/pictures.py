@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["pictures"]
 
 LINE = 19.0  # units of height for each network
-BREADTH = 0.6  # of a line, over which candidates are spread so that none hides another
 MOST = 40  # networks in one picture
 LEAST, FAR = 1e-3, 1e6  # floors: what is less, or more, is drawn at the edge
 WRONG = Series("not accepted", "x", page.BAD)
