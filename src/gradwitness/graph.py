@@ -121,6 +121,13 @@ class Graph:
         ]
         return _from_flat, (flat, {**self.constants}, self.remarks)
 
+    def is_same_as(self, other: Graph) -> bool:
+        """Whether both do the same, with the same constants."""
+        steps = ([(repr(node), dict(node.attributes)) for node in graph.nodes] for graph in (self, other))
+        if next(steps) != next(steps) or self.constants.keys() != other.constants.keys():
+            return False
+        return all(np.array_equal(x, other.constants[path]) for path, x in self.constants.items())
+
     @property
     def output(self) -> Node:
         """The node of the loss."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,60 @@ def test_what_a_router_detaches_is_found_and_its_line_named() -> None:
     (row,) = (row for row in report.rows if row.parameter == "r")
     assert str(row.verdict) == "disagree"
     assert f"; it stops where the loss detaches: {__file__}:" in row.message
+
+
+TOKENS = {"x": np.random.default_rng(5).standard_normal((40, 5))}
+EXPERTS = {
+    "r": np.random.default_rng(6).standard_normal((5, 4)),
+    "e": np.random.default_rng(7).standard_normal((4, 5, 3)),
+    "g": np.full(5, 1.1),
+}
+
+
+def mixed(p: Any, b: Any, *, stops: bool = False, within: Any = torch.float64) -> Any:
+    """A mixture of experts, two for each token, after a norm in float32 as in language models."""
+    x = b["x"].to(within) * torch.rsqrt(b["x"].to(within).pow(2).mean(-1, keepdim=True) + 1e-6)
+    x = p["g"] * x.to(p["g"].dtype)
+    weights, chosen = torch.softmax((x @ p["r"]).to(within), -1).to(x.dtype).topk(2)
+    total = weights.sum(-1, keepdim=True)
+    weights = weights / (total.detach() if stops else total)
+    every = torch.einsum("ti,kij->tkj", x, p["e"]).tanh()
+    picked = every.gather(1, chosen[..., None].expand(-1, -1, 3))
+    return (weights[..., None] * picked).pow(2).sum()
+
+
+@pytest.mark.parametrize("within", [torch.float64, torch.float32])
+def test_a_router_may_pick_other_experts_where_losses_are_compared(within: Any) -> None:
+    report = verified(partial(mixed, within=within), EXPERTS, TOKENS, dtypes=["float64", "float32"], backends="all")
+    assert report, repr(report)
+    native = [row for row in report.rows if row.captured]
+    assert {(row.dtype, row.parameter) for row in native} >= {(d, p) for d in ("float64", "float32") for p in EXPERTS}
+
+
+def test_picks_elsewhere_are_others_so_that_the_test_above_asks_something() -> None:
+    graph = gw.capture(gw.Candidate("torch", mixed), EXPERTS, TOKENS)
+    moved = {path: x + 0.1 * np.random.default_rng(8).standard_normal(x.shape) for path, x in EXPERTS.items()}
+    assert graph.is_same_as(gw.capture(gw.Candidate("torch", mixed), EXPERTS, TOKENS))
+    assert not graph.is_same_as(gw.capture(gw.Candidate("torch", mixed), moved, TOKENS))
+
+
+@pytest.mark.parametrize("within", [torch.float64, torch.float32])
+def test_what_such_a_router_detaches_is_found(within: Any) -> None:
+    report = verified(partial(mixed, within=within, stops=True), EXPERTS, TOKENS)
+    (row,) = (row for row in report.rows if row.parameter == "r")
+    assert str(row.verdict) == "disagree", repr(report)
+
+
+def looked_up(p: Any, b: Any, *, steps: int = 100_000) -> Any:
+    """The identity, by a table too fine to be seen; what is float32 inside hides its slope from small steps."""
+    table = torch.linspace(-4, 4, steps, dtype=torch.float64)
+    return (table[torch.searchsorted(table, p["w"])] + 0 * p["w"].float().exp().double()).sum() + p["w"].float().sum()
+
+
+@pytest.mark.parametrize("steps", [3_000, 10_000, 1_000_000])
+def test_a_table_is_no_loss_that_stands_still(steps: int) -> None:
+    report = verified(partial(looked_up, steps=steps))
+    assert "agree" not in verdicts(report), repr(report)
 
 
 def read_out(p: Any, b: Any) -> Any:

@@ -14,27 +14,28 @@ __all__ = ["Neighbours", "draw_neighbours"]
 
 Primals = Mapping[str, Array]
 NEIGHBOURS = 2
-DISTANCE = 0.1  # of each tensor's rms
+DISTANCE = 0.1
 REDRAWS = 20
 
 
 @dataclass(frozen=True, eq=False)
 class Neighbours(Sequence[Primals]):
-    """Gaussian neighbours that `dtype` can hold: each tensor moves by a tenth of its root mean square.
+    """Gaussian neighbours that `dtype` can hold.
 
     They are drawn again whenever they are asked for, as to keep them would take the memory of the network twice.
-    draws: the numbers of those that are usable.
+    draws: the numbers of those that are usable. distance: by which part of its root mean square each tensor moves.
     """
 
     primals: Primals
     dtype: str
     seed: tuple[int, ...]
     draws: tuple[int, ...] = ()
+    distance: float = DISTANCE
 
     def drawn(self, number: int) -> dict[str, Array]:
         """The neighbour of that number, usable or not."""
         rng = np.random.default_rng([*self.seed, number])
-        return {path: frozen(round_to(_moved(x, rng), self.dtype)) for path, x in self.primals.items()}
+        return {path: frozen(round_to(_moved(x, self.distance, rng), self.dtype)) for path, x in self.primals.items()}
 
     def __len__(self) -> int:
         return len(self.draws)
@@ -60,8 +61,8 @@ def draw_neighbours(
     return Neighbours(primals, dtype, tuple(seed), tuple(usable))
 
 
-def _moved(x: Array, rng: np.random.Generator) -> Array:
+def _moved(x: Array, distance: float, rng: np.random.Generator) -> Array:
     moved: Array = np.asarray(rng.standard_normal(x.shape))
-    moved *= DISTANCE * typical(x)
+    moved *= distance * typical(x)
     moved += x
     return moved

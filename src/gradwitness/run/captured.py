@@ -3,11 +3,14 @@
 Nothing about a graph is believed. Its loss must equal the candidate's, at the point and at both neighbours, and its
 gradient must have the derivatives that differences of the candidate's own loss have. Equal values alone say little: an
 iteration that ends on a comparison, or a table of steps, has the same values and another derivative.
+
+A graph holds what was decided at the point, such as which experts a router picks. Elsewhere the loss may decide
+otherwise, so it is read there again before its value is held against the graph's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -22,6 +25,7 @@ from gradwitness.evidence.from_graph import FromGraph
 from gradwitness.evidence.from_values import FromValues
 from gradwitness.evidence.held import has_branches
 from gradwitness.evidence.neighbours import Neighbours
+from gradwitness.evidence.noise_floor import TensorFloor
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.probes import for_the_reader
 from gradwitness.evidence.sight import Sight, Slack, look
@@ -36,6 +40,7 @@ __all__ = ["Capture", "by_capture", "captured"]
 
 LARGEST = 20_000_000  # parameters of a graph: references and floors take as many bytes again as differences do
 DECIDED = ("decision", "number")  # kinds of remarks
+BESIDE = 1e-3  # of each leaf's rms: finer stairs show there, and differences of the loss see coarser ones
 SHOWN = 2  # of them in a message
 DERIVATIVES = "its values agree with the loss and its derivatives do not: does a step of it end on a comparison?"
 
@@ -63,6 +68,11 @@ class Capture:
         return any(remark.kind in DECIDED for remark in self.graph.remarks)
 
     @property
+    def decides_alone(self) -> bool:
+        """Whether it only picks and compares at the point: a number that Python read out may be anything elsewhere."""
+        return self.is_decided and not any(remark.kind == "number" for remark in self.graph.remarks)
+
+    @property
     def is_narrow(self) -> bool:
         """Whether it computes in fewer digits inside than those of the dtype on trial."""
         own = find_dtype(self.known.dtype).unit_roundoff
@@ -83,6 +93,31 @@ class Capture:
         zeros = {path: np.zeros(leaves[path].shape) for path in paths}
         return zeros | self.known.interpreter.backward(tape, paths)
 
+    # What is decided
+
+    def _read_at(self, place: Mapping[str, Array]) -> Graph:
+        """The loss as a graph of what it decides at another place."""
+        assert isinstance(self.own.finest, Capturing)
+        return self.own.finest.captured({**self.own.problem.primals, **place})
+
+    @cached_property
+    def _decided_anew(self) -> tuple[float, ...]:
+        """Its losses where they are compared, with what the loss decides there."""
+        losses, leaves = [self.known.losses[0]], self.own.problem.leaves
+        for place in self.known.neighbours:
+            graph = self._read_at(place)
+            tape = self.known.interpreter.forward(graph, {**leaves, **place, **graph.constants})
+            losses.append(self.known.interpreter.loss(tape))
+        return tuple(losses)
+
+    @cached_property
+    def stays_decided(self) -> bool:
+        """Whether all is decided beside the point as it is at the point, so that none of it hides a slope."""
+        if not self.is_decided:
+            return True
+        around = Neighbours(self.own.problem.primals, "float64", (self.own.seed, 8), (0, 1), distance=BESIDE)
+        return self.decides_alone and all(self.graph.is_same_as(self._read_at(place)) for place in around)
+
     @cached_property
     def mistrust(self) -> str:
         """Why it may not stand for the loss; empty if it may."""
@@ -90,17 +125,17 @@ class Capture:
 
     def stands_for(self, path: str) -> bool:
         """Whether the gradient of a leaf may be judged by it. Differences must have seen all of the leaf, those of the
-        loss; or, where its noise hides some, those of the graph itself, of which nothing is held that was decided."""
+        loss; or, where its noise hides some, those of the graph itself, if nothing that it holds hides a slope."""
         if path in self.own.problem.intentions or self.mistrust:
             return False
         return not self.sights[path].unseen or not self._among_its_own[path].unseen
 
     @cached_property
     def _among_its_own(self) -> dict[str, Sight]:
-        """What differences of the graph see of its gradient. Each element is claimed to be unseen where something was
-        decided at the point that is not decided anew."""
+        """What differences of the graph see of its gradient. Each element is claimed to be unseen where something is
+        decided otherwise right beside the point."""
         unseen = {path: Sight(g.size, unseen=g.size) for path, g in self.gradients.items()}
-        if self.is_decided:
+        if not self.stays_decided:
             return unseen
         wide = self._moving.in_dtype("float64")
         slack = partial(wide.slack, wide.arithmetic, False)
@@ -126,8 +161,13 @@ class Capture:
         losses = [self.own.finest.value({**self.own.problem.primals, **place}) for place in places]
         if any(np.isfinite(a) and not np.isfinite(b) for a, b in zip(losses, self.known.losses, strict=True)):
             return "the loss is finite where its graph is not"
-        floors = self.fine.loss_floors_of(self.wide_arithmetic)
+        return self.apart(losses, self.fine.loss_floors_of(self.wide_arithmetic))
+
+    def apart(self, losses: Sequence[float], floors: Sequence[TensorFloor]) -> str:
+        """In what these losses, at the point and at its neighbours, differ from the graph's; empty if in nothing."""
         found = judge_loss(losses, self.known.losses, floors, whose="the graph")
+        if found and self.decides_alone:
+            found = judge_loss(losses, self._decided_anew, floors, whose="the graph")
         return f"{found.message}{self.decided}" if found else ""
 
     @property

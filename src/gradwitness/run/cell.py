@@ -4,21 +4,19 @@ candidate, whether all run one graph or each brings a loss of its own."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from gradwitness import registry
-from gradwitness.dtypes import Array, find_dtype
+from gradwitness.dtypes import Array
 from gradwitness.errors import NoAnswerError
 from gradwitness.evidence.from_graph import FromGraph
 from gradwitness.evidence.from_values import FromValues
 from gradwitness.evidence.neighbours import Neighbours, draw_neighbours
-from gradwitness.evidence.noise_floor import TensorFloor, joint
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.own_floors import Answer
-from gradwitness.evidence.reach import JITTER_REACH, Reach, node_reach
 from gradwitness.graph import Graph
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import CustomRule, Forgetful, Prepared, Primals, RuleCall
@@ -28,6 +26,7 @@ from gradwitness.run.custom import custom_rules, fault_rows
 from gradwitness.run.failing import first_lines
 from gradwitness.run.hints import with_hints
 from gradwitness.run.intended import as_intended
+from gradwitness.run.losses import alone_and_beside, compared, first_of
 from gradwitness.run.own_loss import OwnLoss
 from gradwitness.run.peers import Peers
 from gradwitness.run.preparing import prepare
@@ -41,15 +40,12 @@ from gradwitness.run.trial import Failure, Trial, attempt, trial
 from gradwitness.run.witness import OfGraph, Witness
 from gradwitness.settings import Settings
 from gradwitness.verdict import Judgement, Verdict
-from gradwitness.verdict.losses import judge_alone, judge_loss
 
 __all__ = ["at_hand", "cell"]
 
 UNPROVEN = "the graph that it runs was not shown to be the loss that was given"
-COARSE = "differences cannot tell whether the graph of its loss is the loss"
 ITSELF = "itself in float64"
 ONE_RULE = 2.0  # seconds that 256 bits may take for a call of a rule
-SAME = 4.0  # units of roundoff that two answers to the same question may differ by unlooked into
 
 
 def cell(
@@ -122,7 +118,7 @@ class _Run:
             rules = custom_rules(candidate, prepared, self.problem.primals)
             witness = self._known(address, candidate, tried)
             witness.rules, witness.notes = rules, witness.notes + notes
-            witness.loss = self._own_loss(witness)
+            witness.loss = alone_and_beside(witness)
         self.witnesses.append(witness)
 
     def _asked_again(
@@ -238,61 +234,17 @@ class _Run:
 
     # Loss
 
-    def _own_loss(self, witness: Witness) -> Judgement | None:
-        """Whether the loss that comes with a gradient is the one that comes without."""
-        candidate, tried = witness.candidate, witness.tried
-        by_hand = candidate.is_written_by_hand
-        if not isinstance(witness, OwnLoss) or not witness.is_steady or (by_hand and not _has_both(candidate)):
-            return None
-        alone, beside = tried.prepared.value(self.problem.primals), tried.losses[0]
-        if self._are_near([beside], [alone]):
-            return None
-        floor = witness.known.loss_floor({}, alone)
-        found = judge_loss([beside], [alone], [floor], reach=_jitter_reach)
-        said = _beside_loss if by_hand else _where_differentiated
-        return found and found.instead(found.verdict, said(witness, beside, alone))
-
     def compare_losses(self) -> None:
         """Hold each loss against the graph's, or against the first that is finite and steady."""
-        own = [w for w in self.witnesses if isinstance(w, OwnLoss)]
-        first = next((w for w in own if w.is_steady and all(map(math.isfinite, w.tried.losses))), None)
+        first = first_of(self.witnesses)
         for witness in self.witnesses:
-            if not witness.loss:
-                found = attempt(partial(self._compared, witness, first or witness))
-                if isinstance(found, Failure):
-                    witness.notes.append(f"its loss could not be compared ({found.message})")
-                else:
-                    witness.loss = found
-
-    def _compared(self, witness: Witness, first: Witness) -> Judgement | None:
-        losses = witness.tried.losses
-        if isinstance(witness, OfGraph):
-            known = witness.known
-            if self._are_near(losses, known.losses):
-                return None
-            return judge_loss(losses, known.losses, known.loss_floors_of(witness.arithmetic))
-        if witness is first:
-            return judge_alone(losses[0])
-        assert isinstance(witness, OwnLoss)
-        assert isinstance(first, OwnLoss)
-        if self._are_near(losses, first.tried.losses):
-            return None
-        spreads = [self._joint_loss_floor(first, witness, number) for number in range(len(losses))]
-        by_node = first.known.floors.by_node and witness.known.floors.by_node
-        reach = node_reach if by_node else _jitter_reach
-        return judge_loss(losses, first.tried.losses, spreads, reach=reach, whose=repr(first.label))
-
-    def _are_near(self, losses: Sequence[float], others: Sequence[float]) -> bool:
-        """Whether they are the same but for a few roundings, so that no floor need be known."""
-        part = SAME * find_dtype(self.dtype).unit_roundoff
-        return all(abs(a - b) <= part * abs(b) for a, b in zip(losses, others, strict=True))
-
-    def _joint_loss_floor(self, first: OwnLoss, witness: OwnLoss, number: int) -> TensorFloor:
-        """What rounding explains of the distance of two losses at one place; a loss of NaN excuses nothing."""
-        place: Primals = {} if number == 0 or not self.neighbours else self.neighbours[number - 1]
-        a = first.known.loss_floor(place, first.tried.losses[number])
-        b = witness.known.loss_floor(place, witness.tried.losses[number])
-        return joint(a, b) if math.isfinite(b.norm) else a
+            if witness.loss:
+                continue
+            found = attempt(partial(compared, witness, first or witness, self.neighbours, self.dtype))
+            if isinstance(found, Failure):
+                witness.notes.append(f"its loss could not be compared ({found.message})")
+            else:
+                witness.loss = found
 
     # Checks
 
@@ -401,24 +353,8 @@ class _Run:
             "reference": 0.0 if gradient is None else norm(gradient),
             "against": None if witness.judgements[path].error is None else against,
             "fd_dtype": witness.known.fd_dtype,
-            "not_captured": (witness.why_not_by_graph or COARSE) if witness.is_judged else None,
+            "not_captured": witness.why_judged_by_values if witness.is_judged else None,
         }
-
-
-def _has_both(candidate: Candidate) -> bool:
-    """Whether a loss comes with the gradient, and another is given beside it."""
-    return candidate.value_and_gradient is not None and candidate.loss is not None
-
-
-def _beside_loss(witness: Witness, beside: float, alone: float) -> str:
-    return f"value_and_gradient gives a loss of {beside:.9g} where loss gives {alone:.9g}"
-
-
-def _where_differentiated(witness: Witness, beside: float, alone: float) -> str:
-    """A rule may have a forward of its own for the backward, which has to give what the function gives."""
-    message = f"the loss is {beside:.9g} where it is differentiated, and {alone:.9g} where it is not"
-    ran = ", ".join(dict.fromkeys(rule.name for rule in witness.rules or () if rule.ran))
-    return f"{message}; do the two forwards of {ran} give the same?" if ran else message
 
 
 def _failed(witness: Witness, failure: Failure) -> Row:
@@ -432,11 +368,6 @@ def _part(witness: Witness, path: str) -> float | None:
     if not isinstance(witness, OwnLoss) or not isinstance(witness.capture, Capture) or path not in witness.by_graph:
         return None
     return None if error is None else error / (max(norm(witness.capture.known.gradients[path].high), error) or 1.0)
-
-
-def _jitter_reach(floor: TensorFloor) -> Reach:
-    """The same for every floor that jittered inputs give."""
-    return JITTER_REACH
 
 
 def _not_cut(problem: Problem) -> list[str]:

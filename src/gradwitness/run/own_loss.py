@@ -33,6 +33,7 @@ __all__ = ["OwnLoss"]
 SLIGHT = 1e-11  # of a gradient's norm: what an iteration that ends at a tolerance leaves, or a kernel's own rounding
 SHOWN = 3  # lines of a loss in a message
 FAR = 1e3  # a floor by node that is so many times the one by inputs is said
+COARSE = "differences cannot tell whether the graph of its loss is the loss"
 CAST = "a step of it computes in a dtype of its own choice: a cast, or autocast"
 BY_DTYPE = "does it depend on the dtype, by a cast, autocast, an eps, a branch, or random numbers drawn in it?"
 SUMMED = "as where large numbers cancel, or a sum is kept in as few digits as its terms"
@@ -245,11 +246,17 @@ class OwnLoss(Witness):
         except Exception as error:  # noqa: BLE001  # a graph that cannot be evaluated is none
             return f"its graph cannot be evaluated: {first_lines(error)}"
 
+    @property
+    def why_judged_by_values(self) -> str:
+        """The same of gradients that were: the graph may be trusted, and differences have not seen enough of them."""
+        if self.why_not_by_graph:
+            return self.why_not_by_graph
+        assert isinstance(self.capture, Capture)
+        return f"{COARSE}{self.capture.decided}"
+
     def _other_loss(self, capture: Capture) -> str:
         """In what the loss in the dtype on trial differs from the graph's."""
-        floors = capture.known.loss_floors_of(self.known.arithmetic)
-        apart = judge_loss(self.tried.losses, capture.known.losses, floors, whose="the graph")
-        return f"{apart.message}{capture.decided}" if apart else ""
+        return capture.apart(self.tried.losses, capture.known.loss_floors_of(self.known.arithmetic))
 
     def finest(self, path: str) -> Array | None:
         """The gradient in float64 if there is one, else in the dtype on trial; None where it is no finite gradient."""
