@@ -33,13 +33,16 @@ def accumulated(loss: torch.Tensor, leaves: Leaves) -> Gradients:
             x.grad = grad
 
 
-def differentiated(loss: torch.Tensor, leaves: Leaves) -> Gradients:
+def differentiated(loss: torch.Tensor, leaves: Leaves) -> tuple[Gradients, bool]:
     """The same by `torch.autograd.grad`, which touches no other tensor: what it returns, and what rules that call
-    `.backward()` themselves leave in `.grad` meanwhile. Raises RuntimeError where `is_refused`."""
+    `.backward()` themselves leave in `.grad` meanwhile; whether they left anything. Raises RuntimeError where
+    `is_refused`."""
     _clear(*leaves.values())
     try:
         found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-        return {path: _sum(g, x.grad) for (path, x), g in zip(leaves.items(), found, strict=True)}
+        left = {path: x.grad for path, x in leaves.items()}
+        gradients = {path: _sum(g, left[path]) for path, g in zip(leaves, found, strict=True)}
+        return gradients, any(x is not None for x in left.values())
     finally:
         _clear(*leaves.values())
 

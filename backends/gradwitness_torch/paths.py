@@ -219,7 +219,7 @@ def _strided_cotangents(case: Case) -> Both:
         by = {path: leaves[path].detach().requires_grad_() for path in case.wrt}
         value = one_number(case.loss({**leaves, **by}))
         with strided_cotangents() as seen:
-            found = differentiated(value, by)
+            found, _ = differentiated(value, by)
         if not seen:
             raise UnsupportedError("no autograd.Function of one's own runs, which would get other cotangents")
         return value, found

@@ -63,6 +63,7 @@ class TorchPrepared:
     plain: Callable[[Tensors], torch.Tensor] | None = (
         None  # a user's own loss of leaves, along no path and not compiled
     )
+    _fills = True  # whether `.grad` of a leaf may be filled by something else than `loss.backward()` here
     _is_looked_at = False  # whether the bytes of the leaves were, after a user's own functions
     _forwards = False  # whether it ran forward mode before
     _frozen = False  # whether it has a reentrant checkpoint of what requires no gradient
@@ -196,7 +197,7 @@ class TorchPrepared:
         """The same, whatever becomes of the leaves."""
         if self._by_hand is None:
             tape = self.forward(placed) if self.written is None else self._first(placed)
-            return tape.loss.item(), self.backward(tape)
+            return tape.loss.item(), self._carefully(tape)
         with _recording():
             loss, gradient = self._by_hand({**self._inputs, **placed})
         return one_number(loss).item(), gradient
@@ -261,6 +262,17 @@ class TorchPrepared:
             return Tape(one_number(self._loss(leaves)), leaves)
 
     def backward(self, tape: Tape) -> Gradients:
+        """What is timed: nothing but autograd's call, if an evaluation before left nothing in `.grad`."""
+        if self._fills or self._gradient is not None or not tape.loss.requires_grad:
+            return self._carefully(tape)
+        try:
+            found = torch.autograd.grad(tape.loss, [tape.leaves[path] for path in self._by], allow_unused=True)
+        except RuntimeError:
+            return self._carefully(tape)  # which says why
+        return dict(zip(self._by, found, strict=True))
+
+    def _carefully(self, tape: Tape) -> Gradients:
+        """The same, with what rules leave in `.grad`, and None for each leaf that the loss does not reach."""
         if self._gradient is not None:
             with _recording():
                 return self._gradient(tape.leaves)
@@ -273,7 +285,8 @@ class TorchPrepared:
         """What autograd gives, which a reentrant checkpoint refuses but to `loss.backward()`."""
         if not self._accumulates:
             try:
-                return differentiated(tape.loss, by)
+                found, self._fills = differentiated(tape.loss, by)
+                return found
             except RuntimeError as error:
                 if SECOND_TIME in str(error):
                     raise GradwitnessError(USED_UP) from error

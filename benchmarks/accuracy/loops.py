@@ -67,7 +67,7 @@ def jax_loop(problem: Problem) -> Loop:
     one = jnp.ones((), jnp.float32)
 
     @jax.jit
-    def forward(params: Any) -> Any:
+    def forward(params: Any, batch: Any) -> Any:  # the batch is an argument, as it is another at each step
         return jax.vjp(lambda p: jax_loss(p, batch), params)[1]
 
     @jax.jit
@@ -75,7 +75,7 @@ def jax_loop(problem: Problem) -> Loop:
         return pullback(cotangent)[0]
 
     def once() -> float:
-        pullback = jax.block_until_ready(forward(params))
+        pullback = jax.block_until_ready(forward(params, batch))
         started = time.perf_counter()
         jax.block_until_ready(backward(pullback, one))
         return time.perf_counter() - started

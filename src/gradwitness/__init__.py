@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gradwitness import ops as ops
     from gradwitness.capturing import capture
     from gradwitness.closeness import assert_gradients_close
+    from gradwitness.diagnosis import Finding, Health, health
     from gradwitness.errors import GradwitnessError
     from gradwitness.graph import Graph, trace
     from gradwitness.own_ops import define_op, forget_op, verify_op
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Benchmark",
     "Candidate",
+    "Finding",
     "GradwitnessError",
     "Graph",
+    "Health",
     "Problem",
     "Report",
     "Row",
@@ -40,6 +43,7 @@ __all__ = [
     "capture",
     "define_op",
     "forget_op",
+    "health",
     "ops",
     "register_backend",
     "trace",
@@ -51,8 +55,10 @@ __all__ = [
 _PLACES = {  # the module of each name
     "Benchmark": "timing",
     "Candidate": "problem",
+    "Finding": "diagnosis",
     "GradwitnessError": "errors",
     "Graph": "graph",
+    "Health": "diagnosis",
     "Problem": "problem",
     "Report": "report",
     "Row": "report",
@@ -63,6 +69,7 @@ _PLACES = {  # the module of each name
     "capture": "capturing",
     "define_op": "own_ops",
     "forget_op": "own_ops",
+    "health": "diagnosis",
     "register_backend": "registry",
     "trace": "graph",
     "verify": "verification",

@@ -25,6 +25,11 @@ class DType:
     smallest_normal: float
     smallest_subnormal: float
 
+    @property
+    def largest(self) -> float:
+        """The largest finite number."""
+        return (2 - 2 * self.unit_roundoff) * (2 / self.smallest_normal)
+
 
 DTYPES = {
     d.name: d

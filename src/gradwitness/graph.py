@@ -206,6 +206,16 @@ class Graph:
         return self._replayed(Tracer(expand=(), taken=self.leaves), stops=False)
 
     def _replayed(self, builder: Tracer, *, stops: bool = True) -> Graph:
+        output = self.replay(builder, stops=stops)
+        return replace(builder.graph(output, {**self.constants}), remarks=self.remarks)
+
+    def replay(
+        self, builder: Tracer, *, stops: bool = True, each: Callable[[Node, Value], Value] = lambda node, value: value
+    ) -> Value:
+        """Record the same ops once more; the loss as a value of `builder`.
+
+        stops: whether nothing goes back through a stop_gradient. each: what stands in the place of a node's value.
+        """
         values: dict[int, Any] = {}
         for node in self.nodes:
             if node.op == LEAF:
@@ -213,14 +223,16 @@ class Graph:
             elif node.op == LITERAL:
                 values[node.id] = node.attributes["value"]
             elif node.op == OUTPUT:
-                values[node.id] = values[_only(node).id][node.attributes["position"]]
+                values[node.id] = each(node, values[_only(node).id][node.attributes["position"]])
             elif node.op == STOP and not stops:
                 values[node.id] = values[_only(node).id]
             else:
                 operands = [None if i is None else values[i.id] for i in node.inputs]
                 builder.line, builder.narrow = node.line, node.narrow
-                values[node.id] = builder.apply(node.op, operands, node.attributes)
-        return replace(builder.graph(values[self.output.id], {**self.constants}), remarks=self.remarks)
+                found = builder.apply(node.op, operands, node.attributes)
+                values[node.id] = each(node, found) if isinstance(found, Value) else found
+        output: Value = values[self.output.id]
+        return output
 
     @cached_property
     def _last_uses(self) -> dict[int, list[int]]:

@@ -28,7 +28,7 @@ from gradwitness.run.progress import Progress
 from gradwitness.settings import Settings, dtype_names, names
 from gradwitness.verdict import expect_verdicts
 
-__all__ = ["expect_devices", "exporter", "verify", "verify_problems"]
+__all__ = ["candidates_of", "expect_devices", "exporter", "verify", "verify_problems"]
 
 Candidates = dict[str, Candidate]
 TOLERANCES = ("atol", "rtol", "eps", "tol", "tolerance", "delta")  # of gradcheck and others
@@ -124,7 +124,7 @@ def verify(
         raise _unknown(unknown)
     if params is None and not isinstance(loss, Problem):
         raise GradwitnessError("no params: call gw.verify(loss, params, batch), params the arrays to differentiate by")
-    named, own = _candidates(loss, backends, params, batch), _beside(loss, candidates)
+    named, own = candidates_of(loss, backends, params, batch), _beside(loss, candidates)
     problem = _problem(loss, name, params=params, batch=batch, wrt=wrt, cotangent=cotangent, intended=intended)
     chosen = problem.own_dtypes if dtypes is None else dtype_names(dtypes)
     ways = names(paths, "paths")
@@ -177,7 +177,7 @@ def _problem(loss: Any, name: str, **given: Any) -> Problem:
     return Problem(name, traced, **({"params": None, "batch": {}} | known))
 
 
-def _candidates(loss: Any, backends: str | Sequence[str] | None, params: Any, batch: Any) -> Candidates | None:
+def candidates_of(loss: Any, backends: str | Sequence[str] | None, params: Any, batch: Any) -> Candidates | None:
     """The candidates by label; None stands for every backend, with the loss that is traced."""
     if isinstance(loss, Candidate):
         loss = {loss.backend: loss}

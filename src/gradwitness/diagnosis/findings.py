@@ -1,0 +1,193 @@
+"""What is wrong with gradients that may be right: each kind a rule, with its threshold, its remedy and its source."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradwitness.diagnosis.flow import Passing
+from gradwitness.diagnosis.stages import Stage
+from gradwitness.diagnosis.units import FAR, Observed
+from gradwitness.dtypes import Array, find_dtype
+from gradwitness.evidence.noise_floor import TensorFloor
+from gradwitness.evidence.norms import norm
+from gradwitness.evidence.reach import node_reach
+
+__all__ = ["RULES", "Facts", "Finding", "Rule", "findings_of"]
+
+HALF = 65504.0, 2.0**-24  # the largest number of float16, and the smallest above 0
+FEWEST = 3  # stages of which it is said that the gradient vanishes or explodes
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A kind of finding. threshold: beyond which it is one; remedy: what to try; source: where both are from."""
+
+    threshold: float
+    remedy: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: its kind, the layer or parameter, what was measured, what to try, and the source."""
+
+    kind: str
+    where: str
+    message: str
+    remedy: str
+    source: str
+
+    def __str__(self) -> str:
+        place = f" {self.where}" if self.where else ""
+        return f"{self.kind}{place}: {self.message}; {self.remedy} ({self.source})"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the rules read. passing: the reference's, of each stage. gradients: the reference, by parameter; reached:
+    those parameters from which a path leads to the loss. floors: of each gradient, in `dtype` and in float64."""
+
+    stages: Sequence[Stage]
+    passing: Sequence[Passing]
+    gradients: Mapping[str, Array]
+    reached: frozenset[str]
+    floors: Mapping[str, Mapping[str, TensorFloor]]
+    observed: Observed
+    dtype: str
+
+    def rounded(self, path: str, dtype: str) -> float:
+        """What rounding in a dtype may reach of a gradient, by norm."""
+        floor = self.floors[dtype][path]
+        return node_reach(floor).norm * floor.norm
+
+    def is_rounding(self, path: str, dtype: str) -> bool:
+        """Whether nothing of a gradient is beyond that; where something overflows, that is not known."""
+        return norm(self.gradients[path]) <= self.rounded(path, dtype) < math.inf
+
+
+RULES: Mapping[str, Rule] = {
+    "vanishing": Rule(
+        1e-3,
+        "try ReLU with He initialisation, residual connections, or normalisation",
+        "Glorot & Bengio 2010; Pascanu et al. 2013",
+    ),
+    "exploding": Rule(
+        1e3,
+        "clip the gradient by its norm, or start from smaller weights",
+        "Pascanu et al. 2013",
+    ),
+    "dead units": Rule(
+        0.10,
+        "try leaky_relu, and a lower learning rate",
+        "Lu et al. 2020, Dying ReLU and initialization",
+    ),
+    "saturated units": Rule(
+        0.50,
+        "start from smaller weights, or normalise what goes in",
+        "Glorot & Bengio 2010",
+    ),
+    "exp overflows": Rule(0.0, "subtract the maximum first, as softmax and logsumexp do", "IEEE 754"),
+    "log of zero": Rule(0.0, "use log_softmax, log1p or an offset that the dtype can hold", "IEEE 754"),
+    "log of softmax": Rule(0.0, "use log_softmax, which loses no small probability", "Blanchard et al. 2021"),
+    "underflow in float16": Rule(0.01, "scale the loss", "Micikevicius et al. 2018, Mixed precision training"),
+    "all rounding": Rule(1.0, "compute in a wider dtype", "docs/verdict.md, noise floor"),
+    "zero but for rounding": Rule(
+        1.0, "leave it out: what comes after it cancels it, as batch norm does a bias", "docs/verdict.md, noise floor"
+    ),
+    "not reached": Rule(0.0, "use it in the loss, or leave it out", "no path leads from it to the loss"),
+    "zero everywhere": Rule(0.0, "look at what it is multiplied by", "its gradient is 0 in every element"),
+}
+
+
+def findings_of(facts: Facts) -> list[Finding]:
+    """By every rule, in their order."""
+    return [finding for look in LOOKS for finding in look(facts)]
+
+
+def _finding(kind: str, where: str, message: str, remedy: str = "") -> Finding:
+    rule = RULES[kind]
+    return Finding(kind, where, message, remedy or rule.remedy, rule.source)
+
+
+def _flow(facts: Facts) -> Iterator[Finding]:
+    """Whether the cotangent shrinks or grows from the last stage to the first."""
+    sizes = [(stage, one.cotangent) for stage, one in zip(facts.stages, facts.passing, strict=True)]
+    sizes = [(stage, size) for stage, size in sizes if size > 0 and math.isfinite(size)]
+    if len(sizes) < FEWEST:
+        return
+    (first, at_first), (last, at_last) = sizes[0], sizes[-1]
+    ratio = at_first / at_last
+    each = ratio ** (1 / (len(sizes) - 1))
+    said = f"the cotangent is {at_last:.2g} at {last.name} and {at_first:.2g} here: {each:.2g} times at each stage"
+    if ratio < RULES["vanishing"].threshold:
+        yield _finding("vanishing", first.name, said)
+    if ratio > RULES["exploding"].threshold:
+        yield _finding("exploding", first.name, said)
+
+
+def _units(facts: Facts) -> Iterator[Finding]:
+    for one in facts.observed.units:
+        where = one.layer
+        if one.op == "relu" and one.dead > RULES["dead units"].threshold * one.count:
+            yield _finding("dead units", where, f"{one.dead} of {one.count} ReLU units are 0 on the whole batch")
+        if one.op in FAR and one.far > RULES["saturated units"].threshold * one.values:
+            yield _finding(
+                "saturated units",
+                where,
+                f"{one.far / one.values:.0%} of what goes into its {one.op} lies beyond {FAR[one.op]:g} from 0, where "
+                "the slope is below 7% of the largest",
+            )
+
+
+def _numbers(facts: Facts) -> Iterator[Finding]:
+    for dtype in dict.fromkeys((facts.dtype, "float16")):
+        info = find_dtype(dtype)
+        for one in facts.observed.numbers:
+            place = f" ({one.place})" if one.place else ""
+            if one.op == "exp" and one.most > math.log(info.largest):
+                yield _finding("exp overflows", one.layer, f"in {dtype}: exp of {one.most:.3g}{place}")
+            if one.op == "log" and one.least < info.smallest_subnormal / 2:
+                yield _finding("log of zero", one.layer, f"in {dtype}: log of {one.least:.3g}{place}")
+    for one in facts.observed.numbers:
+        if one.op == "log" and one.after_softmax:
+            place = f" ({one.place})" if one.place else ""
+            yield _finding("log of softmax", one.layer, f"the smallest probability is {one.least:.3g}{place}")
+
+
+def _underflow(facts: Facts) -> Iterator[Finding]:
+    """Whether a gradient in float16 would lose elements, and which power of two would save them."""
+    largest, smallest = HALF
+    given = [np.abs(g).reshape(-1) for path, g in facts.gradients.items() if not facts.is_rounding(path, facts.dtype)]
+    every = np.concatenate([*given, np.zeros(0)])
+    alive = every[(every > 0) & np.isfinite(every)]
+    lost = float(np.mean(alive < smallest / 2)) if alive.size else 0.0
+    if lost > RULES["underflow in float16"].threshold:
+        power = math.floor(math.log2(largest / 2 / float(alive.max())))
+        saved = float(np.mean(alive * 2.0**power >= smallest / 2))
+        yield _finding(
+            "underflow in float16",
+            "",
+            f"{lost:.0%} of all elements of gradients that are not 0 become 0",
+            f"scale the loss by 2**{power}, the most that float16 can hold here, and {saved:.0%} of them stay",
+        )
+
+
+def _parameters(facts: Facts) -> Iterator[Finding]:
+    for path, g in facts.gradients.items():
+        if path not in facts.reached:
+            yield _finding("not reached", path, "the loss does not depend on it")
+        elif not np.any(g):
+            yield _finding("zero everywhere", path, f"all {g.size} elements of its gradient are 0")
+        elif facts.is_rounding(path, "float64"):
+            yield _finding("zero but for rounding", path, f"its gradient has a norm of {norm(g):.2g} in float64")
+        elif facts.is_rounding(path, facts.dtype):
+            reached = facts.rounded(path, facts.dtype)
+            said = f"its gradient has a norm of {norm(g):.2g}, and rounding in {facts.dtype} explains {reached:.2g}"
+            yield _finding("all rounding", path, said)
+
+
+LOOKS: Sequence[Callable[[Facts], Iterator[Finding]]] = (_flow, _units, _numbers, _underflow, _parameters)
