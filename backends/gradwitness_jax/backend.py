@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -16,6 +18,7 @@ from gradwitness.lowering import implement
 from gradwitness.ops import BUILT_IN, OPS
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Capabilities, Extensible, Observed, Prepared, Script, expect_options, expect_supported
+from gradwitness.training import Watcher
 from gradwitness_jax.quiet import quiet
 
 __all__ = ["JaxBackend"]
@@ -66,6 +69,16 @@ class JaxBackend(Extensible):
         },
         flushes=("float64", "float32", "bfloat16"),  # XLA on the CPU
     )
+
+    def watches(self, target: Any) -> bool:
+        """Whether it is a function, plain or compiled; if jax is not imported, nothing is."""
+        is_compiled = callable(target) and hasattr(target, "lower")
+        return "jax" in sys.modules and (inspect.isroutine(target) or isinstance(target, partial) or is_compiled)
+
+    def watcher(self, target: Any, every: int) -> Watcher:
+        from gradwitness_jax.watching import JaxWatcher
+
+        return JaxWatcher(target, every)
 
     def devices(self) -> list[str]:
         """ "cpu", and "cuda" where a GPU can be used."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -16,6 +17,7 @@ from gradwitness.lowering import implement
 from gradwitness.ops import BUILT_IN
 from gradwitness.problem import Candidate, Problem
 from gradwitness.protocol import Capabilities, Extensible, Observed, Prepared, Script, expect_options, expect_supported
+from gradwitness.training import Watcher
 from gradwitness_torch.quiet import quiet
 
 __all__ = ["TorchBackend"]
@@ -55,6 +57,16 @@ class TorchBackend(Extensible):
         },
         composed=frozenset({"one_hot", "dropout"}),  # F.one_hot refuses labels out of range, F.dropout draws its mask
     )
+
+    def watches(self, target: Any) -> bool:
+        """Whether it is a module; if torch is not imported, nothing is."""
+        torch = sys.modules.get("torch")
+        return torch is not None and isinstance(target, torch.nn.Module)
+
+    def watcher(self, target: Any, every: int) -> Watcher:
+        from gradwitness_torch.watching import TorchWatcher
+
+        return TorchWatcher(target, every)
 
     def devices(self) -> list[str]:
         """ "cpu", and "cuda" where a GPU can be used."""

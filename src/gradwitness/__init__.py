@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from gradwitness import ops as ops
     from gradwitness.capturing import capture
     from gradwitness.closeness import assert_gradients_close
-    from gradwitness.diagnosis import Finding, Health, health
+    from gradwitness.diagnosis import Health, health
     from gradwitness.errors import GradwitnessError
+    from gradwitness.findings import Finding
     from gradwitness.graph import Graph, trace
     from gradwitness.own_ops import define_op, forget_op, verify_op
     from gradwitness.port import verify_port
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from gradwitness.timing import Benchmark, Timing, benchmark
     from gradwitness.verdict import Verdict
     from gradwitness.verification import verify
+    from gradwitness.watching import Watch, watch
 
     __version__: str
 
@@ -37,6 +39,7 @@ __all__ = [
     "Row",
     "Timing",
     "Verdict",
+    "Watch",
     "__version__",
     "assert_gradients_close",
     "benchmark",
@@ -50,12 +53,13 @@ __all__ = [
     "verify",
     "verify_op",
     "verify_port",
+    "watch",
 ]
 
 _PLACES = {  # the module of each name
     "Benchmark": "timing",
     "Candidate": "problem",
-    "Finding": "diagnosis",
+    "Finding": "findings",
     "GradwitnessError": "errors",
     "Graph": "graph",
     "Health": "diagnosis",
@@ -64,6 +68,7 @@ _PLACES = {  # the module of each name
     "Row": "report",
     "Timing": "timing",
     "Verdict": "verdict",
+    "Watch": "watching",
     "assert_gradients_close": "closeness",
     "benchmark": "timing",
     "capture": "capturing",
@@ -75,6 +80,7 @@ _PLACES = {  # the module of each name
     "verify": "verification",
     "verify_op": "own_ops",
     "verify_port": "port",
+    "watch": "watching",
 }
 
 

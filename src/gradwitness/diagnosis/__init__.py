@@ -1,6 +1,5 @@
 """What goes wrong with gradients that are right: they vanish, explode, die, or are all rounding."""
 
-from gradwitness.diagnosis.findings import Finding
 from gradwitness.diagnosis.measuring import Health, health
 
-__all__ = ["Finding", "Health", "health"]
+__all__ = ["Health", "health"]

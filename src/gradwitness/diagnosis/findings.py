@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -15,35 +16,12 @@ from gradwitness.dtypes import Array, find_dtype
 from gradwitness.evidence.noise_floor import TensorFloor
 from gradwitness.evidence.norms import norm
 from gradwitness.evidence.reach import node_reach
+from gradwitness.findings import Finding, Rule, found
 
-__all__ = ["RULES", "Facts", "Finding", "Rule", "findings_of"]
+__all__ = ["RULES", "Facts", "findings_of"]
 
 HALF = 65504.0, 2.0**-24  # the largest number of float16, and the smallest above 0
 FEWEST = 3  # stages of which it is said that the gradient vanishes or explodes
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A kind of finding. threshold: beyond which it is one; remedy: what to try; source: where both are from."""
-
-    threshold: float
-    remedy: str
-    source: str
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong: its kind, the layer or parameter, what was measured, what to try, and the source."""
-
-    kind: str
-    where: str
-    message: str
-    remedy: str
-    source: str
-
-    def __str__(self) -> str:
-        place = f" {self.where}" if self.where else ""
-        return f"{self.kind}{place}: {self.message}; {self.remedy} ({self.source})"
 
 
 @dataclass(frozen=True)
@@ -108,9 +86,7 @@ def findings_of(facts: Facts) -> list[Finding]:
     return [finding for look in LOOKS for finding in look(facts)]
 
 
-def _finding(kind: str, where: str, message: str, remedy: str = "") -> Finding:
-    rule = RULES[kind]
-    return Finding(kind, where, message, remedy or rule.remedy, rule.source)
+_finding = partial(found, RULES)
 
 
 def _flow(facts: Facts) -> Iterator[Finding]:

@@ -8,9 +8,9 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-from gradwitness.diagnosis.findings import Finding
 from gradwitness.diagnosis.flow import Flow, Passing
 from gradwitness.diagnosis.stages import Stage
+from gradwitness.findings import Finding
 
 __all__ = ["Measured"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from gradwitness.diagnosis.measured import Measured
-from gradwitness.diagnosis.table import HEADER, found, lines, on_backend
+from gradwitness.diagnosis.table import HEADER, lines, on_backend
+from gradwitness.findings import lines as found_lines
 from gradwitness.page import Page, Section, expect_installed
 from gradwitness.page.pictures import MUTED, Picture, Pictures, drawing, inline, panel, powers_of_ten, series
 from gradwitness.timing.page import Group, Groups, Table
@@ -28,7 +29,8 @@ def to_page(health: Measured, made: Mapping[str, str]) -> str:
     layers = Groups(
         (), [Group("", [], Table(HEADER, list(lines(health))), list(map(on_backend, health.flows.values())))]
     )
-    sections = [Section("findings", "What was found", "lines.html", list(found(health.findings)))] if count else []
+    told = list(found_lines(health.findings))
+    sections = [Section("findings", "What was found", "lines.html", told)] if count else []
     curves = {what: [getattr(one, what) for one in health.passing] for what in WHAT}
     return Page(
         title=f"gradwitness health: {health.name}",

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 
 from tabulate import tabulate
 
-from gradwitness.diagnosis.findings import Finding
 from gradwitness.diagnosis.flow import Flow
 from gradwitness.diagnosis.measured import Measured
+from gradwitness.findings import lines as found_lines
 
-__all__ = ["HEADER", "found", "lines", "on_backend", "table"]
+__all__ = ["HEADER", "lines", "on_backend", "table"]
 
 HEADER = ("layer", "uses", "activation", "signal", "cotangent", "attenuation", "bound", "gradient")
-SHOWN = 8  # places of a kind of finding
 FOLDED = 4  # uses of one layer, one after another, of which the first and the last are shown
 
 
@@ -22,7 +20,7 @@ def table(health: Measured) -> str:
     """Where each column is from: docs/health.md."""
     title = f"{health.name}, {health.parameters:,} parameters, {health.dtype}"
     body = tabulate(list(lines(health)), HEADER, disable_numparse=True, colalign=("left", *["right"] * 7))
-    return "\n".join([title, body, "", *map(on_backend, health.flows.values()), "", *found(health.findings)])
+    return "\n".join([title, body, "", *map(on_backend, health.flows.values()), "", *found_lines(health.findings)])
 
 
 def lines(health: Measured) -> Iterator[Sequence[str]]:
@@ -46,18 +44,6 @@ def lines(health: Measured) -> Iterator[Sequence[str]]:
             "" if bound is None else f"{bound:.2g}",
             f"{one.gradient:.2g}",
         ]
-
-
-def found(findings: Sequence[Finding]) -> Iterator[str]:
-    """Each kind with what to try, and below it where it was found; of many places the first."""
-    if not findings:
-        yield "nothing found"
-    for (kind, remedy, source), group in groupby(findings, lambda one: (one.kind, one.remedy, one.source)):
-        places = list(group)
-        yield f"! {kind}: {remedy} ({source})"
-        yield from (f"    {one.where + ': ' if one.where else ''}{one.message}" for one in places[:SHOWN])
-        if len(places) > SHOWN:
-            yield f"    and {len(places) - SHOWN} more"
 
 
 def _uses(health: Measured, layer: str) -> int:
