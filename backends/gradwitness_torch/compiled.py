@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from gradwitness.errors import UnsupportedError
+from gradwitness.problem import Along, Candidate, Problem
+from gradwitness.protocol import Prepared
 from gradwitness_torch.anew import anew
 from gradwitness_torch.eager import TorchBackend
 
@@ -23,7 +26,13 @@ class TorchCompileBackend(TorchBackend):
         compiled_paths=(),
         options=("backend", "dynamic", "fullgraph", "mode", "options"),
         shares="torch",
+        ways_along=("twice",),
     )
+
+    def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> Prepared:
+        if isinstance(candidate.loss, Along):
+            raise UnsupportedError("what torch.compile has compiled has no second derivative (aot_autograd)")
+        return super().prepare(candidate, problem, dtype=dtype, device=device)
 
     def _ready(self, loss: Callable[..., Any], *, options: Mapping[str, Any]) -> Callable[..., Any]:
         import torch

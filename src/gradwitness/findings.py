@@ -22,8 +22,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: its kind, the layer, parameter or step, what was measured, what to try, and from which
-    source."""
+    """One thing that is wrong.
+
+    kind: what it is called. where: the layer, parameter or step. message: what was measured. remedy: what to try.
+    source: where that is from, empty where it needs none.
+    """
 
     kind: str
     where: str
@@ -37,6 +40,7 @@ class Finding:
 
     @property
     def advice(self) -> str:
+        """What to try, and where that is from."""
         return f"{self.remedy} ({self.source})" if self.source else self.remedy
 
 

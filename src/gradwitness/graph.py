@@ -23,13 +23,32 @@ from gradwitness.errors import GradwitnessError, NotOneNumberError, ShapeError, 
 from gradwitness.ops.value import BOOL, FLOAT, INT, Spec, Value
 from gradwitness.ops.vocabulary import OPS, Op, find_op
 
-__all__ = ["COTANGENT", "LITERAL", "Graph", "Node", "Place", "Remark", "Tracer", "shapes_of", "spec_of", "trace"]
+__all__ = [
+    "COTANGENT",
+    "DIRECTION",
+    "LITERAL",
+    "Graph",
+    "Node",
+    "Place",
+    "Remark",
+    "Tracer",
+    "direction",
+    "shapes_of",
+    "spec_of",
+    "trace",
+]
 
 LEAF, LITERAL, OUTPUT = "leaf", "literal", "output"  # nodes that are no ops
 COTANGENT = "cotangent"  # the path of the weights of an array-valued loss
 STOP = "stop_gradient"  # the one op through which no derivative goes
+DIRECTION = "direction."  # what the paths of directions begin with
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def direction(path: str) -> str:
+    """The path of the leaf that holds the direction along which a leaf is differentiated."""
+    return DIRECTION + path
 
 
 class Place(NamedTuple):

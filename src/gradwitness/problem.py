@@ -17,13 +17,26 @@ from gradwitness.dtypes import DTYPES, Array, frozen, round_to
 from gradwitness.errors import GradwitnessError, ProblemError
 from gradwitness.graph import COTANGENT, Graph, trace
 
-__all__ = ["COTANGENT", "Candidate", "Intention", "Problem", "as_array"]
+__all__ = ["COTANGENT", "Along", "Candidate", "Intention", "Problem", "as_array"]
 
 Loss = Callable[[Any, Any], Any]
 Intended = Mapping[str, str | tuple[str, float]]
 NAMED = re.compile(r"(?P<path>.*)\[(?P<where>[-\d\s,:]+)\]")  # a leaf with elements of it: "embedding[0]"
 WIDE = {"f": np.float64, "i": np.int64, "u": np.int64, "b": np.bool_}  # by kind, what leaves are held as
 LARGEST = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class Along:
+    """A loss whose derivative along a direction stands for a candidate's loss, as the framework itself takes it.
+
+    loss: a Graph, or a loss in the framework's own arrays; problem: its own, with params and batch as it takes them.
+    way: one of `Capabilities.ways_along`. The directions are leaves of the candidate's own problem, `direction(path)`.
+    """
+
+    loss: Graph | Loss
+    problem: Problem
+    way: str
 
 
 @dataclass(frozen=True)
@@ -47,7 +60,7 @@ class Candidate:
     """
 
     backend: str
-    loss: Graph | Loss | None = None
+    loss: Graph | Loss | Along | None = None
     _: KW_ONLY
     gradient: Callable[..., Any] | None = None
     value_and_gradient: Callable[..., Any] | None = None

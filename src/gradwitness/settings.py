@@ -24,7 +24,8 @@ __all__ = ["OPTIONS", "Option", "Settings", "dtype_names", "names", "seed_from"]
 class Settings:
     """How a run is made; `gradwitness.verify` tells of each. timeout: None for this process, and as long as it takes.
     paths: none for the plain one of each candidate. capture: whether losses in a framework's own arrays are read into
-    graphs. referee: the label of the candidate whose graph judges those that do not run in float64."""
+    graphs. referee: the label of the candidate whose graph judges those that do not run in float64. derivative: what is
+    judged, gradients or products of the Hessian with a direction."""
 
     dtypes: tuple[str, ...] = ("float64", "float32")
     devices: tuple[str, ...] = ("cpu",)
@@ -36,6 +37,7 @@ class Settings:
     paths: tuple[str, ...] = ()
     capture: str = "auto"
     referee: str | None = None
+    derivative: str = "gradient"
 
     def __post_init__(self) -> None:
         for name, option in OPTIONS.items():
@@ -148,6 +150,11 @@ OPTIONS = {
         "The candidate whose loss, read into a graph, is the truth for those that do not run in float64.",
         metavar="LABEL",
         reads=str.strip,
+    ),
+    "derivative": Option(
+        "--derivative",
+        "Judge gradients, or products of the Hessian with a random direction.",
+        choices=("gradient", "hvp"),
     ),
 }
 

@@ -51,6 +51,7 @@ def verify(
     paths: str | Sequence[str] = Settings.paths,
     capture: str = Settings.capture,
     referee: str | None = Settings.referee,
+    derivative: str = Settings.derivative,
     wrt: str | Sequence[str] | None = None,
     cotangent: Any = None,
     intended: Intended | None = None,
@@ -103,6 +104,10 @@ def verify(
     referee: the label of a candidate whose loss, read into a graph, is the truth for kernels that do not run in
     float64, such as those that exist in bfloat16 only. In 16 bits averages judge them as well, and show a factor of
     1.005.
+    derivative: "gradient", or "hvp" for products of the Hessian with a direction, drawn by `seed`. Each framework takes
+    them in its own ways: twice, backward through forward mode, and forward mode through backward. They are
+    named behind the label, as in "torch [twice]". The loss that is compared is then the derivative along
+    the direction (jvp).
     allow: verdicts that pass as well, such as "inconclusive".
     require: backends, or labels of candidates, that must run and agree.
     progress: a function, called with a line of text as each step begins.
@@ -129,7 +134,7 @@ def verify(
     chosen = problem.own_dtypes if dtypes is None else dtype_names(dtypes)
     ways = names(paths, "paths")
     asked = (chosen, names(devices, "devices"), precision, seed, reference, seconds, timeout, ways, capture, referee)
-    settings = Settings(*asked)
+    settings = Settings(*asked, derivative)
     if isinstance(problem.cotangent, str):
         problem = with_random_cotangent(problem, {**(named or {}), **own}.values(), settings)
     if backends is not None and isinstance(loss, Mapping | Candidate):

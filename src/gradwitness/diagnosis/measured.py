@@ -22,7 +22,7 @@ class Measured:
     name: the network. dtype: that of the flows; parameters: how many numbers there are to train.
     stages: each use of a layer, in the order of the forward pass. passing: what passes by each, hand-derived in
     float64; bounds: the most by which the cotangent may grow from the stage after it, None where that is not known.
-    flows: the same on each backend. findings: what is wrong.
+    flows: the same on each backend. findings: what is wrong. environment: versions, devices, seed and settings.
     """
 
     name: str

@@ -6,6 +6,7 @@ from gradwitness import registry
 from gradwitness.evidence.exercise import Exercise, exercise
 from gradwitness.problem import Problem
 from gradwitness.report import Case, Report
+from gradwitness.run.along import along_direction
 from gradwitness.run.environment import environment
 from gradwitness.run.problems import verify_problem
 from gradwitness.run.progress import Progress
@@ -14,7 +15,12 @@ __all__ = ["verify_case"]
 
 
 def verify_case(case: Case, *, progress: Progress = lambda text: None) -> Report:
-    """Every candidate of a problem, in every dtype and on every device."""
+    """Every candidate of a problem, in every dtype and on every device.
+
+    Raises GradwitnessError where another derivative than the gradient was asked for, and is not to be had.
+    """
+    if case.settings.derivative != "gradient":
+        case = along_direction(case, progress=progress)
     rows = verify_problem(case.problem, case.candidates, case.settings, progress=progress)
     where = environment(case.backends, case.settings)
     return Report(tuple(rows), where, exercise=_exercise(case.problem), cases=(case,))

@@ -17,20 +17,19 @@ EVERY = 10
 
 
 class Watch:
-    """A training that is watched. It is falsy if anything was found, and prints what that is.
-
-    training: what was taken down. findings: what is wrong with it, as far as it has run.
-    """
+    """A training that is watched. It is falsy if anything was found, and prints what that is."""
 
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
 
     @property
     def training(self) -> Training:
+        """What was taken down so far."""
         return self._watcher.training
 
     @property
     def findings(self) -> tuple[Finding, ...]:
+        """What is wrong with it, as far as it has run."""
         return tuple(findings_of(self.training))
 
     def __enter__(self) -> Self:

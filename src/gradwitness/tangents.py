@@ -1,0 +1,314 @@
+"""The derivative of a loss along a direction, as a graph over the vocabulary: forward mode, op by op.
+
+Its value is the product of the gradient with the direction (jvp), and its gradient is that of the Hessian with the
+direction (hvp; Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6 (1994)). As it is a graph
+like any other, every backend runs it, 256 bits say the truth of it, and it is judged as every loss is.
+
+Fused ops are taken apart first, so that only elementary ones need a rule. What a gradient is stopped at moves all the
+same: definitions of fused ops stop gradients that cancel, such as that of a mean inside a variance, and whose own
+derivatives do not. A largest element stands still, as a softmax does not depend on what is subtracted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gradwitness import ops
+from gradwitness.errors import UnsupportedError
+from gradwitness.graph import LEAF, LITERAL, OUTPUT, Graph, Node, Tracer, direction
+from gradwitness.ops.value import FLOAT, Value
+
+__all__ = ["RULES", "tangent"]
+
+
+def tangent(graph: Graph, wrt: Sequence[str]) -> Graph:
+    """The derivative of a loss by the leaves `wrt` along leaves `direction(path)` of their shapes.
+
+    Raises UnsupportedError for an op without a rule.
+    """
+    plain = graph.decomposed()
+    builder = Tracer(expand=(), taken=plain.leaves)
+    return _Forward(builder, frozenset(wrt)).run(plain)
+
+
+@dataclass(frozen=True)
+class Applied:
+    """One op: its operands, its result, and its attributes."""
+
+    operands: Sequence[Any]
+    result: Value
+    attributes: Mapping[str, Any]
+
+    @property
+    def x(self) -> Any:
+        """The first operand."""
+        return self.operands[0]
+
+
+class _Forward:
+    """A replay of a graph, with the tangent of each value that moves beside it."""
+
+    def __init__(self, builder: Tracer, wrt: frozenset[str]) -> None:
+        self.builder, self.wrt = builder, wrt
+        self.values: dict[int, Any] = {}
+        self.tangents: dict[int, Value] = {}
+
+    def run(self, graph: Graph) -> Graph:
+        for node in graph.nodes:
+            self._visit(node)
+        found = self.tangents.get(graph.output.id)
+        if found is None:
+            found = 0.0 * self.values[graph.output.id]
+        return self.builder.graph(found, {**graph.constants})
+
+    def _visit(self, node: Node) -> None:
+        if node.op == LITERAL:
+            self.values[node.id] = node.attributes["value"]
+        elif node.op == LEAF:
+            path = node.attributes["path"]
+            self.values[node.id] = self.builder.leaf(path, node.spec)
+            if path in self.wrt:
+                self.tangents[node.id] = self.builder.leaf(direction(path), node.spec)
+        elif node.op == OUTPUT:
+            raise UnsupportedError("an op with several results has no derivative along a direction yet")
+        else:
+            self._apply(node)
+
+    def _apply(self, node: Node) -> None:
+        operands = [None if i is None else self.values[i.id] for i in node.inputs]
+        moving = [None if i is None else self.tangents.get(i.id) for i in node.inputs]
+        self.builder.line, self.builder.narrow = node.line, node.narrow
+        result = self.values[node.id] = self.builder.apply(node.op, operands, node.attributes)
+        if node.spec.dtype == FLOAT and any(t is not None for t in moving):
+            if node.op not in RULES:
+                raise UnsupportedError(f"{node.op} has no rule for derivatives along a direction")
+            found = RULES[node.op](Applied(operands, result, node.attributes), moving)
+            if found is not None:
+                self.tangents[node.id] = found
+
+
+# Rules: of an op as it was applied and the tangents of its operands, None for those that do not move
+
+Tangents = Sequence[Any]
+Rule = Callable[[Applied, Tangents], Any]
+
+
+def _stopped(a: Applied, t: Tangents) -> Any:
+    source = a.x.node
+    while source.op in ("reshape", "broadcast_to"):
+        (source,) = source.inputs
+    return None if source.op == "max" else t[0]
+
+
+def _linear(op: Callable[..., Value]) -> Rule:
+    """An op that is linear in its only operand that moves, which is the first."""
+    return lambda a, t: op(t[0], *a.operands[1:], **a.attributes)
+
+
+def _times(slope: Callable[[Applied], Any]) -> Rule:
+    """An elementwise op of one operand, by its slope."""
+    return lambda a, t: t[0] * slope(a)
+
+
+def _where(condition: Callable[[Applied], Any]) -> Rule:
+    """An op that passes its operand on where that holds, and stands still elsewhere."""
+    return lambda a, t: ops.where(condition(a), t[0], 0.0 * t[0])
+
+
+def _add(*parts: Any) -> Any:
+    there = [part for part in parts if part is not None]
+    return None if not there else there[0] if len(there) == 1 else there[0] + there[1]
+
+
+def _scaled(t: Any, by: Any) -> Any:
+    return None if t is None else t * by
+
+
+def _subtract(a: Applied, t: Tangents) -> Any:
+    return _add(t[0], None if t[1] is None else -t[1])
+
+
+def _multiply(a: Applied, t: Tangents) -> Any:
+    x, y = a.operands
+    return _add(_scaled(t[0], y), _scaled(t[1], x))
+
+
+def _divide(a: Applied, t: Tangents) -> Any:
+    _, y = a.operands
+    return _add(None if t[0] is None else t[0] / y, None if t[1] is None else -(t[1] * a.result / y))
+
+
+def _power(a: Applied, t: Tangents) -> Any:
+    x, y = a.operands
+    by_base = None if t[0] is None else t[0] * (y * x ** (y - 1.0))
+    return _add(by_base, None if t[1] is None else t[1] * (a.result * ops.log(x)))
+
+
+def _larger(sign: float) -> Rule:
+    """maximum (sign 1) and minimum (-1): of operands that tie, each moves the result by half."""
+
+    def rule(a: Applied, t: Tangents) -> Any:
+        x, y = (_as_large(operand, a.result) for operand in a.operands)
+        first, second = (_as_large(0.0 * a.result if part is None else part, a.result) for part in t)
+        wins, loses = (x > y, x < y) if sign > 0 else (x < y, x > y)
+        return ops.where(wins, first, ops.where(loses, second, 0.5 * (first + second)))
+
+    return rule
+
+
+def _as_large(x: Any, like: Value) -> Any:
+    return x + 0.0 * like if not isinstance(x, Value) or x.shape != like.shape else x
+
+
+def _chosen(a: Applied, t: Tangents) -> Any:
+    _, first, second = t
+    return ops.where(a.x, *(0.0 * a.result if part is None else part for part in (first, second)))
+
+
+def _joined(op: Callable[..., Value]) -> Rule:
+    def rule(a: Applied, t: Tangents) -> Any:
+        parts = [0.0 * x if part is None else part for x, part in zip(a.operands, t, strict=True)]
+        return op(parts, **a.attributes)
+
+    return rule
+
+
+def _extreme(a: Applied, t: Tangents) -> Any:
+    """max and min over axes: elements that tie share."""
+    axis = a.attributes["axis"]
+    kept = a.result if a.attributes["keepdims"] else a.result.reshape(_kept_shape(a.x.shape, axis))
+    is_one = ops.where(ops.equal(a.x, kept + 0.0 * a.x), 0.0 * a.x + 1.0, 0.0 * a.x)
+    return (is_one * t[0]).sum(**a.attributes) / is_one.sum(**a.attributes)
+
+
+def _kept_shape(shape: tuple[int, ...], axis: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(1 if place in axis else extent for place, extent in enumerate(shape))
+
+
+def _matmul(a: Applied, t: Tangents) -> Any:
+    x, y = a.operands
+    by_x = None if t[0] is None else ops.matmul(t[0], y)
+    return _add(by_x, None if t[1] is None else ops.matmul(x, t[1]))
+
+
+def _conv2d(a: Applied, t: Tangents) -> Any:
+    x, weight, _ = a.operands
+    by_x = None if t[0] is None else ops.conv2d(t[0], weight, **a.attributes)
+    by_weight = None if t[1] is None else ops.conv2d(x, t[1], **a.attributes)
+    by_bias = None if t[2] is None else t[2].reshape(1, -1, 1, 1) + 0.0 * a.result
+    return _add(_add(by_x, by_weight), by_bias)
+
+
+def _max_pool2d(a: Applied, t: Tangents) -> Any:
+    """The first element of each window that is its maximum, in row-major order: windows are shifted images, which are
+    cut out, so that nothing is rounded in them."""
+    free, found = 0.0 * a.result + 1.0, 0.0 * a.result  # free: windows whose maximum has not come yet
+    images, moving = _padded(a.x, a, -math.inf), _padded(t[0], a, 0.0)
+    for place in np.ndindex(*a.attributes["kernel_size"]):
+        is_it = ops.where(ops.equal(_shifted(images, place, a), a.result), free, 0.0 * free)
+        found = found + is_it * _shifted(moving, place, a)
+        free = free - is_it
+    return found
+
+
+def _padded(x: Any, a: Applied, value: float) -> Any:
+    for axis, width in zip((2, 3), a.attributes["padding"], strict=True):
+        if width:
+            border = np.full((*x.shape[:axis], width, *x.shape[axis + 1 :]), value)
+            x = ops.concatenate([border, x, border], axis=axis)
+    return x
+
+
+def _shifted(x: Any, place: tuple[int, ...], a: Applied) -> Any:
+    """The element at this place of each window."""
+    rows, columns = (
+        slice(start, start + stride * (count - 1) + 1, stride)
+        for start, stride, count in zip(place, a.attributes["stride"], a.result.shape[2:], strict=True)
+    )
+    return x[:, :, rows, columns]
+
+
+def _silu_slope(a: Applied) -> Any:
+    s = ops.sigmoid(a.x)
+    return s + a.x * s * (1.0 - s)
+
+
+def _within(a: Applied) -> Any:
+    """Of hardtanh: strictly between its ends."""
+    below, above = a.attributes["min_val"], a.attributes["max_val"]
+    one, zero = 0.0 * a.x + 1.0, 0.0 * a.x
+    return ops.where(a.x > below, ops.where(a.x < above, one, zero), zero)
+
+
+def _within_or_at(a: Applied) -> Any:
+    """Of clip: between its ends, or at one."""
+    one, zero = 0.0 * a.x + 1.0, 0.0 * a.x
+    found = one
+    if a.attributes["min"] is not None:
+        found = ops.where(a.x >= a.attributes["min"], found, zero)
+    if a.attributes["max"] is not None:
+        found = ops.where(a.x <= a.attributes["max"], found, zero)
+    return found
+
+
+def _sign(a: Applied) -> Any:
+    one, zero = 0.0 * a.x + 1.0, 0.0 * a.x
+    return ops.where(a.x > 0.0, one, ops.where(a.x < 0.0, -one, zero))
+
+
+def _leak(a: Applied) -> Any:
+    one = 0.0 * a.x + 1.0
+    return ops.where(a.x > 0.0, one, a.attributes["negative_slope"] * one)
+
+
+RULES: Mapping[str, Rule] = {
+    "add": lambda a, t: _broadcast(_add(*t), a),
+    "subtract": lambda a, t: _broadcast(_subtract(a, t), a),
+    "multiply": _multiply,
+    "divide": _divide,
+    "power": _power,
+    "maximum": _larger(1.0),
+    "minimum": _larger(-1.0),
+    "where": _chosen,
+    "negative": _linear(ops.negative),
+    "abs": _times(_sign),
+    "exp": _times(lambda a: a.result),
+    "log": lambda a, t: t[0] / a.x,
+    "log1p": lambda a, t: t[0] / (1.0 + a.x),
+    "expm1": _times(lambda a: a.result + 1.0),
+    "erf": _times(lambda a: 2.0 / math.sqrt(math.pi) * ops.exp(-(a.x * a.x))),
+    "sqrt": lambda a, t: t[0] / (2.0 * a.result),
+    "sin": _times(lambda a: ops.cos(a.x)),
+    "cos": _times(lambda a: -ops.sin(a.x)),
+    "tanh": _times(lambda a: 1.0 - a.result * a.result),
+    "sigmoid": _times(lambda a: a.result * (1.0 - a.result)),
+    "relu": _where(lambda a: a.x > 0.0),
+    "leaky_relu": _times(_leak),
+    "silu": _times(_silu_slope),
+    "hardtanh": _times(_within),
+    "clip": _times(_within_or_at),
+    "transpose": _linear(ops.transpose),
+    "reshape": _linear(ops.reshape),
+    "broadcast_to": _linear(ops.broadcast_to),
+    "concatenate": _joined(ops.concatenate),
+    "stack": _joined(ops.stack),
+    "index": lambda a, t: t[0][a.attributes["key"]],
+    "take": _linear(ops.take),
+    "stop_gradient": _stopped,
+    "sum": _linear(ops.sum),
+    "max": _extreme,
+    "min": _extreme,
+    "matmul": _matmul,
+    "conv2d": _conv2d,
+    "max_pool2d": _max_pool2d,
+}
+
+
+def _broadcast(t: Any, a: Applied) -> Any:
+    """In the shape of the result: a literal beside it may have widened nothing, and an operand may be repeated."""
+    return t if t is None or t.shape == a.result.shape else ops.broadcast_to(t, shape=a.result.shape)
