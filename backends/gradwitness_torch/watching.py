@@ -165,12 +165,13 @@ class TorchWatcher:
         return NonFinite(self._step, what, "op", place, line, backwards=True)
 
 
+@torch.no_grad()
 def _norm(gradients: Iterable[torch.Tensor]) -> float:
-    dense = [g.detach() if g.layout is torch.strided else g.detach().coalesce().values() for g in gradients]
+    dense = [g if g.layout is torch.strided else g.coalesce().values() for g in gradients]
     if not dense:
         return 0.0
-    norms = torch._foreach_norm(dense)
-    if len({x.dtype for x in dense}) == 1 and math.isfinite(size := float(torch.stack(norms).double().norm())):
+    size = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(dense)), dtype=torch.float64))
+    if math.isfinite(size):
         return size
     return math.hypot(*(float(torch.linalg.vector_norm(g.double())) for g in dense))  # squares may overflow before
 
