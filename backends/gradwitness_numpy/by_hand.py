@@ -38,6 +38,20 @@ class PreparedByHand:
         value, gradient = _called(self._value_and_gradient, {**self._inputs, **self.place(params)})
         return _number(value), self.fetch(gradient)
 
+    def in_more_digits(self, params: Mapping[str, Array]) -> dict[str, Array | None] | None:
+        """In long double, where that has more digits; None for a function that raises there, or that gives fewer."""
+        if self.dtype != np.float64 or np.finfo(np.longdouble).eps >= np.finfo(np.float64).eps:
+            return None
+        leaves = {path: _long(x) for path, x in {**self._inputs, **self.place(params)}.items()}
+        try:
+            found = _called(self._gradient, leaves)
+        except Exception:  # noqa: BLE001  # a user's function may raise anything on what it does not expect
+            return None
+        given = [np.asarray(g) for g in found.values() if g is not None]
+        if not given or any(g.dtype != np.longdouble for g in given):
+            return None
+        return {path: None if g is None else np.asarray(g, np.float64) for path, g in found.items()}
+
     def place(self, params: Mapping[str, Array]) -> Leaves:
         placed = {path: np.array(a, self.dtype if a.dtype.kind == "f" else a.dtype) for path, a in params.items()}
         for array in placed.values():
@@ -61,6 +75,12 @@ class PreparedByHand:
 
     def fetch(self, gradient: Mapping[str, Any]) -> dict[str, Array | None]:
         return {path: None if g is None else np.array(g, self.dtype) for path, g in gradient.items()}
+
+
+def _long(x: Array) -> Array:
+    found = np.array(x, np.longdouble if x.dtype.kind == "f" else x.dtype)
+    found.flags.writeable = False
+    return found
 
 
 def _called(function: Callable[[Leaves], Any], leaves: Leaves) -> Any:

@@ -30,6 +30,7 @@ __all__ = [
     "Explaining",
     "ExtendedInterpreter",
     "Extensible",
+    "Finer",
     "Forgetful",
     "ForwardMode",
     "Interpreter",
@@ -175,6 +176,15 @@ class Capturing(Protocol):
 
         Raises CaptureError, with the op and the user's line, for an op without a rule, and any exception of the loss.
         """
+        ...
+
+
+@runtime_checkable
+class Finer(Protocol):
+    """A Prepared in float64 whose gradient the same function may give in more digits."""
+
+    def in_more_digits(self, params: Primals) -> Mapping[str, Array | None] | None:
+        """The gradient, computed in more digits than float64 has; None where it cannot be."""
         ...
 
 

@@ -258,3 +258,20 @@ def test_a_sample_from_end_to_end(tmp_path: Path) -> None:
     assert results["limits"][0]["never"] == []
     assert filled(page.read_text(encoding="utf-8"), results, BLOCKS) == page.read_text(encoding="utf-8")
     assert RESULTS.read_bytes() == before
+
+
+class TooLarge(LAYERS["Attention"]):  # type: ignore[misc]  # a class that is looked up
+    """Wrong in any digits."""
+
+    def backward(self, xp: Any, saved: Any, g: Any) -> Any:
+        dq, *others = super().backward(xp, saved, g)
+        return (dq * 1.5, *others)
+
+
+@pytest.mark.parametrize(("layer", "says"), [(LAYERS["Attention"], Says.INCONCLUSIVE), (TooLarge, Says.FAULT)])
+def test_a_formula_that_only_loses_digits_is_not_accused(layer: Any, says: Says) -> None:
+    """Scores of 10,000 leave a tenth of a tiny element to rounding: in long double the same formula is right."""
+    (cell,) = (cell for cell in correct_cells() if str(cell) == "Attention offset 1")
+    outcome = run(CHECKERS["gradwitness beside"], layer, cell, "float64", None)
+    assert outcome.says is says, outcome.message
+    assert ("in more digits the same function is right" in outcome.message) is (says is Says.INCONCLUSIVE)

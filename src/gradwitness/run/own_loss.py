@@ -18,7 +18,7 @@ from gradwitness.evidence.groups import PROMISED
 from gradwitness.evidence.norms import norm, typical
 from gradwitness.evidence.own_floors import OwnFloors
 from gradwitness.evidence.reach import node_reach
-from gradwitness.protocol import Prepared
+from gradwitness.protocol import Finer, Prepared
 from gradwitness.run.captured import Capture
 from gradwitness.run.failing import first_lines
 from gradwitness.run.trial import Failure, attempt
@@ -28,12 +28,13 @@ from gradwitness.verdict.checks import compare, judge
 from gradwitness.verdict.leaf import LeafEvidence, Standing
 from gradwitness.verdict.losses import judge_loss
 
-__all__ = ["OwnLoss"]
+__all__ = ["IN_MORE_DIGITS", "OwnLoss"]
 
 SLIGHT = 1e-11  # of a gradient's norm: what an iteration that ends at a tolerance leaves, or a kernel's own rounding
 SHOWN = 3  # lines of a loss in a message
 FAR = 1e3  # a floor by node that is so many times the one by inputs is said
 COARSE = "differences cannot tell whether the graph of its loss is the loss"
+IN_MORE_DIGITS = "in more digits the same function is right, so it loses digits, as where large numbers cancel"
 CAST = "a step of it computes in a dtype of its own choice: a cast, or autocast"
 BY_DTYPE = "does it depend on the dtype, by a cast, autocast, an eps, a branch, or random numbers drawn in it?"
 SUMMED = "as where large numbers cancel, or a sum is kept in as few digits as its terms"
@@ -77,7 +78,7 @@ class OwnLoss(Witness):
             return self.loss
         found = super().judged(path)
         if not isinstance(self.capture, Capture):
-            return found
+            return self._in_more_digits(path, found)
         if path not in self.by_graph:
             return self._told_where_it_stops(path, found, self.capture)
         if self.given(path) is None or (found.verdict is Verdict.CONVENTION and self._is_refuted(path)):
@@ -92,6 +93,21 @@ class OwnLoss(Witness):
         ):
             found = consider(path, found, self.capture)
         return found
+
+    def _in_more_digits(self, path: str, found: Judgement) -> Judgement:
+        """A gradient that differences refute may lose digits, and no more."""
+        sight = self.known.sights.get(path)
+        refuted = None if sight is None or found.verdict is not Verdict.DISAGREE else sight.refuted
+        if refuted is None or not self.only_loses_digits(path, refuted.probe):
+            return found
+        return found.instead(Verdict.INCONCLUSIVE, f"{found.message}: {IN_MORE_DIGITS}")
+
+    def only_loses_digits(self, path: str, probe: Probe) -> bool:
+        """Whether the same function has this derivative where it computes in more digits, as far as it can."""
+        finest = self.known.finest
+        finer = finest.in_more_digits(self.problem.primals) if isinstance(finest, Finer) else None
+        gradient = None if finer is None else finer.get(path)
+        return gradient is not None and abs(probe.of(gradient) - probe.value) <= probe.bound
 
     # What a judgement by the graph has to consider, one after another
 

@@ -25,7 +25,7 @@ from gradwitness.evidence.reach import JITTER_REACH, Reach, over
 from gradwitness.evidence.sight import Refutation
 from gradwitness.problem import Problem
 from gradwitness.run.captured import Capture
-from gradwitness.run.own_loss import OwnLoss
+from gradwitness.run.own_loss import IN_MORE_DIGITS, OwnLoss
 from gradwitness.run.trial import Failure, attempt
 from gradwitness.run.witness import OfGraph, Witness, graph_evidence
 from gradwitness.settings import Settings
@@ -168,9 +168,11 @@ def _refute(path: str, witness: OwnLoss, places: Sequence[int], settings: Settin
             assert probe.index is not None
             claim = float(g.flat[probe.index])
             if abs(claim - probe.value) > probe.bound + JITTER_REACH.element * float(floor[probe.index]):
-                message = refutation(Refutation(probe, claim), g.shape)
+                message, verdict = refutation(Refutation(probe, claim), g.shape), Verdict.DISAGREE
+                if witness.only_loses_digits(path, probe):
+                    message, verdict = f"{message}: {IN_MORE_DIGITS}", Verdict.INCONCLUSIVE
                 seen = replace(witness.judgements[path], fd_error=abs(claim - probe.value), fd_bound=probe.bound)
-                witness.judgements[path] = seen.instead(Verdict.DISAGREE, message)
+                witness.judgements[path] = seen.instead(verdict, message)
                 return
 
 
