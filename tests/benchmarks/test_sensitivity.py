@@ -22,6 +22,7 @@ from benchmarks.sensitivity.checkers import CHECKERS, Says, judged, run
 from benchmarks.sensitivity.faults import FAULTS, KINDS, Fault, corpus_hash, effect, planted
 from benchmarks.sensitivity.forms import function_candidate, jax_function, numpy_candidate, torch_function, wide
 from benchmarks.sensitivity.layers import FAMILIES, LAYERS, Layer, family
+from benchmarks.sensitivity.layers.attention import Attention
 from benchmarks.sensitivity.limits import ERRORS, limits
 from benchmarks.sensitivity.results import RESULTS, load
 from benchmarks.sensitivity.table import BLOCKS, README_BLOCKS, filled, has_blocks, short_table
@@ -260,7 +261,7 @@ def test_a_sample_from_end_to_end(tmp_path: Path) -> None:
     assert RESULTS.read_bytes() == before
 
 
-class TooLarge(LAYERS["Attention"]):  # type: ignore[misc]  # a class that is looked up
+class TooLarge(Attention):
     """Wrong in any digits."""
 
     def backward(self, xp: Any, saved: Any, g: Any) -> Any:
@@ -268,7 +269,7 @@ class TooLarge(LAYERS["Attention"]):  # type: ignore[misc]  # a class that is lo
         return (dq * 1.5, *others)
 
 
-@pytest.mark.parametrize(("layer", "says"), [(LAYERS["Attention"], Says.INCONCLUSIVE), (TooLarge, Says.FAULT)])
+@pytest.mark.parametrize(("layer", "says"), [(Attention, Says.INCONCLUSIVE), (TooLarge, Says.FAULT)])
 def test_a_formula_that_only_loses_digits_is_not_accused(layer: Any, says: Says) -> None:
     """Scores of 10,000 leave a tenth of a tiny element to rounding: in long double the same formula is right."""
     (cell,) = (cell for cell in correct_cells() if str(cell) == "Attention offset 1")
