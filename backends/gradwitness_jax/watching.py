@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Var
 
+from gradwitness.errors import GradwitnessError
 from gradwitness.training import NonFinite, Training
 from gradwitness_jax.custom import program_of
 from gradwitness_jax.quiet import quiet
@@ -24,8 +25,20 @@ from gradwitness_jax.rounding import CALLS
 
 __all__ = ["JaxWatcher"]
 
+UNSEEN = "what it updates was not found: let the step return it first, in the structure of its first argument"
+NOT_FOUND = "an op that was not found: a step that jax.jit compiles can be looked into"
 HOME = str(Path(jax.__file__).parent)
-KEEPING = ("reshape", "transpose", "squeeze", "broadcast_in_dim", "convert_element_type")  # the same numbers
+KEEPING = (  # the same numbers, some of them, or with a number added
+    "reshape",
+    "transpose",
+    "squeeze",
+    "broadcast_in_dim",
+    "convert_element_type",
+    "gather",
+    "slice",
+    "dynamic_slice",
+    "add",
+)
 
 
 class JaxWatcher:
@@ -33,7 +46,6 @@ class JaxWatcher:
 
     def __init__(self, function: Callable[..., Any], every: int) -> None:
         self.training, self._function, self._every = Training(), function, every
-        self._looks_at_ops = True
         self.step: Callable[..., Any] | None = self._called
 
     def start(self) -> None: ...
@@ -42,44 +54,62 @@ class JaxWatcher:
 
     def _called(self, *arguments: Any, **options: Any) -> Any:
         training = self.training
-        if self._looks_at_ops:
-            self._looks_at_ops = False
-            training.logs |= dict.fromkeys(_logs_of_softmax(self._function, arguments, options))
         result = self._function(*arguments, **options)
+        if training.steps == 0:
+            self._expect_jax(result)
+            if self._is_compiled:  # a plain function may have effects, and is called once
+                training.logs |= dict.fromkeys(_logs_of_softmax(self._function, arguments, options))
         training.steps += 1
+        both = _updated(arguments, result)
+        training.unseen = UNSEEN if both is None else ""
         if training.nonfinite is None:
-            size, is_finite = _moved(arguments[:1], result), _finite(result)
-            if size is not None:
+            if both is not None and (size := _moved(*both)) is not None:
                 training.norms[training.steps] = float(size)
-            if not bool(is_finite):
+            if not bool(_finite(result)):
                 training.nonfinite = self._found(arguments, options, result)
         if (training.steps - 1) % self._every == 0:
             training.looked_at += 1
-            self._take_down_moved(arguments, result)
+            for name, is_moved in _which_moved(*both) if both is not None else ():
+                training.receive(name, is_moved)
         return result
 
-    def _take_down_moved(self, arguments: tuple[Any, ...], result: Any) -> None:
-        for name, is_moved in _which_moved(arguments, result):
-            self.training.received[name] = self.training.received.get(name, 0) + is_moved
+    @property
+    def _is_compiled(self) -> bool:
+        return hasattr(self._function, "lower")
+
+    def _expect_jax(self, result: Any) -> None:
+        if not any(isinstance(x, jax.Array) for x in jax.tree.leaves(result)):
+            raise GradwitnessError(
+                f"watch takes a function of one step in jax, and this one returned no array of jax's: "
+                f"{type(result).__name__}. A module of torch is watched by `with gw.watch(module) as seen:`"
+            )
 
     def _found(self, arguments: tuple[Any, ...], options: Any, result: Any) -> NonFinite:
-        step = self.training.steps
-        what = f"the result {_first_wrong(result)}"
-        for number, argument in enumerate(arguments):
-            if place := _first_wrong(argument):
-                if number == 0:
-                    return NonFinite(step, what, "parameter", place)
-                return NonFinite(step, what, "data", f"argument {number}, {place}{_rows(argument)}")
-        try:
-            with quiet():
-                culprit = _culprit(self._function, arguments, options)
-        except Exception:  # noqa: BLE001  # a step that cannot be traced as a whole
-            culprit = None
-        if culprit is None:
-            return NonFinite(step, what, "op", "an op that was not found")
-        place, numbers = culprit.equation.primitive.name, [x for _, x in _floats(result) if x.size == 1]
-        backwards = bool(numbers) and bool(_finite(numbers))  # behind a loss that is finite
-        return NonFinite(step, what, "op", f"jax's {place}", _of(culprit.equation), backwards)
+        step, what = self.training.steps, f"the result {_first_wrong(result)}"
+        culprit = None
+        if self._is_compiled:
+            try:
+                with quiet():
+                    culprit = _culprit(self._function, arguments, options)
+            except Exception:  # noqa: BLE001  # a step that cannot be traced as a whole, or whose buffers are gone
+                culprit = None
+        if culprit is not None and culprit.equation is not None:
+            numbers = [x for _, x in _floats(result) if x.size == 1]
+            backwards = bool(numbers) and bool(_finite(numbers))  # behind a loss that is finite
+            place = f"jax's {culprit.equation.primitive.name}"
+            return NonFinite(step, what, "op", place, _of(culprit.equation), backwards)
+        return self._given(arguments, options, what) or NonFinite(step, what, "op", NOT_FOUND)
+
+    def _given(self, arguments: tuple[Any, ...], options: Any, what: str) -> NonFinite | None:
+        """What was given that is not finite: NaN before infinity, which a mask may mean."""
+        step, named = self.training.steps, {**dict(enumerate(arguments)), **options}
+        for is_wrong in (jnp.isnan, jnp.isinf):
+            for number, argument in named.items():
+                if place := _first_wrong(argument, is_wrong):
+                    if number == 0:
+                        return NonFinite(step, what, "parameter", place)
+                    return NonFinite(step, what, "data", f"argument {number}, {place}{_rows(argument, is_wrong)}")
+        return None
 
 
 # Op by op
@@ -99,14 +129,14 @@ class _Made:
 
 
 def _culprit(function: Callable[..., Any], arguments: tuple[Any, ...], options: Any) -> _Made | None:
-    """Where a result that is not finite comes from: from operand to operand, as far as these are not finite. It begins
-    with the smallest result, such as the loss, as gradients are not finite behind that."""
-    program = jax.make_jaxpr(lambda *given: function(*given, **options))(*arguments)
-    results = _run(program.jaxpr, map(_Made, program.consts), map(_Made, jax.tree.leaves(arguments)))
+    """Where a result that is not finite comes from: from operand to operand, as far as these are not finite, to an op,
+    or to what was given (no equation). It begins with the smallest result, such as the loss, as gradients are not
+    finite behind that."""
+    given = arguments, dict(options)
+    program = jax.make_jaxpr(lambda both: function(*both[0], **both[1]))(given)
+    results = _run(program.jaxpr, map(_Made, program.consts), map(_Made, jax.tree.leaves(given)))
     found = next((one for one in sorted(results, key=lambda one: np.size(one.value)) if not one.is_finite), None)
     while found is not None and (before := next((one for one in found.operands if not one.is_finite), None)):
-        if before.equation is None:
-            break  # what was given: an infinite mask, say
         found = before
     return found
 
@@ -134,10 +164,14 @@ def _run(program: Any, constants: Iterable[_Made], given: Iterable[_Made]) -> li
 
 
 def _floats(tree: Any) -> list[tuple[str, Any]]:
-    """The floating leaves by path."""
+    """The floating leaves by path, but for those whose buffers were donated."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     named = ((jax.tree_util.keystr(path), x) for path, x in leaves if hasattr(x, "dtype"))
-    return [(name, x) for name, x in named if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return [(name, x) for name, x in named if jnp.issubdtype(x.dtype, jnp.inexact) and not _is_gone(x)]
+
+
+def _is_gone(x: Any) -> bool:
+    return isinstance(x, jax.Array) and x.is_deleted()
 
 
 def _finite(result: Any) -> Any:
@@ -146,21 +180,21 @@ def _finite(result: Any) -> Any:
     return jnp.stack(checks).all() if checks else True
 
 
-def _first_wrong(tree: Any) -> str:
-    """The path of the first leaf that is not finite; empty where there is none."""
-    return next((name or "itself" for name, x in _floats(tree) if not bool(jnp.isfinite(x).all())), "")
+def _first_wrong(tree: Any, is_wrong: Callable[[Any], Any] = lambda x: ~jnp.isfinite(x)) -> str:
+    """The path of the first leaf that holds such a number; empty where there is none."""
+    return next((name or "itself" for name, x in _floats(tree) if bool(is_wrong(x).any())), "")
 
 
-def _rows(tree: Any) -> str:
-    """Which rows of the first such leaf are not finite."""
-    x = next(np.asarray(x) for _, x in _floats(tree) if not bool(jnp.isfinite(x).all()))
+def _rows(tree: Any, is_wrong: Callable[[Any], Any]) -> str:
+    """Which rows of the first such leaf hold one."""
+    x = next(np.asarray(is_wrong(x)) for _, x in _floats(tree) if bool(is_wrong(x).any()))
     if x.ndim == 0:
         return ""
-    wrong = np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(axis=1))
+    wrong = np.flatnonzero(x.reshape(len(x), -1).any(axis=1))
     return f" in row {', '.join(map(str, wrong[:3]))}" if wrong.size < len(x) else ""
 
 
-def _updated(arguments: tuple[Any, ...], result: Any) -> Any:
+def _updated(arguments: tuple[Any, ...], result: Any) -> tuple[Any, Any] | None:
     """(what was to be updated, what came of it); None where the function gives nothing of that structure."""
     if not arguments:
         return None
@@ -170,20 +204,23 @@ def _updated(arguments: tuple[Any, ...], result: Any) -> Any:
     return None if found is None else (arguments[0], found)
 
 
-def _moved(arguments: tuple[Any, ...], result: Any) -> Any:
-    """The norm of the update; None where there is none."""
-    if (both := _updated(arguments, result)) is None:
-        return None
-    pairs = zip(_floats(both[0]), _floats(both[1]), strict=True)
-    squares = [jnp.sum((new.astype(jnp.float32) - old) ** 2) for (_, old), (_, new) in pairs if old.shape == new.shape]
+def _pairs(old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Each floating leaf that is no single number, such as a rate, before and after: (path, old, new)."""
+    before, after = dict(_floats(old)), dict(_floats(new))
+    for path, x in before.items():
+        if path in after and after[path].shape == x.shape and x.ndim:
+            yield path, x, after[path]
+
+
+def _moved(old: Any, new: Any) -> Any:
+    """The norm of the update; None where there is none, as where the old buffers were donated."""
+    squares = [jnp.sum((b.astype(jnp.float32) - a) ** 2) for _, a, b in _pairs(old, new)]
     return jnp.sqrt(sum(squares)) if squares else None
 
 
-def _which_moved(arguments: tuple[Any, ...], result: Any) -> Iterator[tuple[str, int]]:
-    if (both := _updated(arguments, result)) is None:
-        return
-    for (name, old), (_, new) in zip(_floats(both[0]), _floats(both[1]), strict=True):
-        yield name, int(old.shape != new.shape or not np.array_equal(np.asarray(old), np.asarray(new)))
+def _which_moved(old: Any, new: Any) -> Iterator[tuple[str, bool]]:
+    for path, a, b in _pairs(old, new):
+        yield path, not np.array_equal(np.asarray(a), np.asarray(b))
 
 
 def _logs_of_softmax(function: Callable[..., Any], arguments: tuple[Any, ...], options: Any) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,16 @@ OPERANDS = {  # what is saved of each operand, where that is not `self` alone
     "NativeBatchNormBackward0": ("_saved_input", "_saved_weight"),
 }
 ALONE = ("_saved_self",)
+PICKING = (
+    "IndexBackward0",
+    "GatherBackward0",
+    "SelectBackward0",
+    "SliceBackward0",
+    "ViewBackward0",
+    "SqueezeBackward1",
+    "UnsqueezeBackward0",
+    "AddBackward0",
+)
 ROOTS = ("SqrtBackward0", "LinalgVectorNormBackward0", "NormBackward0", "NormBackward1")
 LOGS = ("LogBackward0", "Log2Backward0", "Log10Backward0")
 RISKY = {*ROOTS, *LOGS, "PowBackward0", "DivBackward0"}
@@ -50,45 +60,55 @@ def name_of(node: Any) -> str:
 
 
 class AutogradGraph:
-    """Of a loss that has not been differentiated yet. lines: those of an earlier graph of the same ops, by number.
-    parameters: names by id."""
+    """Of a loss that has not been differentiated yet. ops, lines: those of an earlier graph. parameters: their names by
+    id."""
 
-    def __init__(self, loss: torch.Tensor, lines: Sequence[str], parameters: dict[int, str]) -> None:
+    def __init__(
+        self, loss: torch.Tensor, ops: Sequence[str], lines: Sequence[str], parameters: Mapping[int, str]
+    ) -> None:
         self.nodes = list(_forward_order(loss.grad_fn))
         self.parameters = parameters
-        self._lines = lines
+        self.names = [str(node.name()) for node in self.nodes]
+        self._lines = lines if self.names == list(ops) else ()
 
-    @cached_property
-    def names(self) -> list[str]:
-        """By which it is known whether another graph is of the same ops."""
-        return [str(node.name()) for node in self.nodes]
+    @property
+    def is_of_module(self) -> bool:
+        """Whether a way leads from a parameter to the loss."""
+        return any(node.name() == LEAF and id(node.variable) in self.parameters for node in self.nodes)
 
     @cached_property
     def lines(self) -> list[str]:
-        """The user's line of each node, as far as anomaly mode was on."""
-        return [_line(node) for node in self.nodes]
+        """The user's line of each op, as far as anomaly mode was on."""
+        return ["" if node.name() == LEAF else _line(node) for node in self.nodes]
 
     def line(self, node: Any) -> str:
         number = self.nodes.index(node)
-        known = self.lines[number]
-        return known or (self._lines[number] if len(self._lines) == len(self.nodes) else "")
+        return self.lines[number] or (self._lines[number] if self._lines else "")
 
     def logs_of_softmax(self) -> Iterator[str]:
-        """The lines, or numbers, of logs whose operand is a softmax."""
+        """The lines of logs of what a softmax gave: all of it or some, with a number added to it, perhaps."""
         for node in self.nodes:
             if node.name() == "LogBackward0":
                 source = node.next_functions[0][0]
+                while source is not None and source.name() in PICKING:
+                    source = source.next_functions[0][0]
                 if source is not None and source.name() == "SoftmaxBackward0":
                     yield self.line(node) or "a log"
 
-    def averaged(self) -> tuple[Any, float] | None:
-        """(the node nearest to the loss that averages or sums the losses of examples, how many it averages, or 1): None
-        where there is none."""
-        for node in reversed(self.nodes):
+    def averaged(self) -> list[tuple[Any, float]]:
+        """(a node that averages or sums, how many numbers it averages, or 1), of each that is not behind another."""
+        found, waiting, seen = list[tuple[Any, float]](), [self.nodes[-1]], set[Any]()
+        while waiting:
+            node = waiting.pop(0)
+            if node is None or node in seen:
+                continue
+            seen.add(node)
             count = _count(node)
-            if count is not None:
-                return node, count
-        return None
+            if count is None:
+                waiting.extend(source for source, _ in node.next_functions)
+            else:
+                found.append((node, count))
+        return found
 
     # Where numbers stop being finite
 
@@ -116,11 +136,13 @@ class AutogradGraph:
     def _first(self, finite: dict[Any, bool]) -> Any:
         """The first that is known not to be finite, or before it one of which nothing is known and that is at a point
         where it is not finite, or whose operands are known to be."""
-        ends = [node for node in self.nodes if finite.get(node) is False] or [self.nodes[-1]]
-        unknown = [*_unknown_before(ends[0], finite), ends[0]]
+        end = next((node for node in self.nodes if finite.get(node) is False), self.nodes[-1])
+        unknown = {*_unknown_before(end, finite), end}
         ordered = [node for node in self.nodes if node in unknown]
-        singular = (node for node in ordered if _is_singular(node))
-        return next(singular, ordered[0])
+        singular = next((node for node in ordered if _is_singular(node)), None)
+        if singular is not None:
+            return singular
+        return end if finite.get(end) is False else ordered[0]
 
     # Where a derivative is not finite
 
@@ -209,10 +231,10 @@ def _has_no_slope(node: Any) -> bool:
     name = str(node.name())
     if name in ROOTS:
         result = _saved(node, "_saved_result")
-        return result is not None and bool((result == 0).any())
+        return result is not None and not bool((result > 0).all())
     if name == "PowBackward0":
         x, exponent = _saved(node, "_saved_self"), getattr(node, "_saved_exponent", 1)
-        return x is not None and isinstance(exponent, int | float) and exponent < 1 and bool((x == 0).any())
+        return x is not None and isinstance(exponent, int | float) and exponent < 1 and bool((x <= 0).any())
     return _is_singular(node)
 
 

@@ -9,8 +9,9 @@ that ops have the user's lines.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any
 
@@ -19,17 +20,36 @@ from torch.nn.utils import clip_grad
 from torch.optim import optimizer as optimizers
 
 from gradwitness.training import NonFinite, Training
-from gradwitness_torch.autograd_graph import AutogradGraph, without_slope
+from gradwitness_torch.autograd_graph import AutogradGraph, Culprit, without_slope
 
 __all__ = ["TorchWatcher"]
 
 CLIPPING = "_clip_grads_with_norm_"  # what every way to clip by norm calls
 ALIKE = 1e-3  # part by which weights of examples may differ
-Gradients = list[torch.Tensor]
+
+
+@dataclass
+class _Stepped:
+    """An optimizer of the module. steps: how many it has made; is_clean: whether a backward pass since its last step
+    began with nothing in `.grad` of its parameters; left: the norm of what was there instead, where it was looked at.
+    """
+
+    parameters: dict[str, torch.nn.Parameter]
+    steps: int = 0
+    is_clean: bool = True
+    left: float = 0.0
+
+    def looks_closely(self, every: int) -> bool:
+        """Whether its next step is to be looked at: one of `every`, and the second, which may be the first mistake."""
+        return self.steps % every == 0 or self.steps == 1
 
 
 class TorchWatcher:
-    """Of one module. Between `start` and `stop` it stands in backward(), in clipping, and in every optimizer's step."""
+    """Of one module. Between `start` and `stop` it stands in backward(), in clipping, and in every optimizer's step.
+
+    Each optimizer of the module's parameters counts its own steps. What is seen before a step counts once that is made:
+    a scaler that skips a step has dealt with it.
+    """
 
     step: Callable[..., Any] | None = None
 
@@ -38,15 +58,15 @@ class TorchWatcher:
         self._parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self._names = {id(p): name for name, p in self._parameters.items()}
         self._every, self._stack = every, ExitStack()
-        self._lines: list[str] = []
         self._ops: list[str] = []
+        self._lines: list[str] = []
         self._risky: list[tuple[tuple[int, ...], str]] = []
-        self._without_slope: Any = None
-        self._weights: list[float] = []  # of an example, in each backward pass of this step
-        self._is_fresh = False  # whether no backward pass has run since the last step
+        self._without_slope: Culprit | None = None
+        self._nonfinite: NonFinite | None = None  # of the step that is under way
+        self._optimizers: dict[int, _Stepped] = {}
+        self._weights: dict[tuple[str, ...], list[dict[Any, float]]] = {}  # of what is averaged, by the ops of a loss
 
     def start(self) -> None:
-        self.training.received = dict.fromkeys(self._parameters, 0)
         stack = self._stack
         stack.enter_context(_replaced(torch.autograd, "backward", self._around_backward))
         if hasattr(clip_grad, CLIPPING):
@@ -57,6 +77,7 @@ class TorchWatcher:
         self._take_down_lines()
 
     def stop(self) -> None:
+        self.training.nonfinite = self.training.nonfinite or self._nonfinite
         self._stack.close()
 
     @property
@@ -66,7 +87,9 @@ class TorchWatcher:
 
     @property
     def _looks_closely(self) -> bool:
-        return self.training.steps % self._every == 0
+        """Whether the next step of some optimizer is to be looked at."""
+        every = self._every
+        return not self._optimizers or any(one.looks_closely(every) for one in self._optimizers.values())
 
     def _take_down_lines(self) -> None:
         """From the next op on, until a backward pass."""
@@ -84,9 +107,7 @@ class TorchWatcher:
         return watched
 
     def _before_backward(self, loss: torch.Tensor) -> None:
-        if self._is_fresh:
-            self._expect_nothing_left()
-        self._is_fresh = False
+        self._look_at_what_is_left()
         if loss.grad_fn is None or self.training.nonfinite is not None:
             return
         is_finite = math.isfinite(loss.item()) if loss.numel() == 1 else bool(torch.isfinite(loss.detach()).all())
@@ -95,39 +116,52 @@ class TorchWatcher:
         self._without_slope = without_slope(loss, self._risky) if is_finite else None
 
     def _walk(self, loss: torch.Tensor, is_finite: bool) -> None:
-        graph = AutogradGraph(loss, self._lines, self._names)
-        if graph.names != self._ops and is_finite:
+        graph = AutogradGraph(loss, self._ops, self._lines, self._names)
+        if not graph.is_of_module:
+            return
+        if not is_finite:
+            found = graph.culprit()
+            self._nonfinite = NonFinite(self._step, "the loss", found.origin, found.place, found.line)
+            return
+        if graph.names != self._ops:
             if any(graph.lines):
                 torch.autograd.set_detect_anomaly(False)
                 self._ops, self._lines = graph.names, graph.lines
             else:
                 self._take_down_lines()  # of the next step, as this one's ops have run
-        if not is_finite:
-            found = graph.culprit()
-            self.training.nonfinite = NonFinite(self._step, "the loss", found.origin, found.place, found.line)
-            return
         self._risky = graph.risky()
         self.training.logs |= dict.fromkeys(graph.logs_of_softmax())
-        if (averaged := graph.averaged()) is not None:
-            node, count = averaged
-            node.register_prehook(partial(self._weighed, count))
+        weights: dict[Any, float] = {}
+        averaged = graph.averaged()
+        for node, count in averaged:
+            node.register_prehook(partial(self._weighed, weights, node, count))
+        self._weights.setdefault(tuple(graph.names), []).append(weights)
 
-    def _weighed(self, count: float, cotangents: tuple[torch.Tensor | None, ...]) -> None:
-        """Take down what an example of this backward pass counts for."""
+    def _weighed(
+        self, weights: dict[Any, float], node: Any, count: float, cotangents: tuple[torch.Tensor | None, ...]
+    ) -> None:
+        """Take down what a number that it averages counts for in this backward pass."""
         if cotangents and cotangents[0] is not None and cotangents[0].numel() == 1:
-            self._weights.append(abs(float(cotangents[0])) / count)
+            weights[node] = abs(float(cotangents[0])) / count
 
-    def _expect_nothing_left(self) -> None:
-        left = [p.grad for p in self._parameters.values() if p.grad is not None]
-        if left and (self._looks_closely or self.training.steps == 1) and (size := _norm(left)) > 0:
-            self.training.carried[self._step] = size
+    def _look_at_what_is_left(self) -> None:
+        """Whether the gradients of an optimizer begin anew with this backward pass."""
+        for one in self._optimizers.values():
+            if one.is_clean:
+                continue
+            left = [p.grad for p in one.parameters.values() if p.grad is not None]
+            one.left = _norm(left) if one.looks_closely(self._every) else 0.0
+            one.is_clean = not left or (one.looks_closely(self._every) and one.left == 0)
+        if all(p.grad is None for p in self._parameters.values()):  # also after a step that was skipped
+            self._weights, self._nonfinite = {}, None
 
     # Clipping
 
     def _around_clipping(self, clip: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(clip)
         def watched(parameters: Any, max_norm: float, total_norm: torch.Tensor, *rest: Any, **options: Any) -> Any:
-            self.training.clipped.append((float(total_norm), float(max_norm)))
+            if any(id(p) in self._names for p in parameters):
+                self.training.clipped.append((float(total_norm), float(max_norm)))
             return clip(parameters, max_norm, total_norm, *rest, **options)
 
         return watched
@@ -135,26 +169,39 @@ class TorchWatcher:
     # Steps
 
     def _before_step(self, optimizer: torch.optim.Optimizer, arguments: Any, options: Any) -> None:
-        mine = [p for group in optimizer.param_groups for p in group["params"] if id(p) in self._names]
+        mine = {
+            self._names[id(p)]: p for group in optimizer.param_groups for p in group["params"] if id(p) in self._names
+        }
         if not mine:
             return  # another module's
-        gradients = {self._names[id(p)]: p.grad for p in mine if p.grad is not None}
+        one = self._optimizers.setdefault(id(optimizer), _Stepped(mine))
+        training, gradients = self.training, {name: p.grad for name, p in mine.items() if p.grad is not None}
         norm = _norm(gradients.values())
-        self.training.norms[self._step] = norm
-        if not math.isfinite(norm) and self.training.nonfinite is None:
-            self.training.nonfinite = self._of_gradient(gradients)
-        if self._looks_closely:
-            self.training.looked_at += 1
-            for name in gradients:
-                self.training.received[name] += 1
-            self._compare_weights()
-        self._weights = []
-        self.training.steps += 1
-        self._is_fresh = True
+        training.norms[self._step] = norm
+        training.nonfinite = training.nonfinite or self._nonfinite
+        if not math.isfinite(norm) and training.nonfinite is None:
+            training.nonfinite = self._of_gradient(gradients)
+        if one.looks_closely(self._every):
+            self._look(one, gradients)
+        self._weights, self._nonfinite = {}, None
+        one.steps, one.is_clean = one.steps + 1, False
+        training.steps = max(training.steps, one.steps)
 
-    def _compare_weights(self) -> None:
-        if len(self._weights) > 1 and min(self._weights) < (1 - ALIKE) * max(self._weights):
-            self.training.unequal[self._step] = tuple(self._weights)
+    def _look(self, one: _Stepped, gradients: Mapping[str, torch.Tensor]) -> None:
+        training = self.training
+        training.looked_at += 1
+        if not one.is_clean and one.left > 0:
+            training.carried[self._step] = one.left
+        for name in one.parameters:
+            training.receive(name, name in gradients and bool(gradients[name].detach().any()))
+        for passes in self._weights.values():
+            self._compare([tuple(weights.values()) for weights in passes])
+
+    def _compare(self, passes: Sequence[tuple[float, ...]]) -> None:
+        """Backward passes of the same ops: whether what each averages counts for as much in all of them."""
+        for weights in zip(*passes, strict=False):
+            if len(weights) > 1 and min(weights) < (1 - ALIKE) * max(weights):
+                self.training.unequal[self._step] = weights
 
     def _of_gradient(self, gradients: Mapping[str, torch.Tensor]) -> NonFinite:
         """Whose gradient is not finite, of a loss that was."""

@@ -33,8 +33,9 @@ class Training:
     steps: how many there were; looked_at: those that were looked at closely. norms: of the gradient, or of the update
     where only that is seen, by step. carried: steps whose first backward pass began with what an earlier step had left,
     with the norm of that. unequal: steps whose micro-batches weigh their examples unequally, with the weight of an
-    example in each. clipped: of each call that clips, the norm before and the limit. received: by parameter, in how
-    many of the steps that were looked at it got a gradient, or moved. logs: lines at which a log follows a softmax.
+    example in each. clipped: of each call that clips, the norm before and the limit. received: by parameter, (in how
+    many of the steps that were looked at it got a gradient that is not 0, or moved; how many of its steps were looked
+    at). logs: lines at which a log follows a softmax. unseen: why nothing could be seen, if so.
     """
 
     steps: int = 0
@@ -43,9 +44,15 @@ class Training:
     carried: dict[int, float] = field(default_factory=dict)
     unequal: dict[int, tuple[float, ...]] = field(default_factory=dict)
     clipped: list[tuple[float, float]] = field(default_factory=list)
-    received: dict[str, int] = field(default_factory=dict)
+    received: dict[str, tuple[int, int]] = field(default_factory=dict)
     logs: dict[str, None] = field(default_factory=dict)
     nonfinite: NonFinite | None = None
+    unseen: str = ""
+
+    def receive(self, name: str, has: bool) -> None:
+        """Note of a parameter whose step is looked at whether it got something."""
+        got, looks = self.received.get(name, (0, 0))
+        self.received[name] = got + has, looks + 1
 
 
 class Watcher(Protocol):

@@ -87,7 +87,13 @@ def used(p: Any, b: Any) -> Any:
 NORMALIZED = {"w": W, "bias": np.ones(3), "scale": np.ones(3), "shift": np.zeros(3)}
 SHIFTED = {"w": W, "scale": np.ones(3), "shift": np.zeros(3)}
 
+
+def by_square(p: Any, b: Any) -> Any:
+    return (ops.linear(b["x"], p["w"]) ** 2.0).sum() * 1e300
+
+
 PLANTED: dict[str, tuple[str, Problem, Problem]] = {  # kind: (where, with it, without it)
+    "not finite": ("w", small(by_square, w=1e10 * W), small(by_square, w=1e-10 * W)),
     "vanishing": ("layers.0", deep(ops.sigmoid, 1.0), deep(ops.tanh, 1.2)),
     "exploding": ("layers.0", deep(ops.leaky_relu, 6.0), deep(ops.leaky_relu, 1.4)),
     "dead units": ("layers.1", deep(ops.relu, 1.4, bias=-1.5), deep(ops.leaky_relu, 1.4, bias=-1.5)),
@@ -171,10 +177,75 @@ def test_layers_of_a_module_have_its_own_names() -> None:
     second.up.bias.data -= 3.0
     module = torch.nn.Sequential(first, second)
     loss, params = from_module(module, lambda m, b: (m(b["x"]) ** 2).mean())
-    report = gw.health({"torch": loss}, params, {"x": torch.randn(9, 6)}, backends="numpy,torch")
+    report = gw.health({"torch": loss}, params, {"x": torch.randn(32, 6)}, backends="numpy,torch")
     assert [s.layer for s in report.stages] == ["0.up", "0.down", "1.up", "1.down"]
     assert [s.activation for s in report.stages] == ["relu", "", "relu", ""]
     assert ("dead units", "1.up") in [(f.kind, f.where) for f in report.findings]
     assert ("dead units", "0.up") not in [(f.kind, f.where) for f in report.findings]
     assert not report
     assert all(flow.used <= 1 and not flow.why for flow in report.flows.values())
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_a_parameter_of_which_nothing_is_used_is_not_reached(backend: str) -> None:
+    def loss(p: Any, b: Any) -> Any:
+        return ((b["x"] @ p["w"]) ** 2).mean()
+
+    params, batch = {"w": np.ones((4, 2)), "u": np.ones(3)}, {"x": np.random.default_rng(0).normal(size=(5, 4))}
+    report = gw.health({backend: loss}, params, batch, backends="numpy")
+    assert [(f.kind, f.where) for f in report.findings if f.kind == "not reached"] == [("not reached", "u")]
+    assert not report
+
+
+@pytest.mark.parametrize("order", [("a", "c"), ("c", "a")])
+def test_a_gradient_that_is_nan_is_found_in_any_order(order: tuple[str, str]) -> None:
+    def loss(p: Any, b: Any) -> Any:
+        return (p["a"] * b["x"]).sum() + (p["c"] * b["nan"]).sum()
+
+    params = {name: np.ones(3) for name in order}
+    report = gw.health(Problem("nan", loss, params, {"x": np.ones(3), "nan": np.array([1.0, np.nan, 2.0])}))
+    assert "not finite" in [finding.kind for finding in report.findings]
+    assert not report
+    assert not any(flow.is_other for flow in report.flows.values()), "nothing can be said of them"
+
+
+def test_ends_of_little_weight_make_no_trunk_explode() -> None:
+    rng = np.random.default_rng(0)
+    trunk = [{"weight": rng.normal(0, 0.3, (10, 10)), "bias": np.zeros(10)} for _ in range(4)]
+    heads = {name: {"weight": rng.normal(size=(3, 10)), "bias": np.zeros(3)} for name in ("main", "aux")}
+    batch = {"x": rng.normal(size=(32, 10)), "y": rng.normal(size=(32, 3))}
+
+    def loss(p: Any, b: Any) -> Any:
+        x = b["x"]
+        for layer in p["trunk"]:
+            x = ops.tanh(ops.linear(x, **layer))
+        parts = [ops.mse(ops.linear(x, **p[name]), b["y"], reduction="mean", half=True) for name in ("main", "aux")]
+        return parts[0] + 1e-5 * parts[1]
+
+    kinds = {kind for kind, _ in found(Problem("heads", loss, {"trunk": trunk, **heads}, batch))}
+    assert not kinds & {"vanishing", "exploding"}
+
+
+@pytest.mark.parametrize("shape", [(64, 3, 4, 4), (64, 4, 4, 3), (64, 3, 8)])
+def test_dead_channels_are_found_wherever_they_are(shape: tuple[int, ...]) -> None:
+    axis = shape.index(3)
+
+    def loss(p: Any, b: Any) -> Any:
+        return (ops.relu(b["x"] + p["shift"]) * b["x"]).sum()
+
+    shift = np.zeros([3 if place == axis else 1 for place in range(len(shape))])
+    shift[(0,) * axis + (1,)] = -50.0
+    batch = {"x": np.random.default_rng(0).normal(size=shape)}
+    (finding,) = (
+        f
+        for f in gw.health(Problem("dead", loss, {"shift": shift}, batch), backends="numpy").findings
+        if f.kind == "dead units"
+    )
+    assert "1 of 3 ReLU units" in finding.message
+
+
+def test_a_batch_too_small_says_nothing_of_dead_units() -> None:
+    problem = deep(ops.relu, 1.4, bias=-1.5)
+    batch = {name: x[:4] for name, x in problem.batch.items()}
+    few = Problem("few", problem.loss, problem.params, batch)
+    assert "dead units" not in [kind for kind, _ in found(few)]

@@ -145,3 +145,64 @@ def test_results_are_those_of_the_step() -> None:
 def test_a_step_is_called_and_not_entered() -> None:
     with pytest.raises(gw.GradwitnessError, match=r"step = gw.watch\(step\)"), gw.watch(lambda p: p):
         pass
+
+
+def test_buffers_may_be_donated() -> None:
+    def step(p: Any, x: Any) -> Any:
+        value, g = jax.value_and_grad(lambda p: jnp.sum(jnp.tanh(x @ p["w"]) ** 2))(p)
+        return jax.tree.map(lambda a, b: a - 0.01 * b, p, g), value
+
+    watched, p = gw.watch(jax.jit(step, donate_argnums=0)), params()
+    for _ in range(4):
+        p, _ = watched(p, np.ones((2, 4), np.float32))
+    assert watched.training.steps == 4
+    assert "not finite" not in [finding.kind for finding in watched.findings]
+
+
+def test_a_plain_function_is_called_once_a_step() -> None:
+    calls: list[Any] = []
+
+    def step(p: Any) -> Any:
+        calls.append(p["w"] + 1)
+        return jax.tree.map(lambda a: a * 0.9, p), jnp.sum(jnp.log(p["w"]))
+
+    watched, p = gw.watch(step), {"w": jnp.ones(3)}
+    for number in range(5):
+        p, _ = watched({"w": p["w"] * (0.0 if number == 3 else 1.0)})
+    assert len(calls) == 5
+    assert all(isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) for x in calls)
+    assert "step 4" in str(watched.findings[0])
+
+
+def test_what_is_not_jax_is_refused_by_name() -> None:
+    with pytest.raises(gw.GradwitnessError, match=r"returned no array of jax's: float.*with gw.watch\(module\)"):
+        gw.watch(lambda x: 3.0)(2)
+
+
+def test_a_mask_of_infinities_is_not_blamed_for_another_op() -> None:
+    @jax.jit
+    def step(p: Any, mask: Any) -> Any:
+        return p, jnp.sum(jax.nn.softmax(p["w"] + mask)) + jnp.sum(jnp.log(p["w"] * 0.0))
+
+    mask = np.array([0.0, -np.inf, 0.0], np.float32)
+    watched = gw.watch(step)
+    watched({"w": jnp.ones(3)}, mask)
+    assert "it came out of jax's log at " in str(watched.findings[0])
+
+
+def test_data_by_keyword_is_looked_at() -> None:
+    @jax.jit
+    def step(p: Any, *, batch: Any) -> Any:
+        return p, jnp.sum(p["w"] @ batch)
+
+    batch = np.ones((4, 2), np.float32)
+    batch[3, 1] = np.nan
+    watched = gw.watch(step)
+    watched({"w": jnp.ones((3, 4))}, batch=batch)
+    assert "it came in with the data, argument batch, itself in row 3" in str(watched.findings[0])
+
+
+def test_a_step_that_returns_its_loss_first_is_told_so() -> None:
+    watched = gw.watch(jax.jit(lambda p: (jnp.sum(p["w"]), p)))
+    watched({"w": jnp.ones(3)})
+    assert "let the step return it first" in repr(watched)

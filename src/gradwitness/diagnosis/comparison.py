@@ -14,7 +14,7 @@ from gradwitness.page import Page, Section, expect_installed
 from gradwitness.report.document import jsonable
 from gradwitness.timing.page import Group, Groups, Table
 
-__all__ = ["comparison_json", "comparison_page", "comparison_table"]
+__all__ = ["comparison_json", "comparison_page", "comparison_table", "is_apart"]
 
 HEADER = ("network", "depth", "first/last", "theory", "by theory", "norm", "backends")
 SCHEMA = 1  # raised when a key changes its meaning or goes
@@ -39,9 +39,18 @@ def _cells(one: Compared) -> list[str]:
     return [one.remedy.name, str(one.depth), f"{one.ratio:.1e}", theory, one.remedy.says, norm, _on_backends(one)]
 
 
+def is_apart(one: Compared) -> bool:
+    """Whether a backend gives something else, or nothing."""
+    return bool(_apart(one))
+
+
+def _apart(one: Compared) -> list[str]:
+    return [*(name for name, used in one.used.items() if not used <= 1), *one.why]
+
+
 def _on_backends(one: Compared) -> str:
     """Whether all give the same, and who does not."""
-    apart = [*(name for name, used in one.used.items() if used > 1), *one.why]
+    apart = _apart(one)
     return f"NOT the same: {', '.join(apart)}" if apart else f"the same on {len(one.used)}"
 
 
@@ -81,7 +90,7 @@ def comparison_page(found: Sequence[Compared], environment: Mapping[str, Any], m
         what = "steps" if not one.gradients else "layers"
         pictures.setdefault(f"{one.depth} {what}", {})[one.remedy.name] = [size / last for size in one.cotangents]
     table = Table(HEADER, list(map(_cells, found)))
-    apart = [one for one in found if "NOT" in _on_backends(one)]
+    apart = list(filter(is_apart, found))
     sources = [f"{name}: {source}" for name, source in {one.remedy.name: one.remedy.source for one in found}.items()]
     return Page(
         title="gradwitness health --compare",

@@ -21,6 +21,7 @@ from gradwitness.findings import Finding, Rule, found
 __all__ = ["RULES", "Facts", "findings_of"]
 
 HALF = 65504.0, 2.0**-24  # the largest number of float16, and the smallest above 0
+LEAST = 16  # values of a unit, below which being 0 on all of them says little
 FEWEST = 3  # stages of which it is said that the gradient vanishes or explodes
 
 
@@ -39,8 +40,8 @@ class Facts:
 
     def rounded(self, path: str, dtype: str) -> float:
         """What rounding in a dtype may reach of a gradient, by norm."""
-        floor = self.floors[dtype][path]
-        return node_reach(floor).norm * floor.norm
+        floor = self.floors[dtype].get(path)
+        return 0.0 if floor is None else node_reach(floor).norm * floor.norm
 
     def is_rounding(self, path: str, dtype: str) -> bool:
         """Whether nothing of a gradient is beyond that; where something overflows, that is not known."""
@@ -48,6 +49,7 @@ class Facts:
 
 
 RULES: Mapping[str, Rule] = {
+    "not finite": Rule(0.0, "look at its inputs; gw.watch names the step and the op in a training", "IEEE 754"),
     "vanishing": Rule(
         1e-3,
         "try ReLU with He initialisation, residual connections, or normalisation",
@@ -89,15 +91,35 @@ def findings_of(facts: Facts) -> list[Finding]:
 _finding = partial(found, RULES)
 
 
-def _flow(facts: Facts) -> Iterator[Finding]:
-    """Whether the cotangent shrinks or grows from the last stage to the first."""
-    sizes = [(stage, one.cotangent) for stage, one in zip(facts.stages, facts.passing, strict=True)]
-    sizes = [(stage, size) for stage, size in sizes if size > 0 and math.isfinite(size)]
-    if len(sizes) < FEWEST:
+def _finite(facts: Facts) -> Iterator[Finding]:
+    """Where values, or else cotangents, stop being finite first."""
+    both = list(zip(facts.stages, facts.passing, strict=True))
+    wrong = next((stage for stage, one in both if not math.isfinite(one.signal)), None)
+    if wrong is not None:
+        yield _finding("not finite", wrong.name, "what it gives is NaN or infinite, in float64")
         return
-    (first, at_first), (last, at_last) = sizes[0], sizes[-1]
+    wrong = next((stage for stage, one in reversed(both) if not math.isfinite(one.cotangent)), None)
+    if wrong is not None:
+        yield _finding("not finite", wrong.name, "the derivative by what it gives is NaN or infinite, in float64")
+        return
+    for path, g in facts.gradients.items():
+        if not np.all(np.isfinite(g)):
+            yield _finding("not finite", path, "its gradient is NaN or infinite, in float64")
+
+
+def _flow(facts: Facts) -> Iterator[Finding]:
+    """Whether the cotangent shrinks or grows from the last stage, of several ends the one of most weight, to the
+    first."""
+    sizes = [one.cotangent for one in facts.passing]
+    if len(sizes) < FEWEST or not all(size > 0 and math.isfinite(size) for size in sizes):
+        return
+    inner = frozenset[int]().union(*(stage.before for stage in facts.stages))
+    end = max((number for number in range(len(sizes)) if number not in inner), key=lambda number: sizes[number])
+    first, last, at_first, at_last = facts.stages[0], facts.stages[end], sizes[0], sizes[end]
+    if end < FEWEST - 1:
+        return
     ratio = at_first / at_last
-    each = ratio ** (1 / (len(sizes) - 1))
+    each = ratio ** (1 / end)
     said = f"the cotangent is {at_last:.2g} at {last.name} and {at_first:.2g} here: {each:.2g} times at each stage"
     if ratio < RULES["vanishing"].threshold:
         yield _finding("vanishing", first.name, said)
@@ -108,7 +130,8 @@ def _flow(facts: Facts) -> Iterator[Finding]:
 def _units(facts: Facts) -> Iterator[Finding]:
     for one in facts.observed.units:
         where = one.layer
-        if one.op == "relu" and one.dead > RULES["dead units"].threshold * one.count:
+        seen = one.op == "relu" and one.count and one.values >= LEAST * one.count
+        if seen and one.dead > RULES["dead units"].threshold * one.count:
             yield _finding("dead units", where, f"{one.dead} of {one.count} ReLU units are 0 on the whole batch")
         if one.op in FAR and one.far > RULES["saturated units"].threshold * one.values:
             yield _finding(
@@ -166,4 +189,4 @@ def _parameters(facts: Facts) -> Iterator[Finding]:
             yield _finding("all rounding", path, said)
 
 
-LOOKS: Sequence[Callable[[Facts], Iterator[Finding]]] = (_flow, _units, _numbers, _underflow, _parameters)
+LOOKS: Sequence[Callable[[Facts], Iterator[Finding]]] = (_finite, _flow, _units, _numbers, _underflow, _parameters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,14 +46,19 @@ class Passing:
 class Flow:
     """All stages on one backend.
 
-    used: how much of what rounding may reach the worst of its arrays is off the reference; at most 1 where both are the
-    same. why: why there is none.
+    used: how much of what rounding may reach the worst of its arrays is off the reference, as far as that is finite; at
+    most 1 where both are the same. why: why there is none.
     """
 
     backend: str
     passing: tuple[Passing, ...] = ()
     used: float = 0.0
     why: str = ""
+
+    @property
+    def is_other(self) -> bool:
+        """Whether it is not the reference's, beyond rounding."""
+        return not self.why and self.used > 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +97,7 @@ class Watched:
             return Flow(backend, why=first_lines(error))
         found = {path: _array(given.get(path), x) for path, x in self.exact.items()}
         floors = self.floors(registry.backend(backend).capabilities.arithmetic(self.known.dtype))
-        used = (compare(found[p] - x, floors[p], node_reach(floors[p])).ratio for p, x in self.exact.items())
+        used = [_used(found[path], x, floors[path]) for path, x in self.exact.items()]
         return Flow(backend, tuple(_passing(stage, found) for stage in self.stages), max(used, default=0.0))
 
     def _given(self, backend: str, device: str, settings: Settings) -> Mapping[str, Array | None]:
@@ -99,6 +105,15 @@ class Watched:
         with registry.installed(backend).precision(settings.precision):
             prepared = prepare(Candidate(backend), problem, self.known.dtype, device, settings)
             return prepared.value_and_gradient(problem.primals)[1]
+
+
+def _used(given: Array, exact: Array, floor: TensorFloor) -> float:
+    """How much of what rounding may reach an array is off; of a reference that is not finite nothing can be said."""
+    if not np.all(np.isfinite(exact)):
+        return 0.0
+    if not np.all(np.isfinite(given)):
+        return math.inf
+    return compare(given - exact, floor, node_reach(floor)).ratio
 
 
 def _array(given: Array | None, like: Array) -> Array:

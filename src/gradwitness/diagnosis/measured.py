@@ -17,7 +17,7 @@ __all__ = ["Measured"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Measured:
-    """What was measured and found. It is falsy if anything was found.
+    """What was measured and found. It is falsy if anything was found, or if a backend gives something else.
 
     name: the network. dtype: that of the flows; parameters: how many numbers there are to train.
     stages: each use of a layer, in the order of the forward pass. passing: what passes by each, hand-derived in
@@ -36,7 +36,7 @@ class Measured:
     environment: Mapping[str, Any] = field(repr=False)
 
     def __bool__(self) -> bool:
-        return not self.findings
+        return not self.findings and not any(flow.is_other for flow in self.flows.values())
 
     @cached_property
     def attenuation(self) -> tuple[float | None, ...]:

@@ -87,12 +87,27 @@ def health(
     Raises GradwitnessError for wrong arguments, and CaptureError for a loss that cannot be read into a graph.
     docs/health.md has each finding with its threshold and its source.
     """
-    (dtype,) = dtype_names(dtype)
+    if len(given := dtype_names(dtype)) != 1:
+        raise GradwitnessError(f"dtype: expected one, got {', '.join(given) or 'none'}")
+    (dtype,) = given
     settings = Settings(dtypes=(dtype,), devices=(device,), precision=precision, seed=seed, reference="differences")
     problem = _problem(loss, params, batch, wrt, name, settings).rounded(dtype)
     chosen = chosen_backends(backends)
     expect_devices(settings.devices, chosen)
     stages = stages_of(problem.graph, problem.differentiated)
+    with np.errstate(all="ignore"):  # what is not finite is a finding
+        return _measured(problem, stages, chosen, device, settings, progress)
+
+
+def _measured(
+    problem: Problem,
+    stages: Sequence[Stage],
+    chosen: Sequence[str],
+    device: str,
+    settings: Settings,
+    progress: Progress,
+) -> Health:
+    (dtype,) = settings.dtypes
     watched = Watched.of(problem, stages, dtype, settings)
     flows = {}
     for backend in chosen:
@@ -103,7 +118,7 @@ def health(
         problem.name,
         dtype,
         sum(x.size for x in problem.primals.values()),
-        stages,
+        tuple(stages),
         watched.passing,
         tuple(_bounds(problem, stages)),
         flows,
@@ -145,7 +160,7 @@ def _facts(problem: Problem, watched: Watched) -> Facts:
     return Facts(
         watched.stages,
         watched.passing,
-        {path: watched.exact[path] for path in problem.differentiated if path in watched.exact},
+        {path: watched.exact.get(path, np.zeros(x.shape)) for path, x in problem.primals.items()},
         known.reached,
         {dtype: _floors(known.in_dtype(dtype)) for dtype in (known.dtype, "float64")},
         observed(problem),

@@ -36,7 +36,8 @@ class Stage:
     layer: its name. use: the how manieth it is, from 1. leaves: the parameters that it uses.
     output: the node of what it gives, behind its activation, if it has one that is known.
     activation: the op of that; "" for none. weight: the only parameter that its input is multiplied by, if it is such a
-    layer. after: the number of the stage whose output alone is its input; None for any other.
+    layer. after: the number of the stage whose output alone is its input; None for any other. before: the numbers of
+    all stages from which its input comes.
     """
 
     layer: str
@@ -46,6 +47,7 @@ class Stage:
     activation: str = ""
     weight: str | None = None
     after: int | None = None
+    before: frozenset[int] = frozenset()
 
     @property
     def name(self) -> str:
@@ -108,7 +110,8 @@ class _Reading:
         for stage, one in zip(found, self.opened, strict=True):
             uses[stage.layer] = uses.get(stage.layer, 0) + 1
             after = given.get(self._source(one.inputs[0]).id) if len(one.inputs) == 1 else None
-            yield replace(stage, use=uses[stage.layer], after=after)
+            before = frozenset(self.stage_at[i.id] for i in one.inputs if i.id in self.stage_at)
+            yield replace(stage, use=uses[stage.layer], after=after, before=before)
 
     def visit(self, node: Node) -> None:
         if node.op == LITERAL:

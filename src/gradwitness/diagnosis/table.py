@@ -59,5 +59,5 @@ def _is_folded(health: Measured, number: int) -> bool:
 def on_backend(flow: Flow) -> str:
     if flow.why:
         return f"{flow.backend}: {flow.why}"
-    same = "the same within rounding" if flow.used <= 1 else "NOT the same"
+    same = "NOT the same" if flow.is_other else "the same within rounding"
     return f"{flow.backend}: {same} ({flow.used:.0%} of what rounding may reach)"

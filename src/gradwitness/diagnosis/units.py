@@ -18,8 +18,8 @@ from gradwitness.problem import Problem
 __all__ = ["FAR", "Numbers", "Observed", "Units", "observed"]
 
 FAR: Mapping[str, float] = {"sigmoid": 4.0, "tanh": 2.0}  # |z| from which the slope is below 7% of its largest
+PICKING = ("index", "take", "reshape", "transpose", "add")
 INSIDE = ("lstm_cell", "gru_cell")  # fused ops with activations inside
-IMAGES = 4  # axes of a value whose units are channels: (batch, channels, rows, columns)
 
 
 @dataclass
@@ -94,13 +94,22 @@ class _Seen:
             self.units.setdefault((layer, op), Units(layer, op)).add(step.operands[0], step.output)
         elif op in ("exp", "log") and np.size(step.operands[0]):
             x, place = np.asarray(step.operands[0]), "" if node.line is None else node.line.brief
-            after_softmax = any(i is not None and i.op == "softmax" for i in node.inputs)
+            after_softmax = _comes_from(node, "softmax")
             self.numbers.append(Numbers(layer, op, place, float(x.min()), float(x.max()), after_softmax))
         return step.output
 
 
+def _comes_from(node: Node, op: str) -> bool:
+    """Whether its operand is what an op gave: all of it or some, with a small number added to it, perhaps."""
+    source = node.inputs[0]
+    while source is not None and source.op in PICKING:
+        source = source.inputs[0]
+    return source is not None and source.op == op
+
+
 def _by_unit(active: Array) -> Array:
-    """Whether each unit, a feature or a channel, is active anywhere."""
-    axis = 1 if active.ndim == IMAGES else active.ndim - 1
-    found: Array = np.any(active, axis=tuple(i for i in range(active.ndim) if i != axis))
-    return np.atleast_1d(found)
+    """Whether each unit, a feature or a channel, is active anywhere: channels are second or last, whichever has more
+    that are not."""
+    axes = {active.ndim - 1, min(1, active.ndim - 1)}
+    found = [np.atleast_1d(np.any(active, axis=tuple(i for i in range(active.ndim) if i != axis))) for axis in axes]
+    return max(found, key=lambda alive: float(np.mean(~alive)))

@@ -83,7 +83,7 @@ def _unequal(training: Training) -> Iterator[Finding]:
 
 
 def _clipped(training: Training) -> Iterator[Finding]:
-    calls = [(size, limit) for size, limit in training.clipped if math.isfinite(size)]
+    calls = [(size, limit) for size, limit in training.clipped if math.isfinite(size) and math.isfinite(limit)]
     bound = sum(size > limit for size, limit in calls)
     if len(calls) < FEWEST or 0 < bound < len(calls):
         return
@@ -93,9 +93,9 @@ def _clipped(training: Training) -> Iterator[Finding]:
 
 
 def _received(training: Training) -> Iterator[Finding]:
-    for name, count in training.received.items():
-        if count == 0 and training.looked_at >= FEWEST:
-            yield found(RULES, "no gradient", name, f"none in any of the {training.looked_at} steps looked at")
+    for name, (got, looks) in training.received.items():
+        if got == 0 and looks >= FEWEST:
+            yield found(RULES, "no gradient", name, f"none in any of its {looks} steps that were looked at")
 
 
 def _logs(training: Training) -> Iterator[Finding]:

@@ -14,10 +14,11 @@ from gradwitness.watching.rules import findings_of
 __all__ = ["EVERY", "Watch", "watch"]
 
 EVERY = 10
+NO_STEP = "no optimizer has stepped the parameters of this module"
 
 
 class Watch:
-    """A training that is watched. It is falsy if anything was found, and prints what that is."""
+    """A training that is watched. It is falsy if anything was found, or no step was seen, and prints what that is."""
 
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
@@ -51,12 +52,15 @@ class Watch:
         return self._watcher.step
 
     def __bool__(self) -> bool:
-        return not self.findings
+        return bool(self.training.steps) and not self.findings
 
     def __repr__(self) -> str:
         training = self.training
         counted = f"{training.steps} step{'' if training.steps == 1 else 's'}, {training.looked_at} looked at closely"
-        return "\n".join([counted, *lines(self.findings)])
+        told = [training.unseen] if training.unseen else []
+        if not training.steps:
+            return f"{counted}: {NO_STEP}"
+        return "\n".join([counted, *told, *lines(self.findings)])
 
 
 def watch(target: Any, *, every: int = EVERY) -> Watch:
