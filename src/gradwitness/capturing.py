@@ -48,23 +48,28 @@ def _prepared(candidate: Candidate, problem: Problem, dtype: str, device: str) -
     return registry.installed(candidate.backend).prepare(candidate, problem, dtype=dtype, device=device)
 
 
-def _captured(prepared: Prepared, candidate: Candidate, problem: Problem) -> Graph:
+def _captured(prepared: Prepared, candidate: Candidate, problem: Problem, *, stops: bool = False) -> Graph:
     if not isinstance(prepared, Capturing):
         raise CaptureError(f"{candidate.backend}: {VALUES_ALONE}")
-    return prepared.captured(problem.primals)
+    return prepared.captured(problem.primals, stops=stops)
 
 
 def any_captured(
-    candidates: Mapping[str, Candidate], problem: Problem, *, prepare: Callable[..., Prepared] = _prepared
+    candidates: Mapping[str, Candidate],
+    problem: Problem,
+    *,
+    prepare: Callable[..., Prepared] = _prepared,
+    stops: bool = False,
 ) -> tuple[Candidate, Graph]:
     """The first of several losses that can be read into a graph, and that. prepare: as `run.preparing.prepare`, perhaps
-    in a subprocess. Raises CaptureError, with every reason."""
+    in a subprocess. stops: whether no derivative goes through what the loss detaches. Raises CaptureError, with every
+    reason."""
     reasons = []
     for label, candidate in candidates.items():
         for dtype in dict.fromkeys(("float64", *problem.own_dtypes)):
             try:
                 at = problem.rounded(dtype)
-                return candidate, _captured(prepare(candidate, at, dtype, "cpu"), candidate, at)
+                return candidate, _captured(prepare(candidate, at, dtype, "cpu"), candidate, at, stops=stops)
             except Exception as error:  # noqa: BLE001  # a user's loss may raise anything
                 reasons.append(f"{label} in {dtype}: {error}")
     raise CaptureError("a graph of the loss is needed, and none could be read:\n" + "\n".join(reasons))

@@ -4,16 +4,17 @@ Its value is the product of the gradient with the direction (jvp), and its gradi
 direction (hvp; Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6 (1994)). As it is a graph
 like any other, every backend runs it, 256 bits say the truth of it, and it is judged as every loss is.
 
-Fused ops are taken apart first, so that only elementary ones need a rule. What a gradient is stopped at moves all the
-same: definitions of fused ops stop gradients that cancel, such as that of a mean inside a variance, and whose own
-derivatives do not. A largest element stands still, as a softmax does not depend on what is subtracted.
+Fused ops are taken apart first, so that only elementary ones need a rule. Where the loss stops a gradient, nothing
+moves. Where a definition does, the value moves all the same: such gradients cancel, as that of a mean inside a
+variance, and their own derivatives do not. But a largest element stands still, as a softmax does not depend on what is
+subtracted.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,22 @@ def tangent(graph: Graph, wrt: Sequence[str]) -> Graph:
 
     Raises UnsupportedError for an op without a rule.
     """
-    plain = graph.decomposed()
+    plain = _with_stops_doubled(graph).decomposed()
     builder = Tracer(expand=(), taken=plain.leaves)
     return _Forward(builder, frozenset(wrt)).run(plain)
+
+
+def _with_stops_doubled(graph: Graph) -> Graph:
+    """The same loss, each stop_gradient of its own twice, by which it is told from those of definitions."""
+    if "stop_gradient" not in graph.op_names:
+        return graph
+    builder = Tracer(expand=(), taken=graph.leaves)
+
+    def each(node: Node, value: Value) -> Value:
+        return ops.stop_gradient(value) if node.op == "stop_gradient" else value
+
+    output = graph.replay(builder, each=each)
+    return replace(builder.graph(output, {**graph.constants}), remarks=graph.remarks)
 
 
 @dataclass(frozen=True)
@@ -102,7 +116,7 @@ def _stopped(a: Applied, t: Tangents) -> Any:
     source = a.x.node
     while source.op in ("reshape", "broadcast_to"):
         (source,) = source.inputs
-    return None if source.op == "max" else t[0]
+    return None if source.op in ("max", "stop_gradient") else t[0]
 
 
 def _linear(op: Callable[..., Value]) -> Rule:

@@ -13,8 +13,10 @@ import torch
 from click.testing import CliRunner
 
 import gradwitness as gw
+from gradwitness import ops
 from gradwitness.cli import cli
 from gradwitness.networks import NETWORKS, network
+from tests.capture.trust import halved
 
 NORMALIZED = ("batchnorm_mlp", "layernorm_mlp", "convnet", "transformer")
 WAYS = ("twice", "through jvp", "by jvp")
@@ -150,7 +152,7 @@ def test_a_custom_vjp_is_judged_twice_too(rule: Any, verdict: str) -> None:
 
 def test_a_loss_whose_graph_is_not_it_is_refused() -> None:
     def loss(p: Any, b: Any) -> Any:
-        return p["w"].sum() * p["w"].sum().item()
+        return halved(p["w"], torch.where, torch.zeros_like(p["w"]), torch.full_like(p["w"], 3.0)).sum()
 
     with pytest.raises(gw.GradwitnessError, match="see to its gradient first"):
         verified({"torch": loss}, {"w": np.array([0.3, 1.1])})
@@ -175,3 +177,41 @@ def test_the_command_takes_it() -> None:
     assert found.exit_code == 0, found.output
     assert "32 gradients: 32 agree" in found.output
     assert CliRunner().invoke(cli, ["verify", "article", "--derivative", "jacobian"]).exit_code == 2
+
+
+def test_what_a_loss_stops_stands_still() -> None:
+    def loss(p: Any, b: Any) -> Any:
+        return ((ops.stop_gradient(ops.tanh(p["a"])) * p["w"]) ** 2.0).sum() + (ops.softmax(p["a"]) ** 2.0).sum()
+
+    params = {"a": np.array([0.3, -0.7]), "w": np.array([1.1, 0.4])}
+    report = verified(loss, params, {}, backends=["numpy", "torch", "jax"])
+    assert {str(row.verdict) for row in report.rows} == {"agree"}, repr(report)
+
+
+def test_what_a_loss_detaches_stands_still_too() -> None:
+    def loss(p: Any, b: Any) -> Any:
+        return ((p["w"] * p["w"].detach().tanh()) ** 2).sum() + (p["v"] ** 3).sum()
+
+    params = {"w": np.array([0.3, -0.7]), "v": np.array([1.1, 0.4])}
+    report = verified({"torch": loss}, params, {}, intended={"w": "detached"})
+    assert {str(row.verdict) for row in report.rows} == {"agree"}, repr(report)
+
+
+def test_a_router_and_a_kink_are_refused_by_name() -> None:
+    def routed(p: Any, b: Any) -> Any:
+        return (torch.softmax(p["r"], 0).topk(1).values * p["w"][p["r"].topk(1).indices]).sum()
+
+    params = {"r": np.array([0.3, 0.9]), "w": np.array([1.1, 0.4])}
+    with pytest.raises(gw.GradwitnessError, match="decides something at the point"):
+        verified({"torch": routed}, params, {})
+    with pytest.raises(gw.GradwitnessError, match="at this very point the gradient of w depends on the slope"):
+        verified(
+            lambda p, b: (ops.relu(p["w"]) * p["v"]).sum() + (p["w"] ** 2.0).sum(),
+            {"w": np.zeros(2), "v": np.ones(2)},
+            {},
+        )
+
+
+def test_paths_do_not_stand_in_the_way() -> None:
+    report = verified({"jax": lambda p, b: jnp.sum(jnp.tanh(p["w"]) ** 2)}, {"w": np.array([0.2, 0.5])}, paths="all")
+    assert {str(row.verdict) for row in report.rows} == {"agree"}, repr(report)

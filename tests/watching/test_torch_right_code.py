@@ -77,7 +77,8 @@ def two_losses() -> gw.Watch:
         for x, y in batches():
             optimizer.zero_grad()
             mse_loss(net(x), y).backward()
-            (1e-3 * sum((p**2).sum() for p in net.parameters())).backward()
+            penalty = torch.stack([(p**2).sum() for p in net.parameters()]).sum()
+            (1e-3 * penalty).backward()
             optimizer.step()
             schedule.step()
     return seen

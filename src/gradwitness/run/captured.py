@@ -101,11 +101,17 @@ class Capture:
         return self.own.finest.captured({**self.own.problem.primals, **place})
 
     @cached_property
-    def _decided_anew(self) -> tuple[float, ...]:
-        """Its losses where they are compared, with what the loss decides there."""
+    def _decided_anew(self) -> tuple[float, ...] | None:
+        """Its losses where they are compared, with what the loss decides there; None where it cannot be read there.
+
+        That they are those of the loss says that it is read rightly. Whether the graph has its slope, differences say.
+        """
         losses, leaves = [self.known.losses[0]], self.own.problem.leaves
         for place in self.known.neighbours:
-            graph = self._read_at(place)
+            try:
+                graph = self._read_at(place)
+            except CaptureError:
+                return None
             tape = self.known.interpreter.forward(graph, {**leaves, **place, **graph.constants})
             losses.append(self.known.interpreter.loss(tape))
         return tuple(losses)
@@ -166,8 +172,8 @@ class Capture:
     def apart(self, losses: Sequence[float], floors: Sequence[TensorFloor]) -> str:
         """In what these losses, at the point and at its neighbours, differ from the graph's; empty if in nothing."""
         found = judge_loss(losses, self.known.losses, floors, whose="the graph")
-        if found and self.decides_alone:
-            found = judge_loss(losses, self._decided_anew, floors, whose="the graph")
+        if found and self.decides_alone and (anew := self._decided_anew) is not None:
+            found = judge_loss(losses, anew, floors, whose="the graph")
         return f"{found.message}{self.decided}" if found else ""
 
     @property
