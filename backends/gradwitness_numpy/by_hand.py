@@ -38,17 +38,23 @@ class PreparedByHand:
         value, gradient = _called(self._value_and_gradient, {**self._inputs, **self.place(params)})
         return _number(value), self.fetch(gradient)
 
-    def in_more_digits(self, params: Mapping[str, Array]) -> dict[str, Array | None] | None:
-        """In long double, where that has more digits; None for a function that raises there, or that gives fewer."""
+    def in_more_digits(
+        self, params: Mapping[str, Array], given: Mapping[str, Array | None]
+    ) -> dict[str, Array | None] | None:
+        """In long double, where that has more digits; None for a function that raises there, that gives fewer, or whose
+        gradient depends on what was called before."""
         if self.dtype != np.float64 or np.finfo(np.longdouble).eps >= np.finfo(np.float64).eps:
             return None
-        leaves = {path: _long(x) for path, x in {**self._inputs, **self.place(params)}.items()}
+        leaves = {**self._inputs, **self.place(params)}
         try:
-            found = _called(self._gradient, leaves)
+            again = self.fetch(_called(self._gradient, leaves))
+            found = _called(self._gradient, {path: _long(x) for path, x in leaves.items()})
         except Exception:  # noqa: BLE001  # a user's function may raise anything on what it does not expect
             return None
-        given = [np.asarray(g) for g in found.values() if g is not None]
-        if not given or any(g.dtype != np.longdouble for g in given):
+        if any(g is not None and not np.array_equal(g, np.asarray(given.get(path))) for path, g in again.items()):
+            return None
+        arrays = [np.asarray(g) for g in found.values() if g is not None]
+        if not arrays or any(g.dtype != np.longdouble for g in arrays):
             return None
         return {path: None if g is None else np.asarray(g, np.float64) for path, g in found.items()}
 

@@ -183,8 +183,9 @@ class Capturing(Protocol):
 class Finer(Protocol):
     """A Prepared in float64 whose gradient the same function may give in more digits."""
 
-    def in_more_digits(self, params: Primals) -> Mapping[str, Array | None] | None:
-        """The gradient, computed in more digits than float64 has; None where it cannot be."""
+    def in_more_digits(self, params: Primals, given: Mapping[str, Array | None]) -> Mapping[str, Array | None] | None:
+        """The gradient, computed in more digits than float64 has; None where it cannot be, or where the same call in
+        float64 gives another gradient than `given`."""
         ...
 
 
