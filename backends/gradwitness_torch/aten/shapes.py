@@ -79,7 +79,7 @@ def _cat(tensors: Sequence[Operand], dim: int = 0) -> Operand:
 
 
 def _stack(tensors: Sequence[Operand], dim: int = 0) -> Operand:
-    return ops.stack(*map(number, tensors), axis=dim)
+    return ops.stack([number(x) for x in tensors], axis=dim)
 
 
 def _constant_pad(x: Value, pad: Sequence[int], value: float = 0.0) -> Operand:
