@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gradwitness import registry
-from gradwitness.errors import GradwitnessError
 from gradwitness.networks import network
 from gradwitness.networks import sizes as zoo
 from gradwitness.report import Report, joined_environments
 from gradwitness.settings import Settings
 from gradwitness.shards import Part, Shard
-from gradwitness.targets import arguments, is_target, load
+from gradwitness.targets import expected_arguments, is_target, load
 from gradwitness.terminal import progress
 from gradwitness.timing.engine import Benchmark, available_threads, expect_threads, timings
 from gradwitness.timing.records import Grown, Timing
@@ -140,14 +139,7 @@ def _report(cell: _Cell, backends: Sequence[str], step: Any) -> Report:
 
 def _own(name: str, backends: Sequence[str], settings: Settings, step: Any) -> Report:
     """What verifying a user's own candidates gives; their losses, read into graphs, run on every backend too."""
-    found = load(name)
-    given = found() if callable(found) else found
-    if (parts := arguments(given)) is None:
-        raise GradwitnessError(
-            f"{name}: expected a function without arguments that returns (candidates, params, batch), got "
-            f"{type(given).__name__}"
-        )
-    candidates, params, batch, further = parts
+    candidates, params, batch, further = expected_arguments(name, load(name))
     how = {key: value for key, value in vars(settings).items() if key in ("dtypes", "devices", "precision", "seed")}
     named = {"name": name.rpartition(":")[2], "backends": tuple(backends)}
     return verify(candidates, params, batch, progress=step, **{**named, **further, **how})

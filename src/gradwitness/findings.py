@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,11 +14,12 @@ SHOWN = 8  # places of a kind of finding
 
 @dataclass(frozen=True)
 class Rule:
-    """A kind of finding. threshold: beyond which it is one; remedy: what to try; source: where both are from."""
+    """A kind of finding. remedy: what to try; source: where that, and the threshold, are from; threshold: beyond which
+    it is one, of a kind that has one."""
 
-    threshold: float
     remedy: str
     source: str = ""
+    threshold: float = math.nan
 
 
 @dataclass(frozen=True)

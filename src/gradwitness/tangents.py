@@ -129,11 +129,6 @@ def _times(slope: Callable[[Applied], Any]) -> Rule:
     return lambda a, t: t[0] * slope(a)
 
 
-def _where(condition: Callable[[Applied], Any]) -> Rule:
-    """An op that passes its operand on where that holds, and stands still elsewhere."""
-    return lambda a, t: ops.where(condition(a), t[0], 0.0 * t[0])
-
-
 def _add(*parts: Any) -> Any:
     there = [part for part in parts if part is not None]
     return None if not there else there[0] if len(there) == 1 else there[0] + there[1]
@@ -167,21 +162,22 @@ def _larger(sign: float) -> Rule:
     """maximum (sign 1) and minimum (-1): of operands that tie, each moves the result by half."""
 
     def rule(a: Applied, t: Tangents) -> Any:
-        x, y = (_as_large(operand, a.result) for operand in a.operands)
-        first, second = (_as_large(0.0 * a.result if part is None else part, a.result) for part in t)
+        x, y = a.operands
+        first, second = _both(t)
         wins, loses = (x > y, x < y) if sign > 0 else (x < y, x > y)
-        return ops.where(wins, first, ops.where(loses, second, 0.5 * (first + second)))
+        return _broadcast(ops.where(wins, first, ops.where(loses, second, 0.5 * (first + second))), a)
 
     return rule
 
 
-def _as_large(x: Any, like: Value) -> Any:
-    return x + 0.0 * like if not isinstance(x, Value) or x.shape != like.shape else x
+def _both(t: Tangents) -> tuple[Any, Any]:
+    """Two tangents, zeros for the one that does not move: made of the other, as a value may be infinite."""
+    first, second = t
+    return (0.0 * second if first is None else first, 0.0 * first if second is None else second)
 
 
 def _chosen(a: Applied, t: Tangents) -> Any:
-    _, first, second = t
-    return ops.where(a.x, *(0.0 * a.result if part is None else part for part in (first, second)))
+    return _broadcast(ops.where(a.x, *_both(t[1:])), a)
 
 
 def _joined(op: Callable[..., Value]) -> Rule:
@@ -194,10 +190,9 @@ def _joined(op: Callable[..., Value]) -> Rule:
 
 def _extreme(a: Applied, t: Tangents) -> Any:
     """max and min over axes: elements that tie share."""
-    axis = a.attributes["axis"]
-    kept = a.result if a.attributes["keepdims"] else a.result.reshape(_kept_shape(a.x.shape, axis))
-    is_one = ops.where(ops.equal(a.x, kept + 0.0 * a.x), 0.0 * a.x + 1.0, 0.0 * a.x)
-    return (is_one * t[0]).sum(**a.attributes) / is_one.sum(**a.attributes)
+    kept = a.result.reshape(_kept_shape(a.x.shape, a.attributes["axis"]))
+    is_it, zero = ops.equal(a.x, ops.broadcast_to(kept, shape=a.x.shape)), 0.0 * t[0]
+    return ops.where(is_it, t[0], zero).sum(**a.attributes) / ops.where(is_it, zero + 1.0, zero).sum(**a.attributes)
 
 
 def _kept_shape(shape: tuple[int, ...], axis: tuple[int, ...]) -> tuple[int, ...]:
@@ -214,7 +209,7 @@ def _conv2d(a: Applied, t: Tangents) -> Any:
     x, weight, _ = a.operands
     by_x = None if t[0] is None else ops.conv2d(t[0], weight, **a.attributes)
     by_weight = None if t[1] is None else ops.conv2d(x, t[1], **a.attributes)
-    by_bias = None if t[2] is None else t[2].reshape(1, -1, 1, 1) + 0.0 * a.result
+    by_bias = None if t[2] is None else ops.broadcast_to(t[2].reshape(1, -1, 1, 1), shape=a.result.shape)
     return _add(_add(by_x, by_weight), by_bias)
 
 
@@ -252,32 +247,21 @@ def _silu_slope(a: Applied) -> Any:
     return s + a.x * s * (1.0 - s)
 
 
-def _within(a: Applied) -> Any:
-    """Of hardtanh: strictly between its ends."""
-    below, above = a.attributes["min_val"], a.attributes["max_val"]
-    one, zero = 0.0 * a.x + 1.0, 0.0 * a.x
-    return ops.where(a.x > below, ops.where(a.x < above, one, zero), zero)
+def _hardtanh(a: Applied, t: Tangents) -> Any:
+    """Its operand, strictly between its ends."""
+    zero = 0.0 * t[0]
+    inside = ops.where(a.x < a.attributes["max_val"], t[0], zero)
+    return ops.where(a.x > a.attributes["min_val"], inside, zero)
 
 
-def _within_or_at(a: Applied) -> Any:
-    """Of clip: between its ends, or at one."""
-    one, zero = 0.0 * a.x + 1.0, 0.0 * a.x
-    found = one
+def _clip(a: Applied, t: Tangents) -> Any:
+    """Its operand, between its ends or at one."""
+    found, zero = t[0], 0.0 * t[0]
     if a.attributes["min"] is not None:
         found = ops.where(a.x >= a.attributes["min"], found, zero)
     if a.attributes["max"] is not None:
         found = ops.where(a.x <= a.attributes["max"], found, zero)
     return found
-
-
-def _sign(a: Applied) -> Any:
-    one, zero = 0.0 * a.x + 1.0, 0.0 * a.x
-    return ops.where(a.x > 0.0, one, ops.where(a.x < 0.0, -one, zero))
-
-
-def _leak(a: Applied) -> Any:
-    one = 0.0 * a.x + 1.0
-    return ops.where(a.x > 0.0, one, a.attributes["negative_slope"] * one)
 
 
 RULES: Mapping[str, Rule] = {
@@ -290,7 +274,7 @@ RULES: Mapping[str, Rule] = {
     "minimum": _larger(-1.0),
     "where": _chosen,
     "negative": _linear(ops.negative),
-    "abs": _times(_sign),
+    "abs": lambda a, t: ops.where(a.x > 0.0, t[0], ops.where(a.x < 0.0, -t[0], 0.0 * t[0])),
     "exp": _times(lambda a: a.result),
     "log": lambda a, t: t[0] / a.x,
     "log1p": lambda a, t: t[0] / (1.0 + a.x),
@@ -301,11 +285,11 @@ RULES: Mapping[str, Rule] = {
     "cos": _times(lambda a: -ops.sin(a.x)),
     "tanh": _times(lambda a: 1.0 - a.result * a.result),
     "sigmoid": _times(lambda a: a.result * (1.0 - a.result)),
-    "relu": _where(lambda a: a.x > 0.0),
-    "leaky_relu": _times(_leak),
+    "relu": lambda a, t: ops.where(a.x > 0.0, t[0], 0.0 * t[0]),
+    "leaky_relu": lambda a, t: ops.where(a.x > 0.0, t[0], a.attributes["negative_slope"] * t[0]),
     "silu": _times(_silu_slope),
-    "hardtanh": _times(_within),
-    "clip": _times(_within_or_at),
+    "hardtanh": _hardtanh,
+    "clip": _clip,
     "transpose": _linear(ops.transpose),
     "reshape": _linear(ops.reshape),
     "broadcast_to": _linear(ops.broadcast_to),

@@ -16,7 +16,7 @@ from typing import Any
 from gradwitness.errors import GradwitnessError
 from gradwitness.problem import Problem
 
-__all__ = ["arguments", "is_target", "load"]
+__all__ = ["arguments", "expected_arguments", "is_target", "load"]
 
 PARTS = 3  # of what is to be verified: candidates, params, batch
 
@@ -72,6 +72,20 @@ def arguments(found: Any) -> tuple[Any, Any, Any, dict[str, Any]] | None:
     candidates, params, batch, *more = found
     options = dict(more[0]) if more and isinstance(more[0], dict) else {}
     return None if more and not isinstance(more[0], dict) else (candidates, params, batch, options)
+
+
+def expected_arguments(name: str, found: Any, *, beside: str = "") -> tuple[Any, Any, Any, dict[str, Any]]:
+    """The same of what a command line names: a function without arguments, or what such a one returns.
+
+    beside: what else may stand there, for the message. Raises GradwitnessError for anything else.
+    """
+    given = found() if callable(found) else found
+    if (parts := arguments(given)) is None:
+        raise GradwitnessError(
+            f"{name}: expected {beside}a function without arguments that returns (candidates, params, batch), got "
+            f"{type(given).__name__}"
+        )
+    return parts
 
 
 def _from_file(path: Path) -> ModuleType:

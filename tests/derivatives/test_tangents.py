@@ -98,3 +98,17 @@ def test_an_op_without_a_rule_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(RULES, "tanh")
     with pytest.raises(UnsupportedError, match="tanh has no rule"):
         leaves_along(network("mlp"))
+
+
+def test_a_mask_of_infinities_makes_no_nan() -> None:
+    mask = np.tril(np.ones((3, 3), bool))
+
+    def loss(p: Any, b: Any) -> Any:
+        scores = ops.where(mask, p["x"], np.full((3, 3), -np.inf))
+        return (ops.softmax(scores, axis=1) * b["w"]).sum()
+
+    rng = np.random.default_rng(0)
+    problem = Problem("masked", loss, {"x": rng.normal(size=(3, 3))}, {"w": rng.normal(size=(3, 3))})
+    found, leaves, along = leaves_along(problem)
+    forward = INTERPRETER.loss(INTERPRETER.forward(found, leaves))
+    assert forward == pytest.approx(float(np.vdot(gradient(problem)["x"], along["x"])))

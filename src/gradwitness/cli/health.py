@@ -13,7 +13,7 @@ from gradwitness.cli.files import Files, expect_files, goes_aside, made, write_a
 from gradwitness.cli.group import cli
 from gradwitness.cli.options import FILE, HTML, NAMES, option
 from gradwitness.errors import GradwitnessError
-from gradwitness.targets import arguments, is_target, load
+from gradwitness.targets import expected_arguments, is_target, load
 from gradwitness.terminal import progress, show
 
 if TYPE_CHECKING:
@@ -73,13 +73,7 @@ def _health(name: str, size: str, **how: Any) -> Health:
     found = load(name)
     if isinstance(found, Problem):
         return measured(found, **how)
-    given = found() if callable(found) else found
-    if (parts := arguments(given)) is None:
-        raise GradwitnessError(
-            f"{name}: expected a gradwitness.Problem, or a function without arguments that returns (candidates, "
-            f"params, batch), got {type(given).__name__}"
-        )
-    candidates, params, batch, further = parts
+    candidates, params, batch, further = expected_arguments(name, found, beside="a gradwitness.Problem, or ")
     if unknown := further.keys() - {"wrt"}:
         raise GradwitnessError(f"{name}: health takes no option {', '.join(sorted(unknown))}")
     return measured(candidates, params, batch, name=name.rpartition(":")[2], **further, **how)

@@ -20,7 +20,6 @@ from gradwitness.findings import Finding, Rule, found
 
 __all__ = ["RULES", "Facts", "findings_of"]
 
-HALF = 65504.0, 2.0**-24  # the largest number of float16, and the smallest above 0
 LEAST = 16  # values of a unit, below which being 0 on all of them says little
 FEWEST = 3  # stages of which it is said that the gradient vanishes or explodes
 
@@ -49,37 +48,33 @@ class Facts:
 
 
 RULES: Mapping[str, Rule] = {
-    "not finite": Rule(0.0, "look at its inputs; gw.watch names the step and the op in a training", "IEEE 754"),
+    "not finite": Rule("look at its inputs; gw.watch names the step and the op in a training", "IEEE 754"),
     "vanishing": Rule(
-        1e-3,
         "try ReLU with He initialisation, residual connections, or normalisation",
         "Glorot & Bengio 2010; Pascanu et al. 2013",
+        threshold=1e-3,
     ),
     "exploding": Rule(
-        1e3,
-        "clip the gradient by its norm, or start from smaller weights",
-        "Pascanu et al. 2013",
+        "clip the gradient by its norm, or start from smaller weights", "Pascanu et al. 2013", threshold=1e3
     ),
     "dead units": Rule(
-        0.10,
-        "try leaky_relu, and a lower learning rate",
-        "Lu et al. 2020, Dying ReLU and initialization",
+        "try leaky_relu, and a lower learning rate", "Lu et al. 2020, Dying ReLU and initialization", threshold=0.10
     ),
     "saturated units": Rule(
-        0.50,
-        "start from smaller weights, or normalise what goes in",
-        "Glorot & Bengio 2010",
+        "start from smaller weights, or normalise what goes in", "Glorot & Bengio 2010", threshold=0.50
     ),
-    "exp overflows": Rule(0.0, "subtract the maximum first, as softmax and logsumexp do", "IEEE 754"),
-    "log of zero": Rule(0.0, "use log_softmax, log1p or an offset that the dtype can hold", "IEEE 754"),
-    "log of softmax": Rule(0.0, "use log_softmax, which loses no small probability", "Blanchard et al. 2021"),
-    "underflow in float16": Rule(0.01, "scale the loss", "Micikevicius et al. 2018, Mixed precision training"),
-    "all rounding": Rule(1.0, "compute in a wider dtype", "docs/verdict.md, noise floor"),
+    "exp overflows": Rule("subtract the maximum first, as softmax and logsumexp do", "IEEE 754"),
+    "log of zero": Rule("use log_softmax, log1p or an offset that the dtype can hold", "IEEE 754"),
+    "log of softmax": Rule("use log_softmax, which loses no small probability", "Blanchard et al. 2021"),
+    "underflow in float16": Rule(
+        "scale the loss", "Micikevicius et al. 2018, Mixed precision training", threshold=0.01
+    ),
+    "all rounding": Rule("compute in a wider dtype", "docs/verdict.md, noise floor"),
     "zero but for rounding": Rule(
-        1.0, "leave it out: what comes after it cancels it, as batch norm does a bias", "docs/verdict.md, noise floor"
+        "leave it out: what comes after it cancels it, as batch norm does a bias", "docs/verdict.md, noise floor"
     ),
-    "not reached": Rule(0.0, "use it in the loss, or leave it out", "no path leads from it to the loss"),
-    "zero everywhere": Rule(0.0, "look at what it is multiplied by", "its gradient is 0 in every element"),
+    "not reached": Rule("use it in the loss, or leave it out", "no path leads from it to the loss"),
+    "zero everywhere": Rule("look at what it is multiplied by", "its gradient is 0 in every element"),
 }
 
 
@@ -159,14 +154,15 @@ def _numbers(facts: Facts) -> Iterator[Finding]:
 
 def _underflow(facts: Facts) -> Iterator[Finding]:
     """Whether a gradient in float16 would lose elements, and which power of two would save them."""
-    largest, smallest = HALF
+    half = find_dtype("float16")
+    least = half.smallest_subnormal / 2  # below which a number becomes 0
     given = [np.abs(g).reshape(-1) for path, g in facts.gradients.items() if not facts.is_rounding(path, facts.dtype)]
     every = np.concatenate([*given, np.zeros(0)])
     alive = every[(every > 0) & np.isfinite(every)]
-    lost = float(np.mean(alive < smallest / 2)) if alive.size else 0.0
+    lost = float(np.mean(alive < least)) if alive.size else 0.0
     if lost > RULES["underflow in float16"].threshold:
-        power = math.floor(math.log2(largest / 2 / float(alive.max())))
-        saved = float(np.mean(alive * 2.0**power >= smallest / 2))
+        power = math.floor(math.log2(half.largest / 2 / float(alive.max())))
+        saved = float(np.mean(alive * 2.0**power >= least))
         yield _finding(
             "underflow in float16",
             "",

@@ -26,7 +26,7 @@ from gradwitness.run.referee import graph_referee
 from gradwitness.settings import Settings
 from gradwitness.verdict.checks import compare
 
-__all__ = ["Flow", "Passing", "Watched"]
+__all__ = ["Flow", "Passing", "Tapped"]
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ class Flow:
 
 
 @dataclass(frozen=True, eq=False)
-class Watched:
+class Tapped:
     """A network whose stages are tapped, and what is known of it. stages: where."""
 
     stages: Sequence[Stage]
     known: FromGraph
 
     @classmethod
-    def of(cls, problem: Problem, stages: Sequence[Stage], dtype: str, settings: Settings) -> Watched:
+    def of(cls, problem: Problem, stages: Sequence[Stage], dtype: str, settings: Settings) -> Tapped:
         nodes = {stage.output.id: stage.output for stage in stages}
         return cls(stages, graph_referee(tapped(problem, list(nodes.values())), dtype, settings))
 

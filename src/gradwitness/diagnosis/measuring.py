@@ -13,7 +13,7 @@ from gradwitness import registry
 from gradwitness.capturing import any_captured
 from gradwitness.diagnosis.document import to_json
 from gradwitness.diagnosis.findings import Facts, findings_of
-from gradwitness.diagnosis.flow import Watched
+from gradwitness.diagnosis.flow import Tapped
 from gradwitness.diagnosis.measured import Measured
 from gradwitness.diagnosis.stages import Stage, stages_of
 from gradwitness.diagnosis.table import table
@@ -108,7 +108,7 @@ def _measured(
     progress: Progress,
 ) -> Health:
     (dtype,) = settings.dtypes
-    watched = Watched.of(problem, stages, dtype, settings)
+    watched = Tapped.of(problem, stages, dtype, settings)
     flows = {}
     for backend in chosen:
         progress(f"{problem.name}: {len(stages)} stages on {backend}")
@@ -155,7 +155,7 @@ def chosen_backends(backends: str | Sequence[str] | None) -> tuple[str, ...]:
     return chosen
 
 
-def _facts(problem: Problem, watched: Watched) -> Facts:
+def _facts(problem: Problem, watched: Tapped) -> Facts:
     known = watched.known
     return Facts(
         watched.stages,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gradwitness import ops
-from gradwitness.diagnosis.flow import Watched
+from gradwitness.diagnosis.flow import Tapped
 from gradwitness.diagnosis.stages import stages_of
 from gradwitness.evidence.norms import norm
 from gradwitness.networks.initial import generator
@@ -230,7 +230,7 @@ def _compared(remedy: Remedy, depth: int, settings: Settings, backends: Sequence
     problem = remedy.make(depth).rounded(dtype)
     is_recurrent = problem.differentiated[0].startswith("inputs.")
     stages = () if is_recurrent else stages_of(problem.graph, problem.differentiated)
-    watched = Watched.of(problem, stages, dtype, settings)
+    watched = Tapped.of(problem, stages, dtype, settings)
     flows = [watched.flow(backend, device, settings) for backend in backends]
     gradients = [norm(watched.exact[path]) for path in problem.differentiated]
     factor = min(1.0, remedy.clip / float(np.hypot.reduce(gradients)))

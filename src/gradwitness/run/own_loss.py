@@ -102,13 +102,18 @@ class OwnLoss(Witness):
             return found
         return found.instead(Verdict.INCONCLUSIVE, f"{found.message}: {IN_MORE_DIGITS}")
 
+    @cached_property
+    def _finer(self) -> Mapping[str, Array | None]:
+        """The gradient in more digits than float64 has; empty where it is not to be had."""
+        finest = self.known.finest
+        if not isinstance(finest, Finer):
+            return {}
+        return finest.in_more_digits(self.problem.primals, self.known.finest_answer[1]) or {}
+
     def only_loses_digits(self, path: str, probe: Probe) -> bool:
         """Whether the same function has this derivative where it computes in more digits, as far as it can, and differs
         there by no more than a hundredth of its norm: a cache for one dtype is no rounding."""
-        finest = self.known.finest
-        given = self.known.finest_answer[1]
-        finer = finest.in_more_digits(self.problem.primals, given) if isinstance(finest, Finer) else None
-        gradient, mine = None if finer is None else finer.get(path), given.get(path)
+        gradient, mine = self._finer.get(path), self.known.finest_answer[1].get(path)
         if gradient is None or mine is None or norm(mine - gradient) > LARGE * norm(gradient):
             return False
         return abs(probe.of(gradient) - probe.value) <= probe.bound

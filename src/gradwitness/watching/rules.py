@@ -14,17 +14,17 @@ FEWEST = 3  # steps, or calls, of which something is said that holds for all
 GROWN = 10.0  # times that a norm must grow before a step that is not finite, to be its cause
 
 RULES: Mapping[str, Rule] = {
-    "not finite": Rule(0.0, ""),
-    "zero_grad forgotten": Rule(0.0, "call optimizer.zero_grad() before each step's first backward()"),
+    "not finite": Rule(""),
+    "zero_grad forgotten": Rule("call optimizer.zero_grad() before each step's first backward()"),
     "unequal micro-batches": Rule(
-        1e-3, "divide the sum of the losses by the number of examples, or weigh each mean by its share of them"
+        "divide the sum of the losses by the number of examples, or weigh each mean by its share of them"
     ),
     "clipping always binds": Rule(
-        1.0, "raise the limit, or lower the learning rate: the size of the gradient is lost", "Pascanu et al. 2013"
+        "raise the limit, or lower the learning rate: the size of the gradient is lost", "Pascanu et al. 2013"
     ),
-    "clipping never binds": Rule(0.0, "lower the limit, or leave it out", "Pascanu et al. 2013"),
-    "no gradient": Rule(0.0, "use it in the loss, leave it out, or look for a detach, no_grad or requires_grad=False"),
-    "log of softmax": Rule(0.0, "use log_softmax, which loses no small probability", "Blanchard et al. 2021"),
+    "clipping never binds": Rule("lower the limit, or leave it out", "Pascanu et al. 2013"),
+    "no gradient": Rule("use it in the loss, leave it out, or look for a detach, no_grad or requires_grad=False"),
+    "log of softmax": Rule("use log_softmax, which loses no small probability", "Blanchard et al. 2021"),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any, Self
 
 from gradwitness import registry
@@ -34,7 +33,7 @@ class Watch:
         return tuple(findings_of(self.training))
 
     def __enter__(self) -> Self:
-        if self._step is not None:
+        if self._watcher.step is not None:
             raise GradwitnessError("a function of a step is called: step = gw.watch(step), then step(...) as before")
         self._watcher.start()
         return self
@@ -43,13 +42,9 @@ class Watch:
         self._watcher.stop()
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        if self._step is None:
+        if self._watcher.step is None:
             raise GradwitnessError("a module is watched around its steps: with gw.watch(module) as seen: ...")
-        return self._step(*arguments, **options)
-
-    @cached_property
-    def _step(self) -> Any:
-        return self._watcher.step
+        return self._watcher.step(*arguments, **options)
 
     def __bool__(self) -> bool:
         return bool(self.training.steps) and not self.findings
