@@ -16,7 +16,7 @@ from gradwitness.errors import UnsupportedError
 from gradwitness.graph import Graph
 from gradwitness.lowering import implement
 from gradwitness.ops import BUILT_IN, OPS
-from gradwitness.problem import Along, Candidate, Problem
+from gradwitness.problem import Candidate, Derived, Problem
 from gradwitness.protocol import Capabilities, Extensible, Observed, Prepared, Script, expect_options, expect_supported
 from gradwitness.training import Watcher
 from gradwitness_jax.quiet import quiet
@@ -67,7 +67,13 @@ class JaxBackend(Extensible):
             ("matmul", "float32"): Sums(0.5, free=24),  # in blocks, but not with a vector
             ("matmul", "float64"): Sums(0.5, free=24),
         },
-        ways_along=("twice", "through jvp", "by jvp"),
+        ways={
+            "jvp": ("jax.jvp", "jax.linearize"),
+            "vjp": ("jax.vjp",),
+            "hvp": ("twice", "through jvp", "by jvp"),
+            "hessian": ("jax.hessian",),
+            "per-example": ("vmap", "one by one"),
+        },
         flushes=("float64", "float32", "bfloat16"),  # XLA on the CPU
     )
 
@@ -149,10 +155,10 @@ class JaxBackend(Extensible):
             if segments := candidate.options.get("segments"):
                 lower = partial(self._checkpointed, dtype=dtype, segments=segments)
             implementation = implement(candidate, problem, lower)
-            if isinstance(candidate.loss, Along):
-                from gradwitness_jax.directional import directional
+            if isinstance(candidate.loss, Derived):
+                from gradwitness_jax.derivatives import derived
 
-                implementation = directional(implementation, problem.differentiated, candidate.loss.way)
+                implementation = derived(implementation, candidate.loss, problem.differentiated)
             jit, both = bool(candidate.options.get("jit", True)), None
             if candidate.path:
                 path = PATHS[candidate.path]

@@ -16,7 +16,7 @@ from gradwitness.errors import UnsupportedError
 from gradwitness.graph import Graph
 from gradwitness.lowering import implement
 from gradwitness.ops import BUILT_IN
-from gradwitness.problem import Candidate, Problem
+from gradwitness.problem import Candidate, Derived, Problem
 from gradwitness.protocol import (
     Capabilities,
     ExtendedInterpreter,
@@ -27,6 +27,7 @@ from gradwitness.protocol import (
     expect_supported,
 )
 from gradwitness_numpy.by_hand import PreparedByHand
+from gradwitness_numpy.forward_mode import forward_mode
 from gradwitness_numpy.rule import Rule, own_rule
 from gradwitness_numpy.rules import RULES, one_hot_in, with_rules
 from gradwitness_numpy.sweep import OnCotangent, OnSum, OnValue, Tape, backward, forward
@@ -46,6 +47,7 @@ class NumpyBackend(Extensible):
         requires=("numpy", "scipy"),
         interpreter=True,
         native=True,
+        ways={"jvp": ("forward mode",)},
         sums={
             ("sum", "float64"): Sums(0.5, free=64),  # a product with ones, by BLAS
             ("sum", "float32"): Sums(0.5, free=64),
@@ -85,6 +87,8 @@ class NumpyBackend(Extensible):
         expect_options(self, candidate)
         if candidate.is_written_by_hand:
             return PreparedByHand(implement(candidate, problem, self.lower), np.dtype(dtype))
+        if isinstance(candidate.loss, Derived):
+            return self._by_forward_mode(candidate, candidate.loss, problem, np.dtype(dtype))
         graph = problem.graph if candidate.loss is None else candidate.loss
         if not isinstance(graph, Graph):
             raise UnsupportedError(
@@ -92,6 +96,15 @@ class NumpyBackend(Extensible):
                 'Candidate("numpy", loss, gradient=...), or write the loss over gradwitness.ops'
             )
         return PreparedNumpy(graph, problem, np.dtype(dtype), self.own_ops)
+
+    def _by_forward_mode(
+        self, candidate: Candidate, asked: Derived, problem: Problem, dtype: np.dtype[Any]
+    ) -> Prepared:
+        if not isinstance(asked.loss, Graph):
+            raise UnsupportedError("NumPy goes forward through graphs alone, none of a loss in its own arrays")
+        wrt = [path for path in asked.problem.differentiated if path in asked.loss.leaves]
+        implementation = implement(candidate, problem, self.lower)
+        return PreparedByHand(forward_mode(implementation, asked.loss, wrt, self.lower), dtype)
 
     def forward(
         self,

@@ -46,13 +46,12 @@ class Step:
 class Rule:
     """`forward(*operands, **attributes)` gives the output, or (output, saved) if it `saves`.
 
-    `vjp(cotangent, step)` gives one cotangent per operand. `jvp` is the place of the forward-mode rule.
+    `vjp(cotangent, step)` gives one cotangent per operand. Forward mode has its own (`gradwitness.derivatives`).
     """
 
     forward: Callable[..., Any]
     vjp: Callable[[Any, Step], Cotangents]
     saves: bool = False
-    jvp: Callable[..., Any] | None = None
 
     def run(self, operands: Sequence[Any], attributes: Mapping[str, Any]) -> tuple[Any, Any]:
         result = self.forward(*operands, **attributes)

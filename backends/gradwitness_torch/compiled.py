@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from gradwitness.errors import UnsupportedError
-from gradwitness.problem import Along, Candidate, Problem
+from gradwitness.problem import Candidate, Derived, Problem
 from gradwitness.protocol import Prepared
 from gradwitness_torch.anew import anew
 from gradwitness_torch.eager import TorchBackend
@@ -26,12 +26,12 @@ class TorchCompileBackend(TorchBackend):
         compiled_paths=(),
         options=("backend", "dynamic", "fullgraph", "mode", "options"),
         shares="torch",
-        ways_along=("twice",),
+        ways={name: ways[:1] for name, ways in TorchBackend.capabilities.ways.items()},
     )
 
     def prepare(self, candidate: Candidate, problem: Problem, *, dtype: str, device: str) -> Prepared:
-        if isinstance(candidate.loss, Along):
-            raise UnsupportedError("what torch.compile has compiled has no second derivative (aot_autograd)")
+        if isinstance(candidate.loss, Derived):
+            raise UnsupportedError("gradients alone: what torch.compile has compiled has no second derivative")
         return super().prepare(candidate, problem, dtype=dtype, device=device)
 
     def _ready(self, loss: Callable[..., Any], *, options: Mapping[str, Any]) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ from gradwitness.errors import UnsupportedError
 from gradwitness.graph import Graph
 from gradwitness.lowering import implement
 from gradwitness.ops import BUILT_IN
-from gradwitness.problem import Along, Candidate, Problem
+from gradwitness.problem import Candidate, Derived, Problem
 from gradwitness.protocol import Capabilities, Extensible, Observed, Prepared, Script, expect_options, expect_supported
 from gradwitness.training import Watcher
 from gradwitness_torch.quiet import quiet
@@ -49,7 +49,13 @@ class TorchBackend(Extensible):
             "strided cotangents",
         ),
         compiled_paths=("torch.compile", "torch.compile(grad)"),
-        ways_along=("twice", "through jvp", "by jvp"),
+        ways={
+            "jvp": ("torch.func.jvp",),
+            "vjp": ("torch.func.vjp",),
+            "hvp": ("twice", "through jvp", "by jvp"),
+            "hessian": ("torch.func.hessian", "autograd.functional.hessian"),
+            "per-example": ("vmap", "one by one"),
+        },
         sums={
             ("conv2d", "float32"): Sums(1 / 3),  # oneDNN's gradients of weight and bias
             ("conv2d", "float64"): Sums(1 / 3),
@@ -125,10 +131,10 @@ class TorchBackend(Extensible):
             if segments := candidate.options.get("segments"):
                 lower = partial(self._checkpointed, dtype=dtype, segments=segments)
             implementation = implement(candidate, problem, lower, ready=ready)
-            if isinstance(candidate.loss, Along):
-                from gradwitness_torch.directional import directional
+            if isinstance(candidate.loss, Derived):
+                from gradwitness_torch.derivatives import derived
 
-                implementation = directional(implementation, problem.differentiated, candidate.loss.way)
+                implementation = derived(implementation, candidate.loss, problem.differentiated)
             if path:
                 implementation = along(path, implementation, candidate, problem, dtype=dtype, device=device)
             compiled = self.capabilities.compiles_along(candidate.path)
@@ -146,7 +152,7 @@ class TorchBackend(Extensible):
             prepared.setup_seconds = time.perf_counter() - started
             if callable(candidate.loss) or (candidate.loss is None and problem.loss is None):
                 prepared.plain = implement(candidate, problem, self.lower).loss
-            prepared.is_along = isinstance(candidate.loss, Along)
+            prepared.is_derived = isinstance(candidate.loss, Derived)
             prepared.written = candidate.loss if callable(candidate.loss) else None
         return prepared
 

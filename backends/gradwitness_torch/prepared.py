@@ -63,7 +63,7 @@ class TorchPrepared:
     plain: Callable[[Tensors], torch.Tensor] | None = (
         None  # a user's own loss of leaves, along no path and not compiled
     )
-    is_along = False  # whether it is a derivative along a direction: torch has no modes inside of forward mode
+    is_derived = False  # whether it is a further derivative: torch has no modes inside of forward mode
     _fills = True  # whether `.grad` of a leaf may be filled by something else than `loss.backward()` here
     _is_looked_at = False  # whether the bytes of the leaves were, after a user's own functions
     _forwards = False  # whether it ran forward mode before
@@ -140,8 +140,8 @@ class TorchPrepared:
     def custom_rules(self, params: Primals) -> tuple[CustomRule, ...] | None:
         """Each autograd.Function, and each op of torch.library, that was applied, and whether its backward ran; what
         `torch.library.opcheck` says of the ops, once for all paths; and checkpoints that do not repeat themselves. None
-        for compiled code, which runs none of them as Python, and for derivatives along a direction."""
-        if self._compiled or self.is_along:
+        for compiled code, which runs none of them as Python, and for further derivatives."""
+        if self._compiled or self.is_derived:
             return None
         seen = self._watched(params)
         return (*rules_of(seen, opcheck=self._is_plain), *not_repeating(seen))
@@ -173,7 +173,7 @@ class TorchPrepared:
 
     def rule_calls(self, params: Primals) -> Sequence[RuleCall]:
         """Of this gradient; where it shows none, as if it is compiled, those of the same loss run eagerly."""
-        if self.is_along:
+        if self.is_derived:
             return ()
         with calls_of_rules() as found:
             if not self._compiled:
@@ -291,7 +291,7 @@ class TorchPrepared:
                 found, self._fills = differentiated(tape.loss, by)
                 return found
             except RuntimeError as error:
-                if self.is_along:
+                if self.is_derived:
                     raise UnsupportedError(f"torch cannot differentiate it in this way: {error}") from error
                 if SECOND_TIME in str(error):
                     raise GradwitnessError(USED_UP) from error

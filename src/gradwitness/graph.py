@@ -35,13 +35,14 @@ __all__ = [
     "direction",
     "shapes_of",
     "spec_of",
+    "step",
     "trace",
 ]
 
 LEAF, LITERAL, OUTPUT = "leaf", "literal", "output"  # nodes that are no ops
 COTANGENT = "cotangent"  # the path of the weights of an array-valued loss
 STOP = "stop_gradient"  # the one op through which no derivative goes
-DIRECTION = "direction."  # what the paths of directions begin with
+DIRECTION, STEP = "direction.", "along."  # what the paths of directions, and of steps along them, begin with
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -49,6 +50,11 @@ T = TypeVar("T")
 def direction(path: str) -> str:
     """The path of the leaf that holds the direction along which a leaf is differentiated."""
     return DIRECTION + path
+
+
+def step(path: str) -> str:
+    """The path of the leaf that says how far a leaf goes along its directions."""
+    return STEP + path
 
 
 class Place(NamedTuple):
@@ -229,16 +235,23 @@ class Graph:
         return replace(builder.graph(output, {**self.constants}), remarks=self.remarks)
 
     def replay(
-        self, builder: Tracer, *, stops: bool = True, each: Callable[[Node, Value], Value] = lambda node, value: value
+        self,
+        builder: Tracer,
+        *,
+        stops: bool = True,
+        leaf: Callable[[Node], Value] | None = None,
+        each: Callable[[Node, Value], Value] = lambda node, value: value,
     ) -> Value:
         """Record the same ops once more; the loss as a value of `builder`.
 
-        stops: whether nothing goes back through a stop_gradient. each: what stands in the place of a node's value.
+        stops: whether nothing goes back through a stop_gradient. leaf: what stands in the place of a leaf, each: in
+        that of an op's value; by default the same.
         """
+        read = leaf or (lambda node: builder.leaf(node.attributes["path"], node.spec))
         values: dict[int, Any] = {}
         for node in self.nodes:
             if node.op == LEAF:
-                values[node.id] = builder.leaf(node.attributes["path"], node.spec)
+                values[node.id] = read(node)
             elif node.op == LITERAL:
                 values[node.id] = node.attributes["value"]
             elif node.op == OUTPUT:

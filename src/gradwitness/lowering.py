@@ -20,9 +20,9 @@ from typing import Any
 from gradwitness import tree
 from gradwitness.dtypes import DTYPES, Array
 from gradwitness.errors import GradwitnessError, NotOneNumberError, UnsupportedError
-from gradwitness.graph import DIRECTION, Graph, Node, shapes_of
+from gradwitness.graph import Graph, Node, shapes_of
 from gradwitness.ops import OPS
-from gradwitness.problem import COTANGENT, Along, Candidate, Problem
+from gradwitness.problem import COTANGENT, Candidate, Derived, Problem
 
 __all__ = [
     "Implementation",
@@ -66,15 +66,15 @@ def implement(
     *,
     ready: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda loss: loss,
 ) -> Implementation:
-    """The candidate's functions, of leaves by path. Of an Along, those of its loss, with the direction among its
-    inputs: it is the adapter that takes the derivative.
+    """The candidate's functions, of leaves by path. Of what is Derived, those of its loss, with directions and
+    the like among its inputs: it is the adapter that takes the derivative.
 
     lower: the backend's own. ready: what the backend makes of a loss before it runs it (compiling it, say).
     """
-    if isinstance(candidate.loss, Along):
+    if isinstance(candidate.loss, Derived):
         plain = implement(replace(candidate, loss=candidate.loss.loss), candidate.loss.problem, lower, ready=ready)
-        along = {path: x for path, x in problem.leaves.items() if path.startswith(DIRECTION)}
-        return replace(plain, inputs=plain.inputs | along)
+        others = {path: x for path, x in problem.leaves.items() if path not in problem.differentiated}
+        return replace(plain, inputs=plain.inputs | others)
     graph = problem.graph if candidate.loss is None and problem.loss is not None else candidate.loss
     if isinstance(graph, Graph):
         loss, inputs = ready(lower(graph)), problem.inputs(graph)

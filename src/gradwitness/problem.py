@@ -17,7 +17,7 @@ from gradwitness.dtypes import DTYPES, Array, frozen, round_to
 from gradwitness.errors import GradwitnessError, ProblemError
 from gradwitness.graph import COTANGENT, Graph, trace
 
-__all__ = ["COTANGENT", "Along", "Candidate", "Intention", "Problem", "as_array"]
+__all__ = ["COTANGENT", "Candidate", "Derived", "Intention", "Problem", "as_array"]
 
 Loss = Callable[[Any, Any], Any]
 Intended = Mapping[str, str | tuple[str, float]]
@@ -27,11 +27,12 @@ LARGEST = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
-class Along:
-    """A loss whose derivative along a direction stands for a candidate's loss, as the framework itself takes it.
+class Derived:
+    """A further derivative of a loss stands for a candidate's loss, as the framework itself takes it.
 
     loss: a Graph, or a loss in the framework's own arrays; problem: its own, with params and batch as it takes them.
-    way: one of `Capabilities.ways_along`. The directions are leaves of the candidate's own problem, `direction(path)`.
+    way: one of those that `Capabilities.ways` has for the derivative. The candidate's own problem has what else the
+    derivative needs: directions, or a copy of the params for each example.
     """
 
     loss: Graph | Loss
@@ -60,7 +61,7 @@ class Candidate:
     """
 
     backend: str
-    loss: Graph | Loss | Along | None = None
+    loss: Graph | Loss | Derived | None = None
     _: KW_ONLY
     gradient: Callable[..., Any] | None = None
     value_and_gradient: Callable[..., Any] | None = None
@@ -235,6 +236,11 @@ class Problem:
     def with_examples(self, kept: int) -> Problem:
         """The same problem with only its first examples. Differentiated leaves stay as they are."""
         return self._with({**self.leaves, **{path: self.leaves[path][:kept] for path in self.by_example}})
+
+    def example(self, number: int) -> Problem:
+        """The same problem with one of its examples alone, as a batch of one."""
+        alone = {path: self.leaves[path][number : number + 1] for path in self.by_example}
+        return self._with({**self.leaves, **alone})
 
     @property
     def by_example(self) -> tuple[str, ...]:

@@ -71,7 +71,7 @@ class Capabilities:
     paths: the names that `Candidate.path` may have, such as "eager" or "vmap", the plainest first; compiled_paths:
     those for which preparing compiles.
     shares: another backend, whose functions for users' own ops it runs if it has none of its own.
-    ways_along: how it takes the derivative of a loss along a direction, and the gradient of that (`Along.way`).
+    ways: how it takes further derivatives (`Derived.way`), by their names, as "hvp".
     """
 
     dtypes: tuple[str, ...]
@@ -88,7 +88,7 @@ class Capabilities:
     paths: tuple[str, ...] = ()
     compiled_paths: tuple[str, ...] = ()
     shares: str = ""
-    ways_along: tuple[str, ...] = ()
+    ways: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def compiles_along(self, path: str | None) -> bool:
         """Whether preparing compiles on this path; None stands for the plain one."""

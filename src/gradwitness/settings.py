@@ -25,7 +25,7 @@ class Settings:
     """How a run is made; `gradwitness.verify` tells of each. timeout: None for this process, and as long as it takes.
     paths: none for the plain one of each candidate. capture: whether losses in a framework's own arrays are read into
     graphs. referee: the label of the candidate whose graph judges those that do not run in float64. derivative: what is
-    judged, gradients or products of the Hessian with a direction."""
+    judged, gradients or another derivative."""
 
     dtypes: tuple[str, ...] = ("float64", "float32")
     devices: tuple[str, ...] = ("cpu",)
@@ -153,8 +153,9 @@ OPTIONS = {
     ),
     "derivative": Option(
         "--derivative",
-        "Judge gradients, or products of the Hessian with a random direction.",
-        choices=("gradient", "hvp"),
+        "Judge gradients, or another derivative: forward mode (jvp), reverse mode as a function (vjp), products with "
+        "the Hessian (hvp), the Hessian itself, or gradients by example.",
+        choices=("gradient", "jvp", "vjp", "hvp", "hessian", "per-example"),
     ),
 }
 

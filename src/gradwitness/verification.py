@@ -104,10 +104,9 @@ def verify(
     referee: the label of a candidate whose loss, read into a graph, is the truth for kernels that do not run in
     float64, such as those that exist in bfloat16 only. In 16 bits averages judge them as well, and show a factor of
     1.005.
-    derivative: "gradient", or "hvp" for products of the Hessian with a direction, drawn by `seed`. Each framework takes
-    them in its own ways: twice, backward through forward mode, and forward mode through backward. They are
-    named behind the label, as in "torch [twice]". The loss that is compared is then the derivative along
-    the direction (jvp).
+    derivative: "gradient", or another: "jvp", "vjp", "hvp" (the product of the Hessian with a direction), "hessian",
+    "per-example". Directions are drawn by `seed`. Each framework takes them in its own ways, named behind the label, as
+    in "torch [twice]". docs/derivatives.md has them.
     allow: verdicts that pass as well, such as "inconclusive".
     require: backends, or labels of candidates, that must run and agree.
     progress: a function, called with a line of text as each step begins.

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from gradwitness import ops, registry
+from gradwitness.derivatives import RULES, tangent
 from gradwitness.errors import UnsupportedError
 from gradwitness.graph import direction
 from gradwitness.networks import NETWORKS, network
 from gradwitness.networks.single_ops import op_problems
 from gradwitness.ops.vocabulary import OPS
 from gradwitness.problem import Problem
-from gradwitness.tangents import RULES, tangent
 
 INTERPRETER = registry.interpreter()
 PROBLEMS = {problem.name: problem for problem in op_problems(0)}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from gradwitness import registry
+from gradwitness.errors import UnsupportedError
 from gradwitness.evidence.exercise import Exercise, exercise
 from gradwitness.problem import Problem
 from gradwitness.report import Case, Report
-from gradwitness.run.along import along_direction
+from gradwitness.run.derived import derived
 from gradwitness.run.environment import environment
-from gradwitness.run.problems import verify_problem
+from gradwitness.run.problems import rows_of_failure, verify_problem
 from gradwitness.run.progress import Progress
+from gradwitness.run.trial import Failure
+from gradwitness.verdict import Verdict
 
 __all__ = ["verify_case"]
 
@@ -17,11 +20,14 @@ __all__ = ["verify_case"]
 def verify_case(case: Case, *, progress: Progress = lambda text: None) -> Report:
     """Every candidate of a problem, in every dtype and on every device.
 
-    Raises GradwitnessError where another derivative than the gradient was asked for, and is not to be had.
+    Where another derivative than the gradient was asked for, and the loss has none here, all are `unsupported`. Raises
+    GradwitnessError where its own gradient has to be seen to first.
     """
-    if case.settings.derivative != "gradient":
-        case = along_direction(case, progress=progress)
-    rows = verify_problem(case.problem, case.candidates, case.settings, progress=progress)
+    try:
+        case = derived(case, progress=progress)
+        rows = verify_problem(case.problem, case.candidates, case.settings, progress=progress)
+    except UnsupportedError as error:
+        rows = rows_of_failure(case.problem, case.candidates, case.settings, Failure(Verdict.UNSUPPORTED, str(error)))
     where = environment(case.backends, case.settings)
     return Report(tuple(rows), where, exercise=_exercise(case.problem), cases=(case,))
 
