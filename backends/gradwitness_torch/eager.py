@@ -6,7 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from dataclasses import replace
+from functools import partial, wraps
 from typing import Any
 
 from gradwitness import lowering
@@ -23,6 +24,17 @@ from gradwitness_torch.quiet import quiet
 __all__ = ["TorchBackend"]
 
 Loss = Callable[[Mapping[str, Any]], Any]
+
+
+def _quietly(loss: Loss) -> Loss:
+    """Dynamo warns of complex leaves, as these are made of their parts, whenever it compiles anew."""
+
+    @wraps(loss)
+    def silent(leaves: Any) -> Any:
+        with quiet():
+            return loss(leaves)
+
+    return silent
 
 
 class TorchBackend(Extensible):
@@ -131,6 +143,8 @@ class TorchBackend(Extensible):
             if segments := candidate.options.get("segments"):
                 lower = partial(self._checkpointed, dtype=dtype, segments=segments)
             implementation = implement(candidate, problem, lower, ready=ready)
+            if problem.complex:
+                implementation = replace(implementation, loss=_quietly(implementation.loss))
             if isinstance(candidate.loss, Derived):
                 from gradwitness_torch.derivatives import derived
 

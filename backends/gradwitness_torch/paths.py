@@ -135,6 +135,8 @@ def _compiled_gradient(case: Case) -> Both:
 
 def _of_leaves(own: Callable[..., Any], problem: Problem) -> Loss:
     """A user's loss as a function of leaves by path, by torch's own pytrees, which torch.compile knows."""
+    if problem.complex:
+        raise UnsupportedError("with complex leaves this path is not tried")
     order, structure = tree_flatten(problem.arguments({path: path for path in problem.leaves}))
     weights = problem.weights
 

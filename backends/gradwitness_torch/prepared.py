@@ -345,7 +345,7 @@ class TorchPrepared:
             return None
         found = torch.as_tensor(gradient).detach()
         dense = found if found.layout is torch.strided else found.to_dense()  # an embedding's may be sparse
-        return np.array(dense.cpu().to(_WIDER[self._host]).numpy())
+        return np.array(dense.cpu().to(_WIDER[self._host]).resolve_neg().numpy())  # which the parts of a conjugate may be
 
 
 @contextmanager

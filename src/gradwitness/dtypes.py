@@ -10,7 +10,7 @@ import numpy as np
 
 from gradwitness.errors import GradwitnessError, UnknownName
 
-__all__ = ["DTYPES", "Array", "DType", "dtype_name", "find_dtype", "frozen", "round_to", "spacing"]
+__all__ = ["DTYPES", "OF_PARTS", "Array", "DType", "dtype_name", "find_dtype", "frozen", "round_to", "spacing"]
 
 Array = np.ndarray[Any, Any]
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
@@ -40,6 +40,9 @@ DTYPES = {
         DType("bfloat16", 2.0**-8, 2.0**-126, 2.0**-133),
     )
 }
+
+
+OF_PARTS = {"complex128": "float64", "complex64": "float32"}  # the dtype of the parts of complex numbers
 
 
 def find_dtype(name: str) -> DType:

@@ -18,6 +18,7 @@ from itertools import count, pairwise
 from typing import Any
 
 from gradwitness import tree
+from gradwitness.complex_leaves import is_complex, split
 from gradwitness.dtypes import DTYPES, Array
 from gradwitness.errors import GradwitnessError, NotOneNumberError, UnsupportedError
 from gradwitness.graph import Graph, Node, shapes_of
@@ -65,11 +66,13 @@ def implement(
     lower: Callable[[Graph], LossOfLeaves],
     *,
     ready: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda loss: loss,
+    conjugates: bool = False,
 ) -> Implementation:
     """The candidate's functions, of leaves by path. Of what is Derived, those of its loss, with directions and
     the like among its inputs: it is the adapter that takes the derivative.
 
     lower: the backend's own. ready: what the backend makes of a loss before it runs it (compiling it, say).
+    conjugates: as `Capabilities.conjugates` says.
     """
     if isinstance(candidate.loss, Derived):
         plain = implement(replace(candidate, loss=candidate.loss.loss), candidate.loss.problem, lower, ready=ready)
@@ -84,7 +87,7 @@ def implement(
         inputs = {path: leaf for path, leaf in problem.leaves.items() if path not in reaching}
     if not candidate.is_written_by_hand:
         return Implementation(loss, inputs, reaching)
-    return Implementation(loss, inputs, reaching, *_by_hand(candidate, problem, loss))
+    return Implementation(loss, inputs, reaching, *_by_hand(candidate, problem, loss, conjugates=conjugates))
 
 
 def _contracted(loss: LossOfLeaves, problem: Problem) -> LossOfLeaves:
@@ -130,10 +133,11 @@ def _native(candidate: Candidate, problem: Problem, ready: Callable[..., Callabl
 
 
 def _by_hand(
-    candidate: Candidate, problem: Problem, loss: LossOfLeaves
+    candidate: Candidate, problem: Problem, loss: LossOfLeaves, *, conjugates: bool
 ) -> tuple[Callable[[Leaves], tuple[Any, dict[str, Any]]], Callable[[Leaves], dict[str, Any]]]:
     """(value_and_gradient, gradient), the one made from the other where only one was given."""
     alone, both = candidate.gradient, candidate.value_and_gradient
+    by_path = functools.partial(_by_path, problem, conjugates=conjugates)
 
     def together(leaves: Leaves) -> tuple[Any, dict[str, Any]]:
         if both is None:
@@ -142,12 +146,12 @@ def _by_hand(
             return value, gradient(leaves)
         value, found = _pair(both(*problem.pullback_arguments(leaves)))
         contracted = _contracted(lambda _: value, problem)(leaves)
-        return contracted, _by_path(found, problem, leaves, "value_and_gradient")
+        return contracted, by_path(found, leaves, "value_and_gradient")
 
     def gradient(leaves: Leaves) -> dict[str, Any]:
         if alone is None:
             return together(leaves)[1]
-        return _by_path(alone(*problem.pullback_arguments(leaves)), problem, leaves, "gradient")
+        return by_path(alone(*problem.pullback_arguments(leaves)), leaves, "gradient")
 
     return together, gradient
 
@@ -160,10 +164,10 @@ def _pair(result: Any) -> tuple[Any, Any]:
     )
 
 
-def _by_path(gradient: Any, problem: Problem, leaves: Leaves, name: str) -> dict[str, Any]:
+def _by_path(problem: Problem, gradient: Any, leaves: Leaves, name: str, *, conjugates: bool) -> dict[str, Any]:
     """The tree that a user's function returned, by path: what was asked for. Raises GradwitnessError for a path that
     is no leaf's, and for what is no array of real numbers as fine as its leaf's."""
-    given = {} if gradient is None else tree.flatten(gradient, "params")
+    given = _of_parts({} if gradient is None else tree.flatten(gradient, "params"), problem, conjugates=conjugates)
     if not given or not set(given) <= set(problem.leaves):
         raise GradwitnessError(
             f"{name}(params, batch) must return a gradient for each of {', '.join(problem.differentiated)}, "
@@ -172,6 +176,22 @@ def _by_path(gradient: Any, problem: Problem, leaves: Leaves, name: str) -> dict
     found = {path: given.get(path) for path in problem.differentiated}
     for path, one in found.items():
         _expect_dtype(path, one, leaves[path])
+    return found
+
+
+def _of_parts(given: Mapping[str, Any], problem: Problem, *, conjugates: bool) -> dict[str, Any]:
+    """Gradients by complex leaves as those by their parts."""
+    found: dict[str, Any] = {}
+    for path, one in given.items():
+        if path not in problem.complex:
+            found[path] = one
+            continue
+        if one is not None and not is_complex(one):
+            raise GradwitnessError(
+                f"the gradient of {path} has dtype {getattr(one, 'dtype', type(one).__name__)}, its parameter is "
+                f"complex: give dL/da {'-' if conjugates else '+'} i dL/db, by the parts of a + ib"
+            )
+        found |= split(path, one, conjugate=conjugates)
     return found
 
 

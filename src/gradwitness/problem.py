@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from gradwitness import tree
-from gradwitness.dtypes import DTYPES, Array, frozen, round_to
+from gradwitness.complex_leaves import is_complex, joined, parts_of, split, whole
+from gradwitness.dtypes import DTYPES, OF_PARTS, Array, frozen, round_to
 from gradwitness.errors import GradwitnessError, ProblemError
 from gradwitness.graph import COTANGENT, Graph, trace
 
@@ -102,7 +103,8 @@ class Problem:
     name: what the report calls it.
     loss: `loss(params, batch)`, a Graph, or None if each candidate brings a loss of its own.
     params, batch: nested dicts, lists or tuples of arrays. Floats are held as float64, integers as int64. The floating
-    leaves of params are differentiated, or the leaves of params or batch that `wrt` names by path.
+    leaves of params are differentiated, or the leaves of params or batch that `wrt` names by path. A complex leaf `w`
+    is two leaves, `w.real` and `w.imag`, which a loss in a framework's own arrays sees as one.
     cotangent: for a loss that returns an array, the weights of its elements: an array of its shape, or "random". It is
     a leaf with the path "cotangent". For a loss that returns a tuple, list or dict of arrays it is nested in the same
     way.
@@ -127,8 +129,8 @@ class Problem:
     @cached_property
     def leaves(self) -> dict[str, Array]:
         """Every leaf of params and batch by path: copies, as float64, int64 or bool, that cannot be written to."""
-        both = {**_arrays(self.params, "params")}
-        for path, array in _arrays(self.batch, "batch").items():
+        both = {**self._arrays(self.params, "params")}
+        for path, array in self._arrays(self.batch, "batch").items():
             if path in both:
                 raise ProblemError(
                     f"params and batch both have a leaf {path!r}, and leaves are matched by path: "
@@ -142,6 +144,23 @@ class Problem:
                 both[path] = as_array(weights, path)
         return both
 
+    @cached_property
+    def complex(self) -> frozenset[str]:
+        """The paths, in params and batch, of leaves that are complex."""
+        given = {**tree.flatten(self.params, "params"), **tree.flatten(self.batch, "batch")}
+        return frozenset(path for path, leaf in given.items() if is_complex(leaf))
+
+    def paths_in(self, structure: Any, root: str) -> tuple[str, ...]:
+        """The paths of the leaves of params or batch, or of something nested like them: two for a complex one."""
+        return parts_of(tree.flatten(structure, root), self.complex)
+
+    def _arrays(self, structure: Any, root: str) -> dict[str, Array]:
+        found: dict[str, Array] = {}
+        for path, leaf in tree.flatten(structure, root).items():
+            parts = split(path, on_host(leaf)) if path in self.complex else {path: leaf}
+            found |= {part: as_array(x, part) for part, x in parts.items()}
+        return found
+
     @property
     def weights(self) -> tuple[str, ...]:
         """The paths of the cotangent: one for each array that the loss returns."""
@@ -154,7 +173,7 @@ class Problem:
     @cached_property
     def differentiated(self) -> tuple[str, ...]:
         """Paths of the leaves to differentiate by."""
-        return tuple(tree.flatten(self.params, "params")) if self.wrt is None else self.wrt
+        return self.paths_in(self.params, "params") if self.wrt is None else parts_of(self.wrt, self.complex)
 
     @cached_property
     def intentions(self) -> dict[str, Intention]:
@@ -169,7 +188,7 @@ class Problem:
     def own_dtypes(self) -> tuple[str, ...]:
         """The dtypes in which the differentiated leaves were given, widest first; float64 for any other."""
         given = {**tree.flatten(self.params, "params"), **tree.flatten(self.batch, "batch")}
-        found = {_dtype_name(given[path]) for path in self.differentiated}
+        found = {_dtype_name(given[whole(path, self.complex)]) for path in self.differentiated}
         return tuple(name for name in DTYPES if name in found)
 
     @cached_property
@@ -189,6 +208,7 @@ class Problem:
 
     def arguments(self, leaves: Mapping[str, Any]) -> tuple[Any, Any]:
         """(params, batch), as a loss takes them, that hold these leaves."""
+        leaves = joined(leaves, self.complex) if self.complex else leaves
         return tree.rebuild(self.params, leaves, "params"), tree.rebuild(self.batch, leaves, "batch")
 
     def pullback_arguments(self, leaves: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -263,7 +283,7 @@ class Problem:
     @property
     def leaves_of_batch(self) -> tuple[str, ...]:
         """The paths of the leaves of batch."""
-        return tuple(tree.flatten(self.batch, "batch"))
+        return self.paths_in(self.batch, "batch")
 
     @property
     def _batched(self) -> list[str]:
@@ -286,20 +306,17 @@ class Problem:
         return moved if self.cotangent is None else replace(moved, cotangent=self.cotangent_of(leaves))
 
 
-def _arrays(structure: Any, root: str) -> dict[str, Array]:
-    return {path: as_array(leaf, path) for path, leaf in tree.flatten(structure, root).items()}
-
-
 def _dtype_name(leaf: Any) -> str:
     """The name under which NumPy, torch and jax alike print the dtype."""
     name = str(getattr(leaf, "dtype", "float64")).rpartition(".")[2]
+    name = OF_PARTS.get(name, name)
     return name if name in DTYPES else "float64"
 
 
 def as_array(leaf: Any, path: str) -> Array:
     """A leaf of any framework's, as float64, int64 or bool, that cannot be written to. Raises ProblemError."""
     try:
-        array = np.asarray(_on_host(leaf))
+        array = np.asarray(on_host(leaf))
     except Exception as error:  # noqa: BLE001  # a leaf's own __array__ may raise anything
         raise ProblemError(f"{path}: cannot be read as an array: {error}") from None
     if isinstance(leaf, np.ma.MaskedArray):
@@ -313,8 +330,8 @@ def as_array(leaf: Any, path: str) -> Array:
         )
     if array.dtype.kind == "c":
         raise ProblemError(
-            f"{path}: complex numbers, which are not verified yet: give the real and the imaginary part as two leaves, "
-            "and let the loss put them together"
+            f"{path}: complex numbers, which only leaves of params and batch may be: give the real and the imaginary "
+            "part as two arrays"
         )
     if wide is None:
         raise ProblemError(
@@ -346,7 +363,7 @@ def _is_frozen(array: Array) -> bool:
     return bool(array.flags.owndata) and not array.flags.writeable
 
 
-def _on_host(leaf: Any) -> Any:
+def on_host(leaf: Any) -> Any:
     """The leaf, where NumPy can read it: a tensor that is part of a tape, on a device or in bfloat16 it cannot."""
     if hasattr(leaf, "detach") and hasattr(leaf, "cpu"):
         leaf = leaf.detach().cpu()
@@ -361,7 +378,12 @@ def _check(problem: Problem) -> None:
         isinstance(problem.wrt, tuple) and all(isinstance(x, str) for x in problem.wrt)
     ):
         raise ProblemError(f'wrt: expected the paths of leaves, as a tuple such as ("w",), got {problem.wrt!r}')
-    leaves, params = problem.leaves, tree.flatten(problem.params, "params")
+    leaves, params = problem.leaves, problem.paths_in(problem.params, "params")
+    if problem.complex and problem.loss is not None:
+        raise ProblemError(
+            f"{', '.join(sorted(problem.complex))}: complex numbers, which gradwitness.ops has not: give the loss in "
+            'torch or jax, {"torch": loss}, or the real and the imaginary part as two leaves'
+        )
     if problem.wrt is None:
         for path in params:
             if leaves[path].dtype.kind != "f":

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gradwitness.dtypes import dtype_name, find_dtype
+from gradwitness.dtypes import OF_PARTS, dtype_name, find_dtype
 from gradwitness.errors import GradwitnessError, UnknownName
 from gradwitness.paths import expect_paths
 
@@ -79,11 +79,14 @@ def names(given: str | Iterable[str], option: str = "") -> tuple[str, ...]:
 
 
 def dtype_names(given: Any) -> tuple[str, ...]:
-    """The names of one dtype or several: names, or the dtypes of NumPy, torch or jax themselves."""
+    """The names of one dtype or several: names, or the dtypes of NumPy, torch or jax themselves. A complex one stands
+    for that of its parts."""
     if isinstance(given, str):
-        return tuple(dict.fromkeys(name.rpartition(".")[2] for name in names(given, "dtypes")))  # of "torch.float32"
-    several = given if isinstance(given, list | tuple | set | frozenset) else [given]
-    return names([one if isinstance(one, str) else dtype_name(one) for one in several])
+        found = [name.rpartition(".")[2] for name in names(given, "dtypes")]  # of "torch.float32"
+    else:
+        several = given if isinstance(given, list | tuple | set | frozenset) else [given]
+        found = [one if isinstance(one, str) else dtype_name(one) for one in several]
+    return names([OF_PARTS.get(name, name) if isinstance(name, str) else name for name in found])
 
 
 def seed_from(text: str) -> int:

@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from gradwitness.arithmetic import Arithmetic, RoundingErrors
+from gradwitness.complex_leaves import PARTS, whole
 from gradwitness.dtypes import Array, find_dtype
 from gradwitness.errors import NarrowerError, NoAnswerError, UnsupportedError
 from gradwitness.evidence.finite_difference import Differencing, Probe
@@ -39,6 +40,10 @@ __all__ = ["SAMPLED", "FromValues", "with_largest_rounded"]
 
 Leaves = Mapping[str, Array]
 MATRIX_DIRECTIONS = 3
+CONJUGATE = (
+    "; it is right but for its sign: the gradient of {leaf} is the conjugate of what it should be (by a + ib torch's "
+    "is dL/da + i dL/db, jax's dL/da - i dL/db)"
+)
 SYMMETRIC = (
     "; along symmetric directions it is right, as where an op takes a matrix for symmetric and reads one triangle of "
     "it: let the loss use ({path} + its transpose) / 2, and both agree"
@@ -164,14 +169,20 @@ class FromValues:
         return total, most
 
     def hint(self, path: str) -> str:
-        """What a gradient that differences refute may be in its place, by how it lies in a square matrix."""
-        x = self.problem.primals[path]
-        if x.ndim < 2 or x.shape[-1] != x.shape[-2] or x.shape[-1] == 1 or path not in self.gradients:
+        """What a gradient that differences refute may be in its place: by its sign, or by how it lies in a square
+        matrix."""
+        x, g = self.problem.primals[path], self.gradients.get(path)
+        is_square = x.ndim >= 2 and x.shape[-1] == x.shape[-2] > 1
+        is_imaginary = whole(path, self.problem.complex) != path and path.endswith(PARTS[1])
+        if g is None or not (is_square or is_imaginary):
             return ""
-        g = self.gradients[path]
         rng = np.random.default_rng([self.seed, 12])
         directions = typical(x) * rng.standard_normal((MATRIX_DIRECTIONS, *x.shape))
         if any(self._is_along(path, g, v) for v in directions):  # what is off is too little to be told apart
+            return ""
+        if is_imaginary and all(self._is_along(path, -g, v) for v in directions):
+            return CONJUGATE.format(leaf=whole(path, self.problem.complex))
+        if not is_square:
             return ""
         if all(self._is_along(path, _transposed(g), v) for v in directions):
             return "; it is right but for being transposed"

@@ -49,6 +49,11 @@ def export(
         raise GradwitnessError(
             "this report has no candidates: export from the report that gradwitness.verify returned, in its process"
         )
+    if case.problem.complex:
+        raise GradwitnessError(
+            f"{', '.join(sorted(case.problem.complex))}: no script is written of complex leaves: let the loss take the "
+            "real and the imaginary part as two leaves, and put them together"
+        )
     fault = _smallest(shrunk(located(_fault(row, row.parameter, case)), seconds), row)
     text = script(fault, look(fault), row, _others(fault, row, case))
     _expect_reproduces(text)
