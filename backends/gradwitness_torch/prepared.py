@@ -37,6 +37,7 @@ INSIDE_FROZEN = (
 FUNCTION = "the function"
 MODIFIES = "{who} modifies {what}, which belongs to the caller; let it work on a copy"
 SECOND_TIME = "Trying to backward through the graph a second time"  # torch's words
+OF_MODULE = " (of a module: loss, params = gradwitness_torch.from_module(module, loss))"
 USED_UP = (
     "the graph of the loss is used up before its gradient is taken: leave backward() out of the loss, "
     "or give the function as value_and_gradient=, with the gradients that it finds"
@@ -189,7 +190,7 @@ class TorchPrepared:
     def why_missing(self) -> str:
         if self._frozen:
             return INSIDE_FROZEN
-        return f"the loss reads {self._closed_over}, which is not in params" if self._closed_over else ""
+        return f"the loss reads {self._closed_over}, which is not in params{OF_MODULE}" if self._closed_over else ""
 
     def _evaluated(self, placed: Tensors) -> tuple[float, Gradients]:
         """The loss, and the gradients on the device."""
@@ -345,7 +346,8 @@ class TorchPrepared:
             return None
         found = torch.as_tensor(gradient).detach()
         dense = found if found.layout is torch.strided else found.to_dense()  # an embedding's may be sparse
-        return np.array(dense.cpu().to(_WIDER[self._host]).resolve_neg().numpy())  # which the parts of a conjugate may be
+        real = dense.cpu().to(_WIDER[self._host]).resolve_neg()  # part of a conjugate, perhaps
+        return np.array(real.numpy())
 
 
 @contextmanager

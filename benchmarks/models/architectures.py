@@ -94,6 +94,7 @@ ARCHITECTURES: dict[str, Callable[[], Model]] = {
     "Llama": _language("Llama", **GROUPED),
     "GPT-2": _language("GPT2", n_embd=32, n_layer=2, n_head=4, vocab_size=WORDS, bos_token_id=0, eos_token_id=0),
     "Qwen3": _language("Qwen3", head_dim=8, **GROUPED),
+    "Gemma": _language("Gemma", head_dim=8, **GROUPED),
     "Mixtral": _language(
         "Mixtral", num_local_experts=4, num_experts_per_tok=2, experts_implementation="eager", **GROUPED
     ),

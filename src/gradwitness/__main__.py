@@ -1,19 +1,15 @@
 """The command: `gradwitness`, or `python -m gradwitness`."""
 
-import os
-import signal
 import sys
-from types import FrameType
+
+from gradwitness.interrupts import INTERRUPTED, end, install
 
 __all__ = ["main"]
-
-INTERRUPTED = 130  # the exit status, as of a shell: 128 and SIGINT
 
 
 def main() -> None:
     """The console script. An interrupt ends it with one line, also while modules are imported."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as in the background
-        signal.signal(signal.SIGINT, _interrupt)
+    install()
     try:
         from gradwitness.cli import cli
         from gradwitness.terminal import open_standard_streams
@@ -22,18 +18,11 @@ def main() -> None:
         cli(prog_name="gradwitness", standalone_mode=True)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from None
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt; but in an import end at once, as a framework that is imported by half may crash Python
-    where it ends."""
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            os.write(2, b"interrupted\n")
-            os._exit(INTERRUPTED)
-        frame = frame.f_back
-    raise KeyboardInterrupt
+        end()
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            end()
+        raise
 
 
 if __name__ == "__main__":

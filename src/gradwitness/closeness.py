@@ -161,8 +161,9 @@ def _wrong(path: str, mine: _Hand, theirs: _Hand) -> str:
 def _apart(path: str, mine: _Hand, theirs: _Hand, both: TensorFloor) -> str:
     a, b = mine.at(path), theirs.at(path)
     where, distance = int(np.argmax(over(np.abs(a - b), both.elements))), norm(a - b)
+    in_floors = floors(float(over(distance, both.norm)))
     return (
-        f"they differ by {distance / max(norm(a), norm(b)):.2g} of their norm, {floors(distance / both.norm)}; "
+        f"they differ by {distance / max(norm(a), norm(b)):.2g} of their norm, {in_floors}; "
         f"worst at {place_of(where, a.shape)}: {a.flat[where]:.9g} against {b.flat[where]:.9g}; "
         f"{_blame(path, mine, theirs)}"
     )

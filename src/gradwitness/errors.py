@@ -72,7 +72,7 @@ class UnknownName(GradwitnessError):
     """A network, backend, dtype, device or op that does not exist was asked for."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        names = sorted(known)
+        names = sorted(map(str, known))
         near = get_close_matches(str(name), names, 1, NEAR) if len(names) > 1 else []
         meant = f"did you mean {near[0]!r}? There is: " if near else "there is: "
         super().__init__(f"unknown {kind} {name!r}; {meant}{', '.join(names)}")

@@ -127,7 +127,8 @@ def _native(candidate: Candidate, problem: Problem, ready: Callable[..., Callabl
     both = candidate.value_and_gradient
     if both is None:
         raise GradwitnessError(
-            f"a candidate on {candidate.backend} has no loss: give Candidate({candidate.backend!r}, loss)"
+            f"a candidate on {candidate.backend} has no loss: give Candidate({candidate.backend!r}, loss"
+            f"{', gradient=...' if candidate.is_written_by_hand else ''})"
         )
     return lambda leaves: _pair(both(*problem.pullback_arguments(leaves)))[0]
 

@@ -324,6 +324,11 @@ def as_array(leaf: Any, path: str) -> Array:
             f"{path}: a masked array, whose mask no loss would see: give it filled, x.filled(0), and the mask by itself"
         )
     wide = WIDE.get(_kind(array.dtype))
+    if hasattr(leaf, "named_parameters"):
+        raise ProblemError(
+            f"{path}: a module, which holds its parameters inside; take them out by `loss, params = "
+            'gradwitness_torch.from_module(module, lambda module, batch: module(batch["x"]).mean())`'
+        )
     if hasattr(leaf, "__next__"):
         raise ProblemError(
             f"{path}: got a {type(leaf).__name__}; give dict(module.named_parameters()), or a list of arrays"

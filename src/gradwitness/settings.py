@@ -48,6 +48,11 @@ class Settings:
             checked["timeout"] = _positive("timeout", self.timeout, "None sets none")
             _expect_subprocesses()
         checked["seed"] = _seed(self.seed)
+        if self.paths and self.derivative != "gradient":
+            raise GradwitnessError(
+                f"paths are ways to a gradient, and derivative={self.derivative!r} is taken in each of its own: leave "
+                "paths out"
+            )
         vars(self).update(checked)  # as Python's own numbers, which JSON can hold
         expect_paths(self.paths)
         for dtype in self.dtypes:

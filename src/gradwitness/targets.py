@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,8 +28,8 @@ def is_target(name: str) -> bool:
 
 
 def load(target: str) -> Any:
-    """The object. Raises GradwitnessError, saying what there is, if it cannot be found, or if its module ends Python as
-    it is imported; what else that raises, this raises."""
+    """The object. Raises GradwitnessError, saying what there is, if it cannot be found, or if its module cannot be
+    imported, saying where."""
     place, colon, name = (target, "", "") if target.endswith(".py") else target.rpartition(":")
     if not place or (colon and not name):
         raise GradwitnessError(f"{target!r}: expected path/to/file.py:name or package.module:name")
@@ -39,6 +40,10 @@ def load(target: str) -> Any:
             f"{place} ended with sys.exit({error.code!r}) as it was imported: put that below "
             '`if __name__ == "__main__":`'
         ) from None
+    except GradwitnessError:
+        raise
+    except Exception as error:
+        raise GradwitnessError(f"{place} cannot be imported: {_said(error)}") from error
     if name and hasattr(module, name):
         return getattr(module, name)
     there = _there(module)
@@ -48,6 +53,15 @@ def load(target: str) -> Any:
         example = next((names[0] for names in there.values() if names), "problem")
         raise GradwitnessError(f"{target}: name the object in it to verify, as in {target}:{example}{known}")
     raise GradwitnessError(f"{target}: {place} has no {name!r}{known}")
+
+
+def _said(error: Exception) -> str:
+    """What a user's own code raised, and where; a SyntaxError says that itself."""
+    said = f"{type(error).__name__}: {error}".partition("\n")[0]
+    if isinstance(error, SyntaxError):
+        return said
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{said} ({frame.filename}:{frame.lineno}, {frame.name})"
 
 
 def _there(module: ModuleType) -> dict[str, list[str]]:
@@ -79,7 +93,12 @@ def expected_arguments(name: str, found: Any, *, beside: str = "") -> tuple[Any,
 
     beside: what else may stand there, for the message. Raises GradwitnessError for anything else.
     """
-    given = found() if callable(found) else found
+    try:
+        given = found() if callable(found) else found
+    except GradwitnessError:
+        raise
+    except Exception as error:
+        raise GradwitnessError(f"{name} raised {_said(error)}") from error
     if (parts := arguments(given)) is None:
         raise GradwitnessError(
             f"{name}: expected {beside}a function without arguments that returns (candidates, params, batch), got "

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,11 +12,10 @@ from dataclasses import dataclass, field
 import click
 
 from gradwitness.errors import GradwitnessError
+from gradwitness.interrupts import keep_what_is_there
 from gradwitness.writing import discard_standard_output, encodable
 
-__all__ = ["INTERRUPTED", "Shown", "open_standard_streams", "progress", "show"]
-
-INTERRUPTED = 130  # the exit status, as of a shell: 128 and SIGINT
+__all__ = ["Shown", "open_standard_streams", "progress", "show"]
 
 
 def open_standard_streams() -> None:
@@ -71,8 +68,7 @@ class Shown:
 
     def done(self, text: str) -> None:
         """Tell of a part that is done, which an interrupt is not to lose."""
-        if threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT)):
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        keep_what_is_there()
         self.finished += 1
         if self.count > 1:
             self.line(f"{self.finished} of {self.count}: {text}")

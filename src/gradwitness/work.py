@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from gradwitness.errors import GradwitnessError
+from gradwitness.interrupts import has_come
 from gradwitness.report import Case, Report
 from gradwitness.run.failing import located
 from gradwitness.run.progress import Progress
@@ -106,6 +107,7 @@ def done(work: Work) -> tuple[list[Report], BaseException | None]:
         except (KeyboardInterrupt, GradwitnessError) as error:
             if not found:
                 raise
+            has_come()
             return [found[number] for number in sorted(found)], error
     return [found[number] for number in sorted(found)], None
 

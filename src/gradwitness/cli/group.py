@@ -9,7 +9,7 @@ import click
 
 from gradwitness import __name__ as package
 from gradwitness.errors import GradwitnessError
-from gradwitness.terminal import INTERRUPTED
+from gradwitness.interrupts import INTERRUPTED, has_come
 
 __all__ = ["TYPED", "cli"]
 
@@ -33,6 +33,7 @@ class _Commands(click.Group):
         except GradwitnessError as error:
             raise _Failure(str(error)) from None
         except KeyboardInterrupt:  # click would say that it was aborted, and exit with 1
+            has_come()
             click.echo("interrupted", err=True)
             raise SystemExit(INTERRUPTED) from None
 

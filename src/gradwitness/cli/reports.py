@@ -29,7 +29,7 @@ def finish(report: Report, files: Files, verbose: bool) -> NoReturn:
     show_report(report, verbose, aside)
     if failed is not None:
         raise failed
-    if script is not None and not report.ok:
+    if script is not None:
         show(_exported(report, script), err=aside)
     raise SystemExit(0 if report.ok else 1)
 
@@ -61,9 +61,9 @@ def _kept(report: Report, files: Files) -> GradwitnessError | None:
 
 
 def _table(report: Report, verbose: bool, stream: TextIO | None) -> str:
-    """As wide as the terminal, and in color, if it goes to one."""
+    """As wide as the terminal, and in color, if it goes to one; COLUMNS says how wide anything else is."""
     is_terminal = stream is not None and stream.isatty()
-    width = shutil.get_terminal_size().columns if is_terminal else None
+    width = shutil.get_terminal_size().columns if is_terminal or "COLUMNS" in os.environ else None
     return report.table(verbose=verbose, color=is_terminal and "NO_COLOR" not in os.environ, width=width)
 
 

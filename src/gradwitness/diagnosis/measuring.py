@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gradwitness import registry
+from gradwitness.advice import expect_loss
 from gradwitness.capturing import any_captured
 from gradwitness.diagnosis.document import to_json
 from gradwitness.diagnosis.findings import Facts, findings_of
@@ -136,6 +137,8 @@ def _problem(
     if params is None:
         raise GradwitnessError("no params: call gw.health(loss, params, batch), params the arrays to differentiate by")
     by = None if wrt is None else names(wrt, "wrt")
+    if not isinstance(loss, Mapping | Candidate):
+        expect_loss(loss, params, batch)
     candidates = candidates_of(loss, (), params, batch) if isinstance(loss, Mapping | Candidate) else None
     traced = loss if candidates is None else None
     problem = Problem(name, traced, params, {} if batch is None else batch, by)

@@ -56,7 +56,10 @@ FINER = "below a step of 1e-7 the loss is another function (a staircase? tighten
 ALMOST = 0.3  # of a slope: what two steps that tell the same may differ by
 TREADS = "the loss is a staircase: on its treads it stands still, as the gradient says, and by long steps it climbs"
 BENT = "the loss has a kink at this very point, whose sides may cancel along a line"
-NOISE = "the loss is as noisy as it is variable"
+NOISE = (
+    "the loss is as noisy as it is variable; if it is constant by itself, as the sum of a softmax, give its output and "
+    'cotangent="random"'
+)
 COLLAPSED = 1e-3  # of the bound of the step before: too little for the next one's, if that was noise
 AMPLIFIED = 10.0  # roundings of a difference: at most so much noise has a jump, from its three steps
 CANCELLED = 1e-3  # of what a claim is off by: so little of a jump may be left where those of many units cancel
@@ -69,8 +72,7 @@ TOOTH = 4.0  # a loss that stands still where it should move by so many units of
 class Probe:
     """One numerical derivative.
 
-    It is by coordinate `index` (flat) of a leaf, along `direction` (the leaf's shape), or, with neither, by elements
-    that move together.
+    It is by coordinate `index` (flat) of a leaf, or along `direction` (the leaf's shape).
     """
 
     value: float

@@ -104,14 +104,14 @@ class Part:
 class Seen:
     """What was seen of a group, by leaf: its slopes, those of single elements or along directions.
 
-    own: whether elements were moved by their own sizes, or by what is typical of their leaf. refuted: the slope and the
-    claim that it refutes. doubt: why nothing can be said. alone: as of the group.
+    own: whether elements were moved by their own sizes, or by what is typical of their leaf. refuted: the slope, the
+    claim that it refutes, and the direction. doubt: why nothing can be said. alone: as of the group.
     """
 
     parts: Mapping[str, Part]
     own: bool
     slopes: tuple[Slope, ...] = ()
-    refuted: tuple[Slope, float] | None = None
+    refuted: tuple[Slope, float, Mapping[str, Array]] | None = None
     doubt: str = ""
     alone: bool = False
 

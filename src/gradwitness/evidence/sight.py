@@ -229,7 +229,7 @@ class _Look:
                 slope = self._confirmed(line, slope, claim, group, v, checked=number == 0)
             seen = replace(seen, slopes=(*seen.slopes, slope))
             if slope.refutes(claim):
-                return replace(seen, refuted=(slope, claim))
+                return replace(seen, refuted=(slope, claim, v))
             if slope.doubt or not math.isfinite(slope.bound):
                 return replace(seen, doubt=slope.doubt or "the loss is not finite around it")
         self.start = seen.slopes[0].step
@@ -344,25 +344,28 @@ class _Look:
     def _locate(self, group: Group, seen: Seen) -> None:
         """Name an element of a leaf's refuted group that is wrong.
 
-        The suspects move, each up or down at random; the half of them that refutes the gradient is halved again.
+        The suspects move, each up or down and by a size of its own, so that two that were exchanged show as well; the
+        half of them that refutes the gradient is halved again.
         """
         ((path, suspects),) = group.parts.items()
         assert seen.refuted is not None
         known = self.refuted.get(path)
         if known is not None and known.probe.index is not None:
             return
-        slope, claim = seen.refuted
+        slope, claim, along = seen.refuted
         enough = abs(claim - slope.value) / 20
         rng = np.random.default_rng([*self.seed, 99])
         while suspects.size > 1:
             half, other = np.split(suspects, [suspects.size // 2])
             v = np.zeros(self.gradients[path].size)
-            v[half] = self._scales(path, half, seen.own) * rng.choice([-1.0, 1.0], half.size)
+            sizes = rng.choice([-1.0, 1.0], half.size) * rng.uniform(0.5, 1.5, half.size)
+            v[half] = self._scales(path, half, seen.own) * sizes
             line, said = self._line(Group({path: half}, ()), {path: v})
             is_wrong = line.slope(slope.step, enough).refutes(said, 8 * UNIT_ROUNDOFF * line.size)
             suspects = half if is_wrong else other
+        direction = along[path].reshape(self.gradients[path].shape)
         self.refuted[path] = self._at_element(path, int(suspects[0])) or Refutation(
-            Probe(slope.value, slope.bound), claim
+            Probe(slope.value, slope.bound, direction=direction), claim
         )
 
     def _at_element(self, path: str, index: int) -> Refutation | None:

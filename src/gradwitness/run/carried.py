@@ -17,6 +17,7 @@ from gradwitness.run.crossing import Raised
 from gradwitness.run.environment import environment
 from gradwitness.run.failing import first_lines
 from gradwitness.run.problems import rows_of_failure
+from gradwitness.run.sending import pickled
 from gradwitness.run.trial import Failure
 from gradwitness.verdict import Verdict
 
@@ -56,10 +57,8 @@ def expect_executor(executor: object) -> None:
 
 def _pickled(cell: Case) -> bytes:
     """With the graph instead of a loss that is traced: who made it need not be there."""
-    import cloudpickle  # here, as few need it
-
     try:
-        found: bytes = cloudpickle.dumps(replace(cell, problem=_traced(cell.problem)))
+        found = pickled(replace(cell, problem=_traced(cell.problem)))
     except Exception as error:
         raise GradwitnessError(
             f"{cell.problem.name} cannot be sent to a worker ({first_lines(error)}): let its losses and gradients "

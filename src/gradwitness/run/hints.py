@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from gradwitness import tree
 from gradwitness.dtypes import find_dtype
@@ -27,9 +28,20 @@ def with_hints(failure: Failure, problem: Problem, runs_in: Callable[[], str]) -
 def _about_names(failure: Failure, problem: Problem) -> str:
     if not failure.message.startswith(LOOKED_UP):
         return ""
-    if not problem.leaves_of_batch:
-        return "no batch was given: verify(loss, params, batch)"
-    return tree.listed(problem.params, problem.batch) if failure.message.startswith("KeyError") else ""
+    if lists := _lists_of_numbers(problem.params) + _lists_of_numbers(problem.batch):
+        return f"{', '.join(lists)}: a list holds leaves, each an array: give np.array([...]) for an array of numbers"
+    missing = "" if problem.leaves_of_batch else "no batch was given: verify(loss, params, batch)"
+    if not failure.message.startswith("KeyError"):
+        return missing
+    return "; ".join(filter(None, (tree.listed(problem.params, problem.batch), missing)))
+
+
+def _lists_of_numbers(structure: Any, path: str = "") -> list[str]:
+    """The paths of lists and tuples that hold nothing but numbers."""
+    if isinstance(structure, Mapping):
+        return [found for key, value in structure.items() for found in _lists_of_numbers(value, str(key))]
+    is_one = isinstance(structure, list | tuple) and structure and all(isinstance(x, int | float) for x in structure)
+    return [path or "it"] if is_one else []
 
 
 def _about_dtypes(failure: Failure, runs_in: Callable[[], str]) -> str:

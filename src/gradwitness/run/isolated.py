@@ -34,6 +34,7 @@ from gradwitness.protocol import CustomRule, Primals
 from gradwitness.run.answering import TELL_WHERE
 from gradwitness.run.crossing import Channel, Held, Raised
 from gradwitness.run.failing import LIBRARIES, first_lines
+from gradwitness.run.sending import pickled
 from gradwitness.settings import Settings
 
 __all__ = ["Answering", "Isolated", "IsolatedPerturbing", "ending", "isolate", "start"]
@@ -331,13 +332,11 @@ def _signal_name(number: int) -> str:
 
 def _pickled(candidate: Candidate, problem: Problem) -> bytes:
     """Both, with the graph instead of a loss that was traced; anew, without what they keep for later calls."""
-    import cloudpickle  # here, as few need it
-
     loss = problem.graph if candidate.loss is None and problem.loss is not None else candidate.loss
     if isinstance(loss, Graph):
         loss = Graph(loss.nodes, loss.constants)
     try:
-        found: bytes = cloudpickle.dumps((replace(candidate, loss=loss), replace(problem, loss=None)))
+        found = pickled((replace(candidate, loss=loss), replace(problem, loss=None)))
     except Exception as error:
         raise GradwitnessError(
             f"the candidate cannot be sent to the subprocess that timeout= asks for ({first_lines(error)}): {MEND}"

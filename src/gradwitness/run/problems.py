@@ -10,7 +10,7 @@ from gradwitness.paths import along_paths
 from gradwitness.problem import Candidate, Problem
 from gradwitness.report import Address, Row
 from gradwitness.run.failing import located
-from gradwitness.run.progress import Counted, Progress
+from gradwitness.run.progress import Counted, Progress, slow_steps_are_told
 from gradwitness.run.trial import Failure
 from gradwitness.settings import Settings
 from gradwitness.verdict import Verdict
@@ -31,10 +31,8 @@ def verify_problem(
     candidates = along_paths(candidates, settings.paths)
     weights = [weight for weight in (TRIAL, JUDGEMENT) for _ in candidates]
     counted = Counted(progress, weights * len(settings.dtypes) * len(settings.devices))
-    with _subprocesses(settings):
-        return [
-            row for dtype in settings.dtypes for row in _in_one_dtype(problem, candidates, dtype, settings, counted)
-        ]
+    with _subprocesses(settings), _told(counted, settings) as told:
+        return [row for dtype in settings.dtypes for row in _in_one_dtype(problem, candidates, dtype, settings, told)]
 
 
 def rows_of_failure(
@@ -75,6 +73,11 @@ def _subprocesses(settings: Settings) -> AbstractContextManager[None]:
     from gradwitness.run.isolated import ending
 
     return ending()
+
+
+def _told(progress: Progress, settings: Settings) -> AbstractContextManager[Progress]:
+    """Without a bound on calls, one that never ends is told of."""
+    return slow_steps_are_told(progress) if settings.timeout is None else nullcontext(progress)
 
 
 def _addresses(problem: Problem, candidates: Mapping[str, Candidate], dtype: str, device: str) -> dict[str, Address]:
