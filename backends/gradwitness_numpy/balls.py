@@ -32,6 +32,10 @@ class UndecidedError(ArithmeticError):
 class Balls(np.ndarray[Any, Any]):
     """An object array of balls, and of whole numbers among them. Not of floats: two of those add up in 53 bits."""
 
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """An array of no axes as what it holds: NumPy would put the array itself in the place of one element."""
+        super().__setitem__(key, value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value)
+
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
         plain = [_plain(x) for x in inputs]
         if out is not None:

@@ -67,7 +67,7 @@ class Slab:
     values: Array
 
     def dense(self) -> Array:
-        array = np.zeros(self.shape, self.values.dtype)
+        array = np.zeros_like(self.values, shape=self.shape)
         array[self.key] = self.values
         return array
 
