@@ -26,13 +26,17 @@ DTYPES = ("float64", "float32", "bfloat16")
 HEADER = ["model", "tensors", "ops", *DTYPES, "CPU s"]
 
 
-def measured(name: str) -> dict[str, Any]:
-    """One architecture through every backend in every dtype."""
+def measured(name: str, derivative: str = "gradient") -> dict[str, Any]:
+    """One architecture through every backend in every dtype; another derivative than the gradient in float64, and not
+    through torch.compile, which has none."""
     torch.manual_seed(0)
     backend, loss, params, batch = ARCHITECTURES[name]()
     leaves = [np.asarray(x) for x in tree.flatten(params, "params").values()]
     started = time.process_time()
-    report = gw.verify({backend: loss}, params, batch, name=name, backends="all", dtypes=DTYPES)
+    how: dict[str, Any] = {"backends": "all", "dtypes": DTYPES}
+    if derivative != "gradient":
+        how = {"backends": ["numpy", "torch", "jax"], "dtypes": "float64", "derivative": derivative}
+    report = gw.verify({backend: loss}, params, batch, name=name, **how)
     return {
         "model": name,
         "tensors": len(leaves),
@@ -73,11 +77,14 @@ def write(measured_now: list[dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", default=list(ARCHITECTURES), help=", ".join(ARCHITECTURES))
+    parser.add_argument("--derivative", default="gradient", help="another one, which is printed and not written")
     parser.add_argument("--write", action="store_true", help="write the page and the README's table")
     given = parser.parse_args()
+    if given.write and given.derivative != "gradient":
+        parser.error("--write is for gradients")
     results = []
     for name in given.models:
-        results.append(measured(name))
+        results.append(measured(name, given.derivative))
         print(tabulate([line(results[-1])], HEADER if len(results) == 1 else [], tablefmt="plain"), flush=True)
         for failure in results[-1]["failures"] + results[-1]["not captured"]:
             print("   ", failure, flush=True)

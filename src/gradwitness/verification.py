@@ -206,6 +206,8 @@ def _backend_names(backends: str | Sequence[str]) -> tuple[str, ...]:
 def _elsewhere(named: Candidates, problem: Problem, backends: str | Sequence[str], settings: Settings) -> Candidates:
     """The loss of one of the candidates, read into a graph, on further backends."""
     chosen = [registry.backend(name).name for name in _backend_names(backends)]
+    if settings.derivative != "gradient":  # which is of a graph that is made there
+        return {(f"{name} (captured)" if name in named else name): Candidate(name) for name in chosen}
     _, graph = any_captured(named, problem, prepare=partial(prepare, settings=settings))
     return {(f"{name} (captured)" if name in named else name): Candidate(name, graph) for name in chosen}
 

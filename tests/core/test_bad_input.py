@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import gradwitness as gw
+from gradwitness_torch.prepared import OF_MODULE
 
 RNG = np.random.default_rng(0)
 PARAMS = {"w": RNG.standard_normal((4, 3)), "b": RNG.standard_normal(3)}
@@ -322,7 +323,9 @@ def test_a_loss_may_read_another_tensor_in_the_place_of_its_parameter() -> None:
     with pytest.warns(UserWarning, match="the loss reads HEAD.weight"):
         report = gw.verify({"torch": lambda p, d: HEAD(d["x"][:, :3]).sum()}, PARAMS, BATCH)
     assert {str(row.verdict) for row in report.rows} == {"inconclusive"}
-    assert all(row.message.endswith("the loss reads HEAD.weight, which is not in params") for row in report.rows)
+    assert all(
+        row.message.endswith("the loss reads HEAD.weight, which is not in params" + OF_MODULE) for row in report.rows
+    )
 
 
 def test_what_it_reads_is_said_beside_a_gradient_of_none_that_is_right() -> None:
@@ -331,4 +334,4 @@ def test_what_it_reads_is_said_beside_a_gradient_of_none_that_is_right() -> None
         report = gw.verify({"torch": lambda p, d: HEAD(d["x"][:, :3] + p["b"]).sum()}, PARAMS, BATCH)
     messages = {row.parameter: row.message for row in report.rows}
     assert report
-    assert messages == {"w": "the loss reads HEAD.weight, which is not in params", "b": ""}
+    assert messages == {"w": "the loss reads HEAD.weight, which is not in params" + OF_MODULE, "b": ""}

@@ -21,6 +21,11 @@ from gradwitness.cli import cli
 from gradwitness.run.progress import slow_steps_are_told
 from gradwitness.run.sending import pickled
 
+INSTALLED = (
+    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # whoever runs in the background ignores it
+    "from gradwitness.interrupts import install\ninstall()\n"
+)
+
 
 @pytest.mark.parametrize("seed", range(6))
 def test_two_exchanged_elements_are_found(seed: int) -> None:
@@ -112,7 +117,7 @@ def test_a_step_that_does_not_end_is_told_of(caplog: pytest.LogCaptureFixture) -
 def test_an_interrupt_that_is_swallowed_comes_again(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "import os, signal, time\nfrom gradwitness.interrupts import install\ninstall()\n"
+        f"import os, signal, time\n{INSTALLED}"
         "class Swallowing:\n    def __del__(self):\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n        time.sleep(0.01)\n"
         "try:\n    Swallowing()\n    time.sleep(30)\nexcept KeyboardInterrupt:\n    print('came')\n"
@@ -124,7 +129,7 @@ def test_an_interrupt_that_is_swallowed_comes_again(tmp_path: Path) -> None:
 def test_three_interrupts_end_what_never_looks_for_one(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "import numpy as np\nfrom gradwitness.interrupts import install\ninstall()\nprint('ready', flush=True)\n"
+        f"import signal\nimport numpy as np\n{INSTALLED}print('ready', flush=True)\n"
         "np.linalg.svd(np.random.rand(6000, 6000))\n"  # minutes in one call of LAPACK
     )
     with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:

@@ -31,7 +31,6 @@ REFUSED = {
     "text": (WEIGHTS, {"x": np.array(["a"])}, "x: expected an array of floats"),
     "objects": (WEIGHTS, {"x": np.array([object()])}, "x: expected an array of floats"),
     "dates": (WEIGHTS, {"x": np.array(["2026-01-01"], "M8[D]")}, "x: expected an array of floats"),
-    "complex numbers": ({"w": np.ones(2) * 1j}, {}, "w: complex numbers, which are not verified yet: give the real"),
     "an empty index": (WEIGHTS, {"i": np.zeros(0, int)}, "i: no elements"),
     "no parameters": ({}, {}, "params has no leaves"),
 }

@@ -132,6 +132,12 @@ def test_the_table_has_a_line_of_each(measured: dict[str, gw.Timing]) -> None:
     assert "by hand has no backward alone" in shown
 
 
+def test_it_is_falsy_where_something_was_not_timed(measured: dict[str, gw.Timing]) -> None:
+    assert gw.Benchmark((measured["plain"],), {})
+    assert not gw.Benchmark((measured["plain"], measured["wrong"]), {})
+    assert not gw.Benchmark((), {})
+
+
 def test_more_threads_than_cores_are_refused() -> None:
     with pytest.raises(gw.GradwitnessError, match="threads: expected a number from 1 to"):
         gw.benchmark({"torch": square(0.0, 2.0)}, PARAMS, BATCH, dtypes="float32", threads=10_000)

@@ -34,6 +34,7 @@ __all__ = ["derived"]
 SEED = 9  # beside that of the run
 DIRECTIONS = 3  # of each leaf, for the jvp
 EXAMPLES = 8  # of the batch, whose gradients are judged one by one
+FLOAT32 = 2.0**-24  # the unit roundoff in which a loss may compute inside, whatever it is given
 PARAMETERS = 3_000  # of which a Hessian is not too large
 DECIDED = (
     "{derivative} of a loss that decides something at the point cannot be judged yet: {text} ({line}); judge its "
@@ -64,6 +65,11 @@ class _Asked:
     def rng(self) -> np.random.Generator:
         return np.random.default_rng([self.case.settings.seed, SEED])
 
+    @property
+    def own(self) -> dict[str, Candidate]:
+        """The candidates that bring a loss; others run the graph of it."""
+        return {label: candidate for label, candidate in self.case.candidates.items() if candidate.loss is not None}
+
     def of_examples(self, problem: Problem) -> _Asked:
         """The same with other examples."""
         return replace(self, case=replace(self.case, problem=problem))
@@ -71,12 +77,12 @@ class _Asked:
 
 @dataclass(frozen=True)
 class _Moved:
-    """The problem whose gradient is the derivative; the graph of the loss, of one example if `derivative` says so, and
-    the problem that it is asked at."""
+    """The problem whose gradient is the derivative; the problem that it is asked at; the graph of the loss, for whoever
+    brings none, if one graph serves."""
 
     problem: Problem
-    graph: Graph
     at: Problem
+    loss: Graph | None
 
 
 def derived(case: Case, *, progress: Progress) -> Case:
@@ -91,6 +97,10 @@ def derived(case: Case, *, progress: Progress) -> Case:
     for label, candidate in case.candidates.items():
         if candidate.is_written_by_hand:
             raise GradwitnessError(f"{label}: a gradient by hand has no further derivative: leave it out")
+        if case.settings.derivative == "per-example" and isinstance(candidate.loss, Graph):
+            raise GradwitnessError(
+                f"{label}: a Graph holds for its whole batch; for gradients by example give the loss itself"
+            )
     asked = _Asked(case, progress)
     moved = DERIVATIVES[asked.derivative](asked)
     candidates: dict[str, Candidate] = {}
@@ -103,8 +113,8 @@ def derived(case: Case, *, progress: Progress) -> Case:
 def _ways(label: str, candidate: Candidate, moved: _Moved, derivative: str) -> dict[str, Candidate]:
     """The candidate in each of its backend's ways; where it has none, and runs what all run, by the graph."""
     ways = registry.backend(candidate.backend).capabilities.ways.get(derivative, ())
-    loss: Any = moved.graph if candidate.loss is None else candidate.loss
-    if not ways:
+    loss: Any = moved.loss if candidate.loss is None else candidate.loss
+    if not ways or loss is None:
         return {label: replace(candidate, loss=None)}
     return {f"{label} [{way}]": replace(candidate, loss=Derived(loss, moved.at, way)) for way in ways}
 
@@ -114,7 +124,8 @@ def _ways(label: str, candidate: Candidate, moved: _Moved, derivative: str) -> d
 
 def _product_with_hessian(asked: _Asked) -> _Moved:
     """The loss is the derivative along a direction, its gradient the product of the Hessian with that."""
-    graph, wrt = _graph(asked), _read(asked)
+    graph = _graph(asked)
+    wrt = _leaves_of(graph, asked)
     _expect_smooth(graph, asked)
     leaves = asked.problem.leaves
     along = _normal({direction(path): leaves[path].shape for path in wrt}, asked.rng)
@@ -134,7 +145,8 @@ def _hessian(asked: _Asked) -> _Moved:
 
 def _along_steps(asked: _Asked) -> _Moved:
     """The loss is that after steps along directions, its gradient at 0 the derivatives along them."""
-    graph, wrt = _graph(asked), _read(asked)
+    graph = _graph(asked)
+    wrt = _leaves_of(graph, asked)
     leaves = asked.problem.leaves
     along = _normal({direction(path): (DIRECTIONS, *leaves[path].shape) for path in wrt}, asked.rng)
     steps = {step(path): np.zeros(DIRECTIONS) for path in wrt}
@@ -144,7 +156,7 @@ def _along_steps(asked: _Asked) -> _Moved:
 def _as_it_is(asked: _Asked) -> _Moved:
     """The gradient itself, of all outputs times the cotangent, which the frameworks' vjp gives."""
     graph = _graph(asked)
-    return _moved(asked, graph, graph, {path: asked.problem.leaves[path] for path in _read(asked)}, {})
+    return _moved(asked, graph, graph, {path: asked.problem.leaves[path] for path in _leaves_of(graph, asked)}, {})
 
 
 def _for_each_example(asked: _Asked) -> _Moved:
@@ -154,11 +166,14 @@ def _for_each_example(asked: _Asked) -> _Moved:
     _expect_parts(asked)
     single = problem.by_example
     alone = [problem.example(number) for number in range(problem.examples)]
-    graphs = [_graph(asked.of_examples(one)) for one in alone]
+    _expect_proven(asked)
+    graphs = [_read_graph(asked.of_examples(one)) for one in alone]
     wrt = tuple(path for path in problem.differentiated if any(path in graph.leaves for graph in graphs))
     stacks = {path: np.stack([problem.leaves[path]] * len(graphs)) for path in wrt}
     examples = {of_example(path, number): one.leaves[path] for number, one in enumerate(alone) for path in single}
-    return _moved(asked, graphs[0], by_example(graphs, wrt, single), stacks, examples)
+    moved = _moved(asked, graphs[0], by_example(graphs, wrt, single), stacks, examples)
+    loss = moved.loss if problem.loss is not None else None  # else each example has a graph of its own
+    return replace(moved, loss=loss, at=replace(problem, wrt=wrt))
 
 
 DERIVATIVES: Mapping[str, Callable[[_Asked], _Moved]] = {
@@ -175,12 +190,11 @@ def _moved(asked: _Asked, graph: Graph, loss: Graph, params: dict[str, Array], m
     problem = asked.problem
     batch = {path: x for path, x in problem.leaves.items() if path not in params} | dict(more)
     wrt = tuple(path for path in problem.differentiated if path in graph.leaves)
-    return _Moved(Problem(problem.name, loss, params, batch), graph, replace(problem, wrt=wrt))
+    return _Moved(Problem(problem.name, loss, params, batch), replace(problem, wrt=wrt), graph)
 
 
-def _read(asked: _Asked) -> tuple[str, ...]:
+def _leaves_of(graph: Graph, asked: _Asked) -> tuple[str, ...]:
     """The leaves to differentiate by that the loss reads."""
-    graph = _graph(asked)
     return tuple(path for path in asked.problem.differentiated if path in graph.leaves)
 
 
@@ -192,22 +206,35 @@ def _normal(shapes: Mapping[str, tuple[int, ...]], rng: np.random.Generator) -> 
 
 
 def _graph(asked: _Asked) -> Graph:
-    """That of the loss of all, or of the candidates' own, once that has proved to be theirs. What is detached stays
-    so."""
+    """That of the loss of all, or of the candidates' own, once that has proved to be theirs."""
+    graph = _read_graph(asked)
+    _expect_proven(asked)
+    return graph
+
+
+def _read_graph(asked: _Asked) -> Graph:
+    """The same, whether or not it is theirs. What is detached stays so."""
     case, problem = asked.case, asked.problem
     if problem.loss is not None:
         return problem.graph
-    _, graph = any_captured(case.candidates, problem, prepare=partial(prepare, settings=case.settings), stops=True)
+    _, graph = any_captured(asked.own, problem, prepare=partial(prepare, settings=case.settings), stops=True)
     if decided := [remark for remark in graph.remarks if remark.kind != "detached"]:
         told = {"derivative": asked.derivative, "text": decided[0].text, "line": decided[0].line}
         raise UnsupportedError(DECIDED.format(**told))
+    return graph
+
+
+def _expect_proven(asked: _Asked) -> None:
+    """Raise GradwitnessError unless the graphs of the candidates' own losses prove to be them, by their gradients."""
+    case, problem = asked.case, asked.problem
+    if problem.loss is not None:
+        return
     first: Settings = replace(case.settings, derivative="gradient", dtypes=("float64",), paths=())
-    for row in verify_problem(problem, case.candidates, first, progress=asked.progress):
+    for row in verify_problem(problem, asked.own, first, progress=asked.progress):
         is_shown = row.captured is not None or row.verdict is Verdict.INTENDED
         if not is_shown and not isinstance(case.candidates[row.candidate].loss, Graph):
             why = row.not_captured or row.message or str(row.verdict)
             raise GradwitnessError(UNPROVEN.format(label=row.candidate, derivative=asked.derivative, why=why))
-    return graph
 
 
 def _expect_smooth(graph: Graph, asked: _Asked) -> None:
@@ -252,10 +279,10 @@ def _expect_parts(asked: _Asked) -> None:
 
         return value
 
-    values = [of_graph] if problem.loss is not None else [of(one) for one in asked.case.candidates.values()]
+    values = [of_graph] if problem.loss is not None else [of(one) for one in asked.own.values()]
     for value in values:
         try:
-            reduction_over_examples(problem, value, 2.0**-53)
+            reduction_over_examples(problem, value, FLOAT32)
         except UnsupportedError as error:
             raise UnsupportedError(
                 f"{problem.name}: the gradients of its examples are no parts of that of the batch: {error}"

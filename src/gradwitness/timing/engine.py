@@ -38,7 +38,7 @@ PROCESSES = 3  # one after another: the same code may be a quarter faster in one
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What was measured. It is a sequence of Timings, and prints as a table.
+    """What was measured. It is a sequence of Timings, prints as a table, and is falsy if something was not timed.
 
     timings: one for each candidate, dtype and device. environment: versions, devices, seed and settings.
     shard: which part of a run this is, if that was split.
@@ -47,6 +47,14 @@ class Benchmark:
     timings: tuple[Timing, ...]
     environment: Mapping[str, Any] = field(repr=False)
     shard: Part | None = field(default=None, repr=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is something, and all of it was timed, as its gradients are right."""
+        return bool(self.timings) and not any(timing.why for timing in self.timings)
+
+    def __bool__(self) -> bool:
+        return self.ok
 
     def __iter__(self) -> Iterator[Timing]:
         return iter(self.timings)
