@@ -34,7 +34,7 @@ def install() -> None:
 
 def keep_what_is_there() -> None:
     """Let an interrupt raise KeyboardInterrupt everywhere, as there is something now that it is not to lose."""
-    if threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT)):
+    if signal.getsignal(signal.SIGINT) is _in_an_import_end and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _raise)
 
 
@@ -82,6 +82,8 @@ def _count() -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    if hasattr(os, "register_at_fork"):  # a child's interrupts are not this process's
+        os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
 
     def count() -> None:
         left = AT_ONCE

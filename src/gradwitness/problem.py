@@ -150,6 +150,10 @@ class Problem:
         given = {**tree.flatten(self.params, "params"), **tree.flatten(self.batch, "batch")}
         return frozenset(path for path, leaf in given.items() if is_complex(leaf))
 
+    def matches(self, path: str, pattern: str) -> bool:
+        """Whether a pattern names this leaf, or the complex one that it is a part of."""
+        return any(fnmatchcase(name, pattern) for name in (path, whole(path, self.complex)))
+
     def paths_in(self, structure: Any, root: str) -> tuple[str, ...]:
         """The paths of the leaves of params or batch, or of something nested like them: two for a complex one."""
         return parts_of(tree.flatten(structure, root), self.complex)
@@ -157,8 +161,11 @@ class Problem:
     def _arrays(self, structure: Any, root: str) -> dict[str, Array]:
         found: dict[str, Array] = {}
         for path, leaf in tree.flatten(structure, root).items():
-            parts = split(path, on_host(leaf)) if path in self.complex else {path: leaf}
-            found |= {part: as_array(x, part) for part, x in parts.items()}
+            parts = split(path, np.asarray(on_host(leaf))) if path in self.complex else {path: leaf}
+            for part, x in parts.items():
+                if part in found:
+                    raise ProblemError(f"{root}: {path} is complex, and a part of it has the path {part!r}: rename one")
+                found[part] = as_array(x, part)
         return found
 
     @property
@@ -181,7 +188,7 @@ class Problem:
         found: dict[str, Intention] = {}
         for key, given in self.intended.items():
             pattern, intention = _intention(key, given)
-            found |= {path: intention for path in self.differentiated if fnmatchcase(path, pattern)}
+            found |= {path: intention for path in self.differentiated if self.matches(path, pattern)}
         return found
 
     @cached_property
@@ -335,8 +342,7 @@ def as_array(leaf: Any, path: str) -> Array:
         )
     if array.dtype.kind == "c":
         raise ProblemError(
-            f"{path}: complex numbers, which only leaves of params and batch may be: give the real and the imaginary "
-            "part as two arrays"
+            f"{path}: complex numbers: give them as a leaf of params or batch, in an array, np.array(...)"
         )
     if wide is None:
         raise ProblemError(
@@ -372,6 +378,8 @@ def on_host(leaf: Any) -> Any:
     """The leaf, where NumPy can read it: a tensor that is part of a tape, on a device or in bfloat16 it cannot."""
     if hasattr(leaf, "detach") and hasattr(leaf, "cpu"):
         leaf = leaf.detach().cpu()
+        if is_complex(leaf):
+            leaf = leaf.resolve_conj()
         return leaf.float() if _dtype_name(leaf) == "bfloat16" else leaf
     return leaf
 
@@ -455,7 +463,9 @@ def _check_intended(problem: Problem) -> None:
         )
     for key, given in problem.intended.items():
         pattern, intention = _intention(key, given)
-        for path in (p for p in problem.differentiated if fnmatchcase(p, pattern) and intention.elements is not None):
+        for path in (
+            p for p in problem.differentiated if problem.matches(p, pattern) and intention.elements is not None
+        ):
             shape = problem.leaves[path].shape
             try:
                 named = problem.leaves[path][intention.elements]
@@ -463,7 +473,7 @@ def _check_intended(problem: Problem) -> None:
                 raise ProblemError(f"intended names {key!r}, but {error}; {path} has shape {shape}") from None
             if named.size == 0:  # a slice beyond the end is no error in Python
                 raise ProblemError(f"intended names {key!r}, but no element is there; {path} has shape {shape}")
-        if not any(fnmatchcase(path, pattern) for path in problem.differentiated):
+        if not any(problem.matches(path, pattern) for path in problem.differentiated):
             raise ProblemError(
                 f"intended names {key!r}, which no differentiated leaf matches: {', '.join(problem.differentiated)}"
             )

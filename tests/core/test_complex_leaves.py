@@ -142,3 +142,27 @@ def test_its_script_says_what_to_do_instead(tmp_path: Path) -> None:
     with pytest.raises(gw.GradwitnessError, match="real and the imaginary part as two leaves"):
         report.export_repro(tmp_path / "bug.py")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_conjugate_view_of_torch_is_a_leaf_as_any_other() -> None:
+    params = {"w": torch.tensor(PARAMS["w"]).conj()}
+    assert np.array_equal(gw.Problem("p", None, params, {}).leaves["w.imag"], -PARAMS["w"].imag)
+    assert gw.verify({"torch": in_torch}, params, BATCH, dtypes="float64")
+
+
+def test_two_leaves_of_one_path_are_refused() -> None:
+    with pytest.raises(gw.GradwitnessError, match=r"a part of it has the path 'w.real'"):
+        gw.Problem("p", None, {"w.real": np.ones(2), "w": np.ones(2) * 1j}, {})
+
+
+def test_what_is_intended_of_a_complex_leaf_is_named_by_its_path() -> None:
+    def loss(p: Any, b: Any) -> Any:
+        return (p["w"].detach() * p["w"]).abs().pow(2).sum()
+
+    report = gw.verify({"torch": loss}, PARAMS, {}, intended={"w": "detached"}, dtypes="float64")
+    assert {str(row.verdict) for row in report.rows} == {"intended"}, repr(report)
+
+
+def test_a_list_of_complex_numbers_is_no_array() -> None:
+    with pytest.raises(gw.GradwitnessError, match=r"np.array"):
+        gw.verify({"torch": in_torch}, {"w": [1 + 2j]}, BATCH)

@@ -160,6 +160,25 @@ def test_a_file_that_cannot_be_imported_is_wrong_usage(tmp_path: Path, command: 
     assert "Traceback" not in found.output
 
 
+def test_devices_are_no_files_that_would_be_lost() -> None:
+    arguments = ["verify", "article", "--backend", "numpy", "--json", "/dev/null", "--junit", "/dev/null"]
+    assert CliRunner().invoke(cli, arguments).exit_code == 0
+
+
+def test_an_interrupt_of_a_child_is_not_counted_here(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import os, signal, time\n{INSTALLED}"
+        "for _ in range(4):\n"
+        "    if (child := os.fork()) == 0:\n"
+        "        signal.signal(signal.SIGINT, lambda *_: os._exit(0))\n        time.sleep(30)\n"
+        "    time.sleep(0.2)\n    os.kill(child, signal.SIGINT)\n    os.waitpid(child, 0)\n"
+        "print('lives')\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "lives\n"
+
+
 def test_one_file_for_two_options_is_refused(tmp_path: Path) -> None:
     file = str(tmp_path / "same")
     found = CliRunner().invoke(cli, ["verify", "article", "--json", file, "--junit", file])

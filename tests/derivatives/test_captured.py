@@ -35,3 +35,23 @@ def test_a_graph_of_a_whole_batch_is_no_candidate_for_examples() -> None:
     graph = trace(lambda p, b: (ops.tanh(b["x"] @ p["w"]) @ p["v"]).mean(), *POINT)
     with pytest.raises(gw.GradwitnessError, match="holds for its whole batch"):
         derivative("per-example", {"torch": loss, "mine": gw.Candidate("jax", graph)}, *POINT)
+
+
+def test_who_cannot_differentiate_costs_the_others_nothing() -> None:
+    def in_numpy(p: Any, b: Any) -> Any:
+        return np.mean((np.tanh(b["x"] @ p["w"]) @ p["v"]) ** 2)
+
+    for which in ("hvp", "per-example"):
+        found = by_candidate(derivative(which, {"torch": loss, "numpy": in_numpy}, *POINT))
+        assert found.pop("numpy") == {"unsupported"}
+        assert set().union(*found.values()) == {"agree"}
+
+
+def test_a_loss_that_runs_in_float32_alone_is_told_so() -> None:
+    def narrow(p: Any, b: Any) -> Any:
+        if p["w"].dtype != torch.float32:
+            raise RuntimeError("expected Float but found Double")
+        return loss(p, b)
+
+    with pytest.raises(gw.GradwitnessError, match="expected Float but found Double"):
+        derivative("per-example", {"torch": narrow}, *POINT, dtypes="float32")

@@ -26,7 +26,7 @@ def expect_files(files: Files) -> None:
         expect_installed("--html")
     for option, file in given.items():
         expect_writable(option, file)
-    places = [file.resolve() for file in given.values() if not is_standard_output(file)]
+    places = [file.resolve() for file in given.values() if file.is_file() or not file.exists()]
     for file in given.values():
         if places.count(file.resolve()) > 1:
             both = [option for option, other in given.items() if other.resolve() == file.resolve()]

@@ -71,6 +71,11 @@ def verify_port(
     ours = _observing("torch").observe(torch, loss=torch_loss, params=torch_params, dtype=widest)
     theirs = _observing("jax").observe(jax, params=jax_params, dtype=widest, jit=jit)
     problem = Problem(name, None, dict(ours.params), batch)
+    if problem.complex:
+        raise GradwitnessError(
+            f"{', '.join(sorted(problem.complex))}: complex numbers, of which no port is compared yet: give the real "
+            "and the imaginary part as two arrays"
+        )
     constants = {path: np.asarray(x) for path, x in ours.constants.items()}
     shapes = {path: x.shape for path, x in (problem.primals | constants).items()}
     targets = {path: tuple(x.shape) for path, x in theirs.params.items()}

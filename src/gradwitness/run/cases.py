@@ -25,9 +25,11 @@ def verify_case(case: Case, *, progress: Progress = lambda text: None) -> Report
     """
     try:
         case = derived(case, progress=progress)
-        rows = verify_problem(case.problem, case.candidates, case.settings, progress=progress)
     except UnsupportedError as error:
-        rows = rows_of_failure(case.problem, case.candidates, case.settings, Failure(Verdict.UNSUPPORTED, str(error)))
+        failure = Failure(Verdict.UNSUPPORTED, str(error))
+        rows = rows_of_failure(case.problem, case.candidates, case.settings, failure)
+    else:
+        rows = verify_problem(case.problem, case.candidates, case.settings, progress=progress)
     where = environment(case.backends, case.settings)
     return Report(tuple(rows), where, exercise=_exercise(case.problem), cases=(case,))
 

@@ -82,7 +82,7 @@ class _Moved:
 
     problem: Problem
     at: Problem
-    loss: Graph | None
+    plain: Graph | None
 
 
 def derived(case: Case, *, progress: Progress) -> Case:
@@ -113,7 +113,13 @@ def derived(case: Case, *, progress: Progress) -> Case:
 def _ways(label: str, candidate: Candidate, moved: _Moved, derivative: str) -> dict[str, Candidate]:
     """The candidate in each of its backend's ways; where it has none, and runs what all run, by the graph."""
     ways = registry.backend(candidate.backend).capabilities.ways.get(derivative, ())
-    loss: Any = moved.loss if candidate.loss is None else candidate.loss
+    loss: Any = moved.plain if candidate.loss is None else candidate.loss
+    if not ways and isinstance(candidate.loss, Graph) and candidate.loss is not moved.plain:
+        raise GradwitnessError(
+            f"{label}: {candidate.backend} takes {derivative} of the loss of all, and of no other Graph: leave it out"
+        )
+    if not ways and callable(candidate.loss):
+        return {label: candidate}  # which says itself that it differentiates none
     if not ways or loss is None:
         return {label: replace(candidate, loss=None)}
     return {f"{label} [{way}]": replace(candidate, loss=Derived(loss, moved.at, way)) for way in ways}
@@ -172,8 +178,8 @@ def _for_each_example(asked: _Asked) -> _Moved:
     stacks = {path: np.stack([problem.leaves[path]] * len(graphs)) for path in wrt}
     examples = {of_example(path, number): one.leaves[path] for number, one in enumerate(alone) for path in single}
     moved = _moved(asked, graphs[0], by_example(graphs, wrt, single), stacks, examples)
-    loss = moved.loss if problem.loss is not None else None  # else each example has a graph of its own
-    return replace(moved, loss=loss, at=replace(problem, wrt=wrt))
+    plain = moved.plain if problem.loss is not None else None  # else each example has a graph of its own
+    return replace(moved, plain=plain, at=replace(problem, wrt=wrt))
 
 
 DERIVATIVES: Mapping[str, Callable[[_Asked], _Moved]] = {
@@ -231,14 +237,14 @@ def _expect_proven(asked: _Asked) -> None:
         return
     first: Settings = replace(case.settings, derivative="gradient", dtypes=("float64",), paths=())
     for row in verify_problem(problem, asked.own, first, progress=asked.progress):
-        is_shown = row.captured is not None or row.verdict is Verdict.INTENDED
+        is_shown = row.captured is not None or row.verdict in (Verdict.INTENDED, Verdict.UNSUPPORTED)
         if not is_shown and not isinstance(case.candidates[row.candidate].loss, Graph):
             why = row.not_captured or row.message or str(row.verdict)
             raise GradwitnessError(UNPROVEN.format(label=row.candidate, derivative=asked.derivative, why=why))
 
 
 def _expect_smooth(graph: Graph, asked: _Asked) -> None:
-    """Raise GradwitnessError where a unit stands at its kink at this very point: it has no second derivative there."""
+    """Raise UnsupportedError where a unit stands at its kink at this very point: it has no second derivative there."""
     problem = replace(asked.problem, loss=graph, intended={})
     known = graph_referee(problem, "float64", asked.case.settings)
     if known.kinked:
@@ -265,7 +271,7 @@ def _of_few_examples(problem: Problem) -> Problem:
 
 
 def _expect_parts(asked: _Asked) -> None:
-    """Raise GradwitnessError unless the gradients of examples are parts of that of the batch."""
+    """Raise UnsupportedError unless the gradients of examples are parts of that of the batch."""
     problem = asked.problem
 
     def of_graph(leaves: Mapping[str, Array]) -> float:
@@ -281,6 +287,10 @@ def _expect_parts(asked: _Asked) -> None:
 
     values = [of_graph] if problem.loss is not None else [of(one) for one in asked.own.values()]
     for value in values:
+        try:
+            value(problem.leaves)
+        except Exception:  # noqa: BLE001  # who does not run in float64 is told so where its gradient is judged
+            continue
         try:
             reduction_over_examples(problem, value, FLOAT32)
         except UnsupportedError as error:

@@ -39,7 +39,9 @@ def _about_names(failure: Failure, problem: Problem) -> str:
 def _lists_of_numbers(structure: Any, path: str = "") -> list[str]:
     """The paths of lists and tuples that hold nothing but numbers."""
     if isinstance(structure, Mapping):
-        return [found for key, value in structure.items() for found in _lists_of_numbers(value, str(key))]
+        return [
+            found for key, value in structure.items() for found in _lists_of_numbers(value, f"{path}.{key}".lstrip("."))
+        ]
     is_one = isinstance(structure, list | tuple) and structure and all(isinstance(x, int | float) for x in structure)
     return [path or "it"] if is_one else []
 
