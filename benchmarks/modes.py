@@ -119,12 +119,9 @@ def crossover(ratios: Mapping[int, float]) -> float | None:
     return None
 
 
-@click.command()
-@click.option("--rounds", default=ROUNDS, show_default=True)
-def main(rounds: int) -> None:
-    """Print seconds and memory of both modes, by outputs, and where they cross."""
-    jax.config.update("jax_enable_x64", True)
-    rows, crossings = [], []
+def _table(rounds: int) -> tuple[list[list[Any]], list[str]]:
+    """(a line for each backend and number of outputs, where each backend crosses)."""
+    rows, crossings = list[list[Any]](), list[str]()
     for backend, ways_of in BACKENDS.items():
         ratios = {}
         for outputs in OUTPUTS:
@@ -137,6 +134,15 @@ def main(rounds: int) -> None:
             rows.append([backend, outputs, *times, f"{ratios[outputs]:.2g}", *held])
         crossed = crossover(ratios)
         crossings.append(f"{backend}: " + ("no crossing" if crossed is None else f"{crossed:.0f} outputs"))
+    return rows, crossings
+
+
+@click.command()
+@click.option("--rounds", default=ROUNDS, show_default=True)
+def main(rounds: int) -> None:
+    """Print seconds and memory of both modes, by outputs, and where they cross."""
+    with jax.enable_x64(True):
+        rows, crossings = _table(rounds)
     header = ["backend", "outputs", "forward, ms", "reverse, ms", "reverse/forward", "forward, MiB", "reverse, MiB"]
     click.echo(tabulate(rows, header, disable_numparse=True, colalign=("left", *["right"] * 6)))
     click.echo(f"\n{INPUTS} inputs; reverse takes as long as forward at: {', '.join(crossings)}")
