@@ -26,13 +26,13 @@ def expect_files(files: Files) -> None:
         expect_installed("--html")
     for option, file in given.items():
         expect_writable(option, file)
+    if sum(map(is_standard_output, given.values())) > 1:
+        raise GradwitnessError(f"{', '.join(files)}: only one of them can go to standard output")
     places = [file.resolve() for file in given.values() if file.is_file() or not file.exists()]
     for file in given.values():
         if places.count(file.resolve()) > 1:
             both = [option for option, other in given.items() if other.resolve() == file.resolve()]
             raise GradwitnessError(f"{' and '.join(both)} name one file, {file}: give each its own")
-    if sum(map(is_standard_output, given.values())) > 1:
-        raise GradwitnessError(f"{', '.join(files)}: only one of them can go to standard output")
 
 
 def goes_aside(files: Files) -> bool:
