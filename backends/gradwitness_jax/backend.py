@@ -67,7 +67,6 @@ class JaxBackend(Extensible):
             ("matmul", "float32"): Sums(0.5, free=24),  # in blocks, but not with a vector
             ("matmul", "float64"): Sums(0.5, free=24),
         },
-        conjugates=True,
         ways={
             "jvp": ("jax.jvp", "jax.linearize"),
             "vjp": ("jax.vjp",),
@@ -155,7 +154,7 @@ class JaxBackend(Extensible):
             lower = partial(self.lower, dtype=dtype)
             if segments := candidate.options.get("segments"):
                 lower = partial(self._checkpointed, dtype=dtype, segments=segments)
-            implementation = implement(candidate, problem, lower, conjugates=self.capabilities.conjugates)
+            implementation = implement(candidate, problem, lower, conjugates=True)
             if isinstance(candidate.loss, Derived):
                 from gradwitness_jax.derivatives import derived
 

@@ -72,7 +72,7 @@ def implement(
     the like among its inputs: it is the adapter that takes the derivative.
 
     lower: the backend's own. ready: what the backend makes of a loss before it runs it (compiling it, say).
-    conjugates: as `Capabilities.conjugates` says.
+    conjugates: whether its users' gradient by a complex a + ib is dL/da - i dL/db, and not dL/da + i dL/db.
     """
     if isinstance(candidate.loss, Derived):
         plain = implement(replace(candidate, loss=candidate.loss.loss), candidate.loss.problem, lower, ready=ready)

@@ -71,7 +71,6 @@ class Capabilities:
     paths: the names that `Candidate.path` may have, such as "eager" or "vmap", the plainest first; compiled_paths:
     those for which preparing compiles.
     shares: another backend, whose functions for users' own ops it runs if it has none of its own.
-    conjugates: by a complex number a + ib, its users' gradient is dL/da - i dL/db, and not dL/da + i dL/db.
     ways: how it takes further derivatives (`Derived.way`), by their names, as "hvp".
     """
 
@@ -89,7 +88,6 @@ class Capabilities:
     paths: tuple[str, ...] = ()
     compiled_paths: tuple[str, ...] = ()
     shares: str = ""
-    conjugates: bool = False
     ways: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def compiles_along(self, path: str | None) -> bool:

@@ -1,12 +1,9 @@
-"""What people type and do first, and what it told them, or did, until it was mended."""
+"""What people type first works, or the error has the line to type."""
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,222 +11,170 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
 import gradwitness as gw
-from gradwitness.cli import cli
-from gradwitness.run.progress import slow_steps_are_told
-from gradwitness.run.sending import pickled
 
-INSTALLED = (
-    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # whoever runs in the background ignores it
-    "from gradwitness.interrupts import install\ninstall()\n"
-)
+RNG = np.random.default_rng(0)
+PARAMS, BATCH = {"w": RNG.normal(size=(4, 3))}, {"x": RNG.normal(size=(8, 4))}
+POINT = {"x": RNG.normal(size=(8, 4))}
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_two_exchanged_elements_are_found(seed: int) -> None:
-    def gradient(p: Any, b: Any) -> Any:
-        g = p["w"].copy()
-        g[0], g[1] = g[1], g[0]
-        return {"w": g}
+class Cube(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.save_for_backward(x)
+        return x**3
 
-    mine = gw.Candidate("numpy", lambda p, b: (p["w"] ** 2).sum() / 2, gradient=gradient)
-    (row,) = gw.verify(mine, {"w": np.random.default_rng(seed).normal(size=5)}, dtypes="float64").rows
-    assert row.verdict == "disagree", row.message
-
-
-@pytest.mark.parametrize(
-    "wrong", [{1}, {2}, {4}, set(range(3, 100, 3))], ids=["first", "second", "fourth", "every third"]
-)
-@pytest.mark.parametrize("backend", ["torch", "numpy"])
-def test_a_backward_that_is_wrong_at_some_calls_is_found(backend: str, wrong: set[int]) -> None:
-    calls = 0
-
-    def factor() -> float:
-        nonlocal calls
-        calls += 1
-        return 1.1 if calls in wrong else 1.0
-
-    class Sine(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: Any) -> Any:
-            ctx.save_for_backward(x)
-            return x.sin()
-
-        @staticmethod
-        def backward(ctx: Any, *g: Any) -> Any:
-            return factor() * g[0] * ctx.saved_tensors[0].cos()
-
-    by_hand = gw.Candidate(
-        "numpy", lambda p, b: np.sin(p["x"]).sum(), gradient=lambda p, b: {"x": factor() * np.cos(p["x"])}
-    )
-    in_torch = gw.Candidate("torch", lambda p, b: Sine.apply(p["x"]).sum())  # type: ignore[no-untyped-call]
-    candidate = by_hand if backend == "numpy" else in_torch
-    (row,) = gw.verify(candidate, {"x": np.array([0.3, -1.2, 2.0])}, dtypes="float64").rows
-    assert row.verdict == "nondeterministic", row.message
-
-
-def test_close_gradients_of_a_linear_loss_are_told_apart() -> None:
-    ones = {"w": torch.ones(3)}
-    with pytest.raises(AssertionError, match="rounding explains none"):
-        gw.assert_gradients_close(
-            ones, {"w": ones["w"] * 1.001}, loss={"torch": lambda p, b: p["w"].sum()}, params=ones
-        )
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return 3 * g * x**2
 
 
 @jax.custom_vjp
-def sine(x: Any) -> Any:
-    return jnp.sin(x)
+def square(x: Any) -> Any:
+    return x**2
 
 
-sine.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (g * jnp.cos(x),))
+square.defvjp(lambda x: (x**2, x), lambda x, g: (2 * x * g,))
+LINEAR = torch.nn.Linear(4, 3).double()
 
 
-def test_a_custom_vjp_and_a_jitted_function_can_be_sent() -> None:
-    assert pickled(sine)
-    assert pickled(jax.jit(jnp.sin))
+def torch_loss(p: Any, b: Any) -> Any:
+    return torch.tanh(b["x"] @ p["w"]).sum()
 
 
-def test_a_custom_vjp_of_a_script_runs_in_a_subprocess(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import jax, jax.numpy as jnp, numpy as np, gradwitness as gw\n"
-        "@jax.custom_vjp\ndef f(x): return jnp.sin(x)\n"
-        "f.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (g * jnp.cos(x),))\n"
-        'print(gw.verify({"jax": lambda p, b: f(p["x"]).sum()}, {"x": np.ones(3)}, timeout=100))\n'
-    )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
-    assert "1 gradient: 1 agree" in done.stdout
+def jax_loss(p: Any, b: Any) -> Any:
+    return jnp.tanh(b["x"] @ p["w"]).sum()
 
 
-def test_a_step_that_does_not_end_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
-    with slow_steps_are_told(lambda text: None, after=0.05) as told:
-        told("loss float64: jax, judged")
-        time.sleep(0.3)
-        told("the next")
-    time.sleep(0.1)
-    (record,) = caplog.records
-    assert record.getMessage().startswith("loss float64: jax, judged has taken")
-    assert "timeout=S" in record.getMessage()
+@functools.wraps(torch.add)
+def wrapped(params: Any, batch: Any) -> Any:
+    return torch_loss(params, batch)
 
 
-def test_an_interrupt_that_is_swallowed_comes_again(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        f"import os, signal, time\n{INSTALLED}"
-        "class Swallowing:\n    def __del__(self):\n"
-        "        os.kill(os.getpid(), signal.SIGINT)\n        time.sleep(0.01)\n"
-        "try:\n    Swallowing()\n    time.sleep(30)\nexcept KeyboardInterrupt:\n    print('came')\n"
-    )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=25, check=True)
-    assert (done.stdout, done.stderr) == ("came\n", "")
+class Bare(torch.nn.Module):
+    def forward(self, params: Any, batch: Any) -> Any:
+        return torch_loss(params, batch)
 
 
-def test_three_interrupts_end_what_never_looks_for_one(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        f"import signal\nimport numpy as np\n{INSTALLED}print('ready', flush=True)\n"
-        "np.linalg.svd(np.random.rand(6000, 6000))\n"  # minutes in one call of LAPACK
-    )
-    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
-        assert run.stdout is not None
-        assert run.stdout.readline() == "ready\n"
-        time.sleep(2)
-        for _ in range(3):
-            run.send_signal(signal.SIGINT)
-            time.sleep(0.2)
-        assert run.wait(timeout=20) == 130
+def of_one(w: Any) -> Any:
+    return (w**2).sum()
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("def x(:\n", "cannot be imported: SyntaxError: "),
-        ("import there_is_none\n", "cannot be imported: ModuleNotFoundError: No module named 'there_is_none' ("),
-        ("\n1 / 0\n", "cannot be imported: ZeroDivisionError: division by zero ("),
-    ],
-)
-@pytest.mark.parametrize("command", ["verify", "bench", "health", "explain"])
-def test_a_file_that_cannot_be_imported_is_wrong_usage(tmp_path: Path, command: str, text: str, said: str) -> None:
-    file = tmp_path / "broken.py"
-    file.write_text(text)
-    found = CliRunner().invoke(cli, [command, f"{file}:x"])
-    assert found.exit_code == 2, found.output
-    assert said in found.output
-    assert "Traceback" not in found.output
+def verify(loss: Any, *arguments: Any, **options: Any) -> Callable[[], gw.Report]:
+    return lambda: gw.verify(loss, *(arguments or (PARAMS, BATCH)), **options)
 
 
-def test_devices_are_no_files_that_would_be_lost() -> None:
-    arguments = ["verify", "article", "--backend", "numpy", "--json", "/dev/null", "--junit", "/dev/null"]
-    assert CliRunner().invoke(cli, arguments).exit_code == 0
+WORKS = {
+    "a torch dtype": verify({"torch": torch_loss}, dtypes=torch.float64),
+    "a jax dtype": verify({"torch": torch_loss}, dtypes=jnp.float32),
+    "NumPy's dtypes": verify({"torch": torch_loss}, dtypes=[np.float32, np.dtype("float64")]),
+    "dtypes of several libraries": verify({"torch": torch_loss}, dtypes=(torch.float32, "float64")),
+    "tensors for params": verify({"torch": torch_loss}, {"w": torch.tensor(PARAMS["w"])}, BATCH),
+    "parameters of a module": verify(
+        {"torch": lambda p, b: (b["x"] @ p["weight"].T).square().sum()}, dict(LINEAR.named_parameters()), BATCH
+    ),
+    "a list of params": verify({"torch": lambda p, b: (b["x"] @ p[0]).square().sum()}, [PARAMS["w"]], BATCH),
+    "a bare array for params": verify({"torch": lambda p, b: (b["x"] @ p).square().sum()}, PARAMS["w"], BATCH),
+    "no batch": verify({"torch": lambda p, b: (p["w"] ** 2).sum()}, PARAMS),
+    "allow and require": verify({"torch": torch_loss}, allow="inconclusive", require="torch"),
+    "an integer of NumPy for a seed": verify({"torch": torch_loss}, seed=np.int64(3)),
+    "a wrapped function": verify({"torch": wrapped}),
+    "a module without parameters": verify({"torch": Bare()}),
+    "a sparse gradient": verify(
+        {"torch": lambda p, b: torch.nn.functional.embedding(b["i"], p["w"], sparse=True).square().sum()},
+        PARAMS,
+        {"i": np.array([0, 2, 2])},
+    ),
+}
+FROM_MODULE = "`loss, params = gradwitness_torch.from_module("
+ALONE = "`gw.verify(gw.Candidate("
+SAYS = {
+    "an autograd.Function": (verify(Cube, POINT), ALONE + '"torch", lambda params, batch: Cube.apply(params['),
+    "its apply": (verify(Cube.apply, POINT), ALONE + '"torch", lambda params, batch: Cube.apply(params['),
+    "its apply in a mapping": (verify({"torch": Cube.apply}, POINT), "custom=Cube), params, cotangent="),
+    "a custom_vjp": (verify(square, POINT), ALONE + '"jax", lambda params, batch: square(params['),
+    "a module": (verify(LINEAR, POINT), FROM_MODULE),
+    "a module in a mapping": (verify({"torch": LINEAR}, POINT), FROM_MODULE),
+    "a class of modules": (verify(torch.nn.Linear, POINT), FROM_MODULE),
+    "a module in a candidate": (verify(gw.Candidate("torch", LINEAR), POINT), FROM_MODULE),
+    "a torch loss by itself": (verify(torch_loss), 'gw.verify({"torch": loss}, ...)'),
+    "a jax loss by itself": (verify(jax_loss), 'gw.verify({"jax": loss}, ...)'),
+    "a function of the params": (verify({"torch": of_one}, PARAMS), "`lambda params, batch: of_one(params['w'])`"),
+    "a function of an array": (verify(of_one, PARAMS["w"]), "`lambda params, batch: of_one(params)`"),
+    "a function of a tuple": (verify(of_one, (PARAMS["w"],)), "`lambda params, batch: of_one(params[0])`"),
+    "a function of all params": (verify({"torch": lambda p: of_one(p["w"])}), "`lambda params, batch: f(params)`"),
+    "a function of arrays": (
+        verify({"torch": lambda w, x, y: of_one(w)}, PARAMS, {"x": np.ones(2), "y": np.ones(2)}),
+        "`lambda params, batch: f(params['w'], batch['x'], batch['y'])`",
+    ),
+    "a function of more than there is": (
+        verify({"torch": lambda w, x, y: of_one(w)}),
+        "`lambda params, batch: f(...)`",
+    ),
+    "no params": (lambda: gw.verify({"torch": torch_loss}), "call gw.verify(loss, params, batch)"),
+    "a list of losses": (verify([torch_loss, jax_loss]), 'gw.verify({"torch": loss, '),
+    "a candidate without a backend": (lambda: gw.Candidate(torch_loss), 'Candidate("torch", loss)'),  # type: ignore[arg-type]
+    "another name of a backend": (verify(gw.Candidate("pytorch", torch_loss)), "did you mean 'torch'?"),
+    "another name in a mapping": (verify({"pytorch": torch_loss}), "{'pytorch': Candidate(\"torch\", loss)}"),
+    "a name that is nearly a backend's": (verify({"pytorch": torch_loss}), "did you mean 'torch'?"),
+    "a generator": (verify({"torch": torch_loss}, LINEAR.parameters()), "dict(module.named_parameters())"),
+    "a tolerance": (verify({"torch": torch_loss}, atol=1e-5), "is measured, not given"),
+    "an option misspelt": (verify({"torch": torch_loss}, dtype="float32"), "did you mean 'dtypes'?"),
+    "an option that there is not": (
+        verify({"torch": torch_loss}, order=2),
+        "verify has no option 'order'; it has loss",
+    ),
+    "whole numbers": (verify({"torch": torch_loss}, {"w": np.ones((4, 3), int)}, BATCH), "Use array.astype(float)"),
+    "a label that is no string": (verify({5: torch_loss}), "a candidate's label must be a string, got 5"),
+    "a dtype that is none": (verify({"torch": torch_loss}, dtypes=5), "expected a dtype, such as 'float64'"),
+}
 
 
-def test_an_interrupt_of_a_child_is_not_counted_here(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        f"import os, signal, time\n{INSTALLED}"
-        "for _ in range(4):\n"
-        "    if (child := os.fork()) == 0:\n"
-        "        signal.signal(signal.SIGINT, lambda *_: os._exit(0))\n        time.sleep(30)\n"
-        "    time.sleep(0.2)\n    os.kill(child, signal.SIGINT)\n    os.waitpid(child, 0)\n"
-        "print('lives')\n"
-    )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "lives\n"
+@pytest.mark.parametrize("attempt", WORKS)
+def test_it_works(attempt: str) -> None:
+    report = WORKS[attempt]()
+    assert report, repr(report)
 
 
-def test_one_file_for_two_options_is_refused(tmp_path: Path) -> None:
-    file = str(tmp_path / "same")
-    found = CliRunner().invoke(cli, ["verify", "article", "--json", file, "--junit", file])
-    assert found.exit_code == 2
-    assert f"--json and --junit name one file, {file}" in found.output
+@pytest.mark.parametrize("attempt", SAYS)
+def test_the_error_has_the_line_to_type(attempt: str) -> None:
+    call, line = SAYS[attempt]
+    with pytest.raises(gw.GradwitnessError) as raised:
+        call()
+    assert line in str(raised.value)
 
 
-def test_a_script_of_nothing_wrong_is_not_written_and_that_is_said(tmp_path: Path) -> None:
-    script = tmp_path / "bug.py"
-    arguments = ["verify", "article", "--backend", "numpy", "--repro", str(script)]
-    found = CliRunner().invoke(cli, arguments)
-    assert found.exit_code == 0
-    assert "nothing to reproduce" in found.output
-    assert not script.exists()
+def test_the_line_for_a_rule_by_itself_works() -> None:
+    with pytest.raises(gw.GradwitnessError) as raised:
+        gw.verify(Cube.apply, POINT)
+    line = str(raised.value).split("`")[1]
+    assert eval(line, {"gw": gw, "Cube": Cube, "params": POINT})
 
 
-def test_a_misspelt_verdict_is_named_as_it_is_typed() -> None:
-    found = CliRunner().invoke(cli, ["verify", "article", "--allow", "disagre"])
-    assert "did you mean 'disagree'?" in found.output
+def test_a_batch_that_was_forgotten_is_said_in_the_row() -> None:
+    (row,) = gw.verify({"torch": torch_loss}, PARAMS).rows
+    assert row.message.endswith("; no batch was given: verify(loss, params, batch)")
 
 
-def test_columns_say_how_wide_a_table_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    for columns in ("80", "120"):
-        monkeypatch.setenv("COLUMNS", columns)
-        found = CliRunner().invoke(cli, ["verify", "mlp", "--backend", "numpy,jax", "--dtype", "float64"])
-        assert all(len(line) <= int(columns) for line in found.output.splitlines() if "│" in line or "floors" in line)
+def test_a_loss_that_runs_in_one_dtype_only_is_weighed_all_the_same() -> None:
+    fixed = torch.ones(3, 2)
+    rows = gw.verify(
+        {"torch": lambda p, b: torch.tanh(p["x"] @ fixed)},
+        {"x": RNG.normal(size=(4, 3))},
+        cotangent="random",
+        dtypes=("float64", "float32"),
+    ).rows
+    assert [(row.dtype, str(row.verdict)) for row in rows if row.parameter is None] == [("float64", "error")]
+    assert "cotangent" not in rows[0].message
+    assert {row.dtype for row in rows if row.parameter is not None} == {"float32"}
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (({"torch": lambda p, b: p["w"]}, torch.nn.Linear(2, 2)), "from_module"),
-        (({"torch": lambda p, b: (p["w"] ** 2).sum()}, {"w": [1.5, 2.5]}), "give np.array"),
-        (({"torch": lambda p, b: (p["weight"] ** 2).sum()}, {"w": np.ones(3)}), "params has w"),
-        ((gw.Candidate("numpy", gradient=lambda p, b: {"w": p["w"]}), {"w": np.ones(3)}), "loss, gradient=...)"),
-    ],
-)
-def test_an_error_has_the_line_to_type(given: Any, said: str) -> None:
-    try:
-        text = "\n".join(row.message for row in gw.verify(*given, dtypes="float64").rows)
-    except gw.GradwitnessError as error:
-        text = str(error)
-    assert said in text
-
-
-def test_health_of_a_module_says_how_to_take_it() -> None:
-    with pytest.raises(gw.GradwitnessError, match="from_module"):
-        gw.health(torch.nn.Linear(3, 2), torch.randn(4, 3))
-
-
-def test_a_loss_that_is_constant_by_itself_is_told_of_cotangents() -> None:
-    x = {"x": np.random.default_rng(0).normal(size=(4, 5))}
-    report = gw.verify({"torch": lambda p, b: p["x"].softmax(-1).sum()}, x, dtypes="float64", capture="never")
-    assert all('cotangent="random"' in row.message for row in report.rows if row.verdict == "inconclusive")
+def test_what_there_is_is_shown() -> None:
+    assert set(gw.__all__) == set(dir(gw))
+    assert {"verify", "verify_port", "Problem", "__version__"} <= set(dir(gw))
+    assert all(getattr(gw, name) is not None for name in gw.__all__)
+    assert gw.__version__.count(".") >= 1
+    with pytest.raises(AttributeError, match="has no attribute 'gradcheck'; it has Benchmark, Candidate, "):
+        gw.gradcheck  # noqa: B018

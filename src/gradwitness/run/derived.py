@@ -40,6 +40,7 @@ DECIDED = (
     "{derivative} of a loss that decides something at the point cannot be judged yet: {text} ({line}); judge its "
     "gradient"
 )
+OF_A_BATCH = "{name}: a Graph holds for its whole batch; for gradients by example give the loss itself"
 UNPROVEN = (
     "{label}: {derivative} is judged by the graph of the loss, and that it is the loss was not shown ({why}); see to "
     "its gradient first"
@@ -98,9 +99,7 @@ def derived(case: Case, *, progress: Progress) -> Case:
         if candidate.is_written_by_hand:
             raise GradwitnessError(f"{label}: a gradient by hand has no further derivative: leave it out")
         if case.settings.derivative == "per-example" and isinstance(candidate.loss, Graph):
-            raise GradwitnessError(
-                f"{label}: a Graph holds for its whole batch; for gradients by example give the loss itself"
-            )
+            raise GradwitnessError(OF_A_BATCH.format(name=label))
     asked = _Asked(case, progress)
     moved = DERIVATIVES[asked.derivative](asked)
     candidates: dict[str, Candidate] = {}
@@ -195,8 +194,7 @@ def _moved(asked: _Asked, graph: Graph, loss: Graph, params: dict[str, Array], m
     """more: leaves that the derivative needs beside those of the problem."""
     problem = asked.problem
     batch = {path: x for path, x in problem.leaves.items() if path not in params} | dict(more)
-    wrt = tuple(path for path in problem.differentiated if path in graph.leaves)
-    return _Moved(Problem(problem.name, loss, params, batch), replace(problem, wrt=wrt), graph)
+    return _Moved(Problem(problem.name, loss, params, batch), replace(problem, wrt=_leaves_of(graph, asked)), graph)
 
 
 def _leaves_of(graph: Graph, asked: _Asked) -> tuple[str, ...]:
@@ -257,9 +255,7 @@ def _expect_smooth(graph: Graph, asked: _Asked) -> None:
 def _of_few_examples(problem: Problem) -> Problem:
     """The problem with its first examples only, which its name says as a slice."""
     if isinstance(problem.loss, Graph):
-        raise GradwitnessError(
-            f"{problem.name}: a Graph holds for its whole batch; for gradients by example give the loss itself"
-        )
+        raise GradwitnessError(OF_A_BATCH.format(name=problem.name))
     if problem.examples < 2:
         raise UnsupportedError(
             f"{problem.name}: no array of the batch holds two examples or more, along a first axis that they share"
