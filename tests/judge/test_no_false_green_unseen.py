@@ -344,6 +344,26 @@ DROPPED = {
 }
 
 
+# Nor do parameters so small that moving them by their own size changes nothing
+
+
+def beside_one(backend: str, factor: float) -> Case:
+    """1 + sum x^2 where that is 1, by a rule that is off by a factor."""
+    square = RULES[backend](lambda x: x * x, lambda x: 2 * factor * x)
+    return Case({backend: lambda p, b: 1.0 + square(p["w"]).sum()}, {"w": 1e-20 * normal(1, 5)}, verdicts=DOUBT)
+
+
+UNMOVED = {
+    f"{backend}, {factor:g} times": beside_one(backend, factor)
+    for backend, factor in [("torch", 2.5), ("torch", 0.0), ("jax", 1e30)]
+} | {
+    "below the smallest number": Case(
+        {"torch": summed(torch_rule(lambda x: x * x, lambda x: 5 * x), "w")},
+        {"w": 1e-200 * normal(1, 5)},
+        verdicts=DOUBT,
+    )
+}
+
 KINDS = {
     "a gradient that cancels": CANCELLED,
     "a narrow dtype": NARROW,
@@ -352,6 +372,7 @@ KINDS = {
     "elements that cannot be seen": SMALL,
     "underflow": UNDERFLOW,
     "steps that cannot be used": DROPPED,
+    "parameters that are all tiny": UNMOVED,
 }
 
 

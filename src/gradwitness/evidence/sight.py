@@ -134,8 +134,28 @@ class _Look:
             self._examine(group)
         if self.scale == 0:  # a stationary point: by how much the loss moves is the measure
             self.scale = max((seen.moves for seen in self.found), default=0.0)
-        still = all(seen.still and seen.largest <= NOTHING * math.ulp(self.differencing.loss) for seen in self.found)
+        still = self._is_constant()
         return {path: replace(self._sight(path), still=still) for path in self.gradients}
+
+    def _is_constant(self) -> bool:
+        """Whether nothing leads to the loss, as far as differences and the gradients tell.
+
+        Leaves of tiny values are also moved as if they were near 1: their own scale, which is all that the differences
+        move them by, may be too small to show anything.
+        """
+        nothing = NOTHING * math.ulp(self.differencing.loss)
+        scales = {path: max(scale, 1.0) for path, scale in self.typical.items()}
+        if any(largest_of(g) * scales[path] > nothing for path, g in self.gradients.items()):
+            return False
+        return all(seen.still for seen in self.found) and self._stands_still(scales)
+
+    def _stands_still(self, scales: Mapping[str, float]) -> bool:
+        """Whether the loss has the same value as all leaves move by a step in parts of these scales."""
+        rng = np.random.default_rng([*self.seed, len(self.found)])
+        primals = self.differencing.primals
+        drawn = {path: scales[path] * rng.standard_normal(x.shape) for path, x in primals.items()}
+        moved = [{path: x + h * drawn[path] for path, x in primals.items()} for h in (LADDER[START], -LADDER[START])]
+        return all(self.differencing.value(leaves) == self.differencing.loss for leaves in moved)
 
     @cached_property
     def typical(self) -> dict[str, float]:
