@@ -42,6 +42,12 @@ DTYPES = {
 }
 
 
+ELSEWHERE = {  # what others call them
+    **dict.fromkeys(("fp64", "f64", "double"), "float64"),
+    **dict.fromkeys(("fp32", "f32", "single"), "float32"),
+    **dict.fromkeys(("fp16", "f16", "half"), "float16"),
+    "bf16": "bfloat16",
+}
 OF_PARTS = {"complex128": "float64", "complex64": "float32"}  # the dtype of the parts of complex numbers
 
 
@@ -50,7 +56,7 @@ def find_dtype(name: str) -> DType:
     try:
         return DTYPES[name]
     except KeyError:
-        raise UnknownName("dtype", name, DTYPES) from None
+        raise UnknownName("dtype", name, DTYPES, meant=ELSEWHERE.get(str(name))) from None
 
 
 def dtype_name(given: Any) -> str:

@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 VALUES_ALONE = "NumPy, and backends like it, record no ops: there is nothing to trace"
-NEAR = 0.75  # how like a name must be to one that there is, to be taken for it
+NEAR = 0.65  # how like a name must be to one that there is, to be taken for it
 
 
 class GradwitnessError(Exception):
@@ -69,13 +69,17 @@ class ProblemError(GradwitnessError):
 
 
 class UnknownName(GradwitnessError):
-    """A network, backend, dtype, device or op that does not exist was asked for."""
+    """A network, backend, dtype, device or op that does not exist was asked for.
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    meant: which of those that there are, if that is known; by default the one whose name is nearest.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, meant: str | None = None) -> None:
         names = sorted(map(str, known))
-        near = get_close_matches(str(name), names, 1, NEAR) if len(names) > 1 else []
-        meant = f"did you mean {near[0]!r}? There is: " if near else "there is: "
-        super().__init__(f"unknown {kind} {name!r}; {meant}{', '.join(names)}")
+        if meant is None and len(names) > 1:
+            meant = next(iter(get_close_matches(str(name), names, 1, NEAR)), None)
+        there = f"did you mean {meant!r}? There is: " if meant else "there is: "
+        super().__init__(f"unknown {kind} {name!r}; {there}{', '.join(names)}")
 
 
 class UnsupportedError(GradwitnessError):

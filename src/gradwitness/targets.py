@@ -20,6 +20,7 @@ from gradwitness.problem import Problem
 __all__ = ["arguments", "expected_arguments", "is_target", "load"]
 
 PARTS = 3  # of what is to be verified: candidates, params, batch
+WITH_ARGUMENTS = "functions with arguments"
 
 
 def is_target(name: str) -> bool:
@@ -49,10 +50,15 @@ def load(target: str) -> Any:
     there = _there(module)
     known = "".join(f"; its {kind}: {', '.join(names)}" for kind, names in there.items() if names)
     known = known or "; it has neither a gradwitness.Problem nor a function"
-    if not name:
-        example = next((names[0] for names in there.values() if names), "problem")
+    if name:
+        raise GradwitnessError(f"{target}: {place} has no {name!r}{known}")
+    example = next((names[0] for kind, names in there.items() if names and kind != WITH_ARGUMENTS), None)
+    if example is not None:
         raise GradwitnessError(f"{target}: name the object in it to verify, as in {target}:{example}{known}")
-    raise GradwitnessError(f"{target}: {place} has no {name!r}{known}")
+    raise GradwitnessError(
+        f"{target}: name the object in it to verify: a gradwitness.Problem, or a function without arguments that "
+        f"returns (candidates, params, batch){known}"
+    )
 
 
 def _said(error: Exception) -> str:
@@ -67,15 +73,26 @@ def _said(error: Exception) -> str:
 def _there(module: ModuleType) -> dict[str, list[str]]:
     """The names of what may be meant, by kind: what the module defines itself, and does not keep private."""
     public = {key: value for key, value in vars(module).items() if not key.startswith("_")}
+    functions = {key: value for key, value in public.items() if _is_function_of(module, value)}
     return {
         "problems": [key for key, value in public.items() if isinstance(value, Problem)],
-        "functions": [key for key, value in public.items() if _is_function_of(module, value)],
+        "functions": [key for key, value in functions.items() if _can_be_called(value)],
+        WITH_ARGUMENTS: [key for key, value in functions.items() if not _can_be_called(value)],
     }
 
 
 def _is_function_of(module: ModuleType, value: Any) -> bool:
     own = inspect.isfunction(value) and value.__module__ == module.__name__
     return own or isinstance(value, functools.partial)
+
+
+def _can_be_called(function: Any) -> bool:
+    """Whether it can be called without arguments."""
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return False
+    return True
 
 
 def arguments(found: Any) -> tuple[Any, Any, Any, dict[str, Any]] | None:

@@ -64,7 +64,7 @@ def expect_writable(option: str, path: str | Path) -> None:
             with _temporary(target) as temporary:
                 temporary.open("x").close()
         elif Path(path).is_dir():
-            raise IsADirectoryError(0, "it is a folder")
+            raise IsADirectoryError(0, "it is a folder; name a file")
         elif not os.access(path, os.W_OK):
             raise PermissionError(0, "you may not write to it")
     except OSError as error:

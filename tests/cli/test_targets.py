@@ -140,7 +140,7 @@ def test_several_may_be_named_and_networks_beside(folder: Path) -> None:
         ("absent.module:problem", "absent.module: no such module; a file is named with its .py"),
         (
             "own_targets.py:typo",
-            "own_targets.py has no 'typo'; its problems: problem, bare; its functions: loss, gradient, right,",
+            "own_targets.py has no 'typo'; its problems: problem, bare; its functions: right, wrong,",
         ),
         ("own_targets.py:", "expected path/to/file.py:name or package.module:name"),
         ("own_targets.py:number", "expected a gradwitness.Problem, or a function that returns the report"),
@@ -186,12 +186,19 @@ def test_a_file_without_a_name_is_told_what_there_is(folder: Path) -> None:
     result = run("own_targets.py")
     assert result.exit_code == 2
     assert "name the object in it to verify, as in own_targets.py:problem; its problems: problem, bare" in result.output
-    assert "; its functions: loss, gradient, right, wrong, nothing, given, array, pair" in result.output
+    assert "; its functions: right, wrong, wrong, nothing, given, array, pair" in " ".join(result.output.split())
     assert "helper.py: name the object in it to verify, as in helper.py:problem" in run("helper.py").output
     (folder / "only.py").write_text("from os.path import join\ndef check(): ...\ndef _private(): ...\n")
     assert "as in only.py:check; its functions: check" in " ".join(run("only.py").output.split())
     assert run("only.py").output.rstrip().endswith("check")
     assert "missing.py: no such file" in run("missing.py").output
+
+
+def test_a_file_of_a_loss_alone_is_not_told_to_name_that(folder: Path) -> None:
+    (folder / "losses.py").write_text("def loss(params, batch): ...\n")
+    said = " ".join(run("losses.py").output.split())
+    assert "losses.py:loss" not in said
+    assert "a function without arguments that returns (candidates, params, batch); its functions with arg" in said
 
 
 def test_a_target_that_raises_costs_the_others_nothing(folder: Path) -> None:

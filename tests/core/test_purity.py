@@ -56,6 +56,15 @@ def test_that_is_said_of_a_gradient_beside_a_graph_too() -> None:
     ]
 
 
+def test_it_is_not_said_of_a_gradient_that_is_wrong_anyway() -> None:
+    params, batch = {"w": RNG.standard_normal(4)}, {"x": RNG.standard_normal((4, 4))}
+    mine = gw.Candidate(
+        "numpy", lambda p, b: (b["x"] @ p["w"]).sum(), gradient=lambda p, b: {"w": 2 * b["x"].sum(axis=0)}
+    )
+    (row,) = gw.verify(mine, params, batch, dtypes="float64").rows
+    assert (str(row.verdict), "batch of another size" in row.message) == ("disagree", False)
+
+
 def test_a_single_example_is_not_cut_and_nothing_is_said_of_it() -> None:
     (row,) = verify(1, 3).rows
     assert (str(row.verdict), row.message) == ("agree", "")

@@ -97,7 +97,7 @@ def test_mlp_takes_every_activation_and_loss(activation: str, loss: str) -> None
         ("perceptron", {}, "unknown network 'perceptron'; there is: article, "),
         ("mlp", {"widht": 3}, "unknown size of mlp 'widht'; did you mean 'width'"),
         ("mlp", {"activation": "swish"}, "unknown activation 'swish'; there is: elu, "),
-        ("mlp", {"loss": "mae"}, "unknown loss 'mae'; there is: cross_entropy, mse"),
+        ("mlp", {"loss": "mae"}, r"unknown loss 'mae'; did you mean 'mse'\? There is: cross_entropy, mse"),
     ],
 )
 def test_unknown_names_are_refused_with_what_there_is(name: str, sizes: dict[str, Any], message: str) -> None:

@@ -112,32 +112,30 @@ class _Run:
         with registry.installed(candidate.backend).precision(self.settings.precision):
             prepared = prepare(candidate, self.problem, self.dtype, address.device, self.settings)
             neighbours = self._neighbours(prepared)
-            tried, notes = trial(prepared, self.problem.primals, neighbours, self.dtype), list[str]()
+            tried = trial(prepared, self.problem.primals, neighbours, self.dtype)
             if not any(tried.unsteady.values()):
-                tried, notes = self._asked_again(candidate, address.device, tried, next(iter(neighbours), None))
+                tried = self._asked_again(candidate, address.device, tried, next(iter(neighbours), None))
             rules = custom_rules(candidate, prepared, self.problem.primals)
             witness = self._known(address, candidate, tried)
-            witness.rules, witness.notes = rules, witness.notes + notes
+            witness.rules = rules
             witness.loss = alone_and_beside(witness)
         self.witnesses.append(witness)
 
-    def _asked_again(
-        self, candidate: Candidate, device: str, tried: Trial, elsewhere: Primals | None
-    ) -> tuple[Trial, list[str]]:
-        """(the trial with what other calls change in its answer, notes)."""
+    def _asked_again(self, candidate: Candidate, device: str, tried: Trial, elsewhere: Primals | None) -> Trial:
+        """The trial, with what other calls change in its answer."""
         forgets = tried.prepared.is_forgetful(self.problem.primals) if isinstance(tried.prepared, Forgetful) else None
         if forgets:
-            return tried, []
+            return tried
         if forgets is False:
             anew = partial(prepare, candidate, self.problem, self.dtype, device, self.settings)
             found = compiled_anew(anew, self.problem.primals, tried, self.dtype)
             if any(found.values()):
-                return replace(tried, unsteady=found), []
+                return replace(tried, unsteady=found)
         own = callable(candidate.loss) or candidate.is_written_by_hand
         compiles = registry.installed(candidate.backend).capabilities.compiles_along(candidate.path)
         resizes = own and not compiles  # what compiles does so anew for each size
         found = impure(tried.prepared, self.problem, tried, elsewhere, self.dtype, resizes=resizes)
-        return replace(tried, unsteady=found), _not_cut(self.problem) if resizes else []
+        return replace(tried, unsteady=found, untried=_not_cut(self.problem) if resizes else "")
 
     def _neighbours(self, prepared: Prepared) -> Neighbours:
         """Drawn by what is known of the graph, or by the first candidate that gets so far."""
@@ -370,12 +368,12 @@ def _part(witness: Witness, path: str) -> float | None:
     return None if error is None else error / (max(norm(witness.capture.known.gradients[path].high), error) or 1.0)
 
 
-def _not_cut(problem: Problem) -> list[str]:
+def _not_cut(problem: Problem) -> str:
     """That no batch of another size was tried, if it was not for an extent that others share."""
     if problem.examples < 2 or not problem.by_example or problem.may_be_cut:
-        return []
+        return ""
     others = ", ".join(problem.not_cut)
-    return [f"not tried with a batch of another size, as {others} has an extent of {problem.examples} too"]
+    return f"not tried with a batch of another size, as {others} has an extent of {problem.examples} too"
 
 
 def _is_finite_at(prepared: Prepared, primals: Primals) -> bool:

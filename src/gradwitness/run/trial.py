@@ -26,13 +26,15 @@ class Trial:
     """What a prepared candidate gave.
 
     losses: at the point and at each neighbour. gradients: at the point, by path. unsteady: by path,
-    how the answers to two equal calls differ; empty where by rounding at most.
+    how the answers to two equal calls differ; empty where by rounding at most. untried: what was not, to be said beside
+    a gradient that agrees.
     """
 
     prepared: Prepared
     losses: tuple[float, ...]
     gradients: Mapping[str, Array | None]
     unsteady: Mapping[str, str]
+    untried: str = ""
 
 
 def trial(prepared: Prepared, primals: Primals, neighbours: Sequence[Primals], dtype: str) -> Trial:

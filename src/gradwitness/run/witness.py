@@ -21,6 +21,7 @@ from gradwitness.verdict import Judgement
 from gradwitness.verdict.at_kink import AtKink
 from gradwitness.verdict.checks import judge
 from gradwitness.verdict.leaf import LeafEvidence, Standing
+from gradwitness.verdict.verdicts import ACCEPTED
 
 __all__ = ["OfGraph", "Witness", "graph_evidence"]
 
@@ -96,7 +97,9 @@ class Witness:
 
     def noted(self, path: str) -> Judgement:
         """What was judged, with what there is to say of how it ran."""
-        judgement, note = self.judgements[path], "; ".join(dict.fromkeys(self.notes))
+        judgement = self.judgements[path]
+        caveats = [self.tried.untried] if self.tried.untried and judgement.verdict in ACCEPTED else []
+        note = "; ".join(dict.fromkeys([*self.notes, *caveats]))
         if not note:
             return judgement
         return replace(judgement, message=f"{judgement.message} ({note})" if judgement.message else note)

@@ -13,6 +13,7 @@ from gradwitness.verdict.verdicts import Judgement, Verdict
 __all__ = ["judge_alone", "judge_loss"]
 
 NARROWER = {32: 4 * 2.0**-24, 16: 2.0**-8}  # by the bits of a dtype, the part of a loss that rounding inside may leave
+SURELY = 1e-3  # of that part: rounding inside leaves more, though errors cancel
 
 
 def judge_alone(loss: float) -> Judgement | None:
@@ -62,6 +63,6 @@ def _likely_cause(loss: float, reference: float, floor: float) -> str:
     """What the size of the difference suggests: narrower numbers inside, if rounding to them leaves as much."""
     for bits, part in NARROWER.items():
         left = part * abs(reference)
-        if floor < abs(loss - reference) <= left:
+        if max(floor, SURELY * left) < abs(loss - reference) <= left:
             return f"; rounding to {bits} bits leaves as much: does one of them cast, or run under autocast?"
     return ""
