@@ -3,106 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import wraps
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gradwitness.errors import UnsupportedError
+from gradwitness import ways
 from gradwitness.graph import direction, step
 from gradwitness.lowering import Implementation
 from gradwitness.problem import Derived
+from gradwitness.ways import Asked, Both, Leaves, Loss, Way
 from gradwitness_jax.paths import one_number
 
 __all__ = ["WAYS", "derived"]
 
-Leaves = Mapping[str, Any]
-Loss = Callable[[Leaves], Any]
-Both = Callable[[Leaves], tuple[Any, dict[str, Any]]]
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What a way is made of: the plain loss, the leaves to differentiate by, and those with an entry by example."""
-
-    loss: Loss
-    paths: Sequence[str]
-    single: Sequence[str]
-
-    def of(self, leaves: Leaves) -> Callable[[Leaves], Any]:
-        """The loss as a function of what it is differentiated by."""
-        return lambda given: one_number(self.loss({**leaves, **given}))
-
-    def point(self, leaves: Leaves) -> dict[str, Any]:
-        return {path: leaves[path] for path in self.paths}
-
-    def along(self, leaves: Leaves) -> dict[str, Any]:
-        return {path: leaves[direction(path)] for path in self.paths}
-
-
-@dataclass(frozen=True)
-class _Way:
-    """How a derivative is taken: as the gradient of a loss of leaves, or as value and gradient at once (`both`)."""
-
-    loss: Callable[[_Asked], Loss]
-    both: Callable[[_Asked], Both] | None = None
-
 
 def derived(implementation: Implementation, asked: Derived, wrt: Sequence[str]) -> Implementation:
     """The implementation of a further derivative. wrt: the leaves that the derivative is by."""
-    paths = [path for path in asked.problem.differentiated if path in implementation.reaching]
-    way, given = WAYS[asked.way], _Asked(implementation.loss, paths, asked.problem.by_example)
-    changed = replace(implementation, loss=_able(way.loss(given)), reaching=tuple(wrt))
-    return changed if way.both is None else replace(changed, value_and_gradient=_able(way.both(given)))
+    return ways.derived("jax", WAYS[asked.way], implementation, asked, wrt)
 
 
-def _able(function: Callable[[Leaves], Any]) -> Callable[[Leaves], Any]:
-    """The same, and an UnsupportedError where jax cannot: not every loss with a gradient has this derivative."""
-
-    @wraps(function)
-    def able(leaves: Leaves) -> Any:
-        try:
-            return function(leaves)
-        except Exception as error:
-            first = str(error).strip().partition("\n")[0]
-            raise UnsupportedError(f"jax cannot differentiate it in this way: {first}") from error
-
-    return able
+def _of(asked: Asked, leaves: Leaves) -> Callable[[Leaves], Any]:
+    """The loss as a function of what it is differentiated by."""
+    return lambda given: one_number(asked.loss({**leaves, **given}))
 
 
 # Products with the Hessian
 
 
-def _twice(asked: _Asked) -> Loss:
+def _twice(asked: Asked) -> Loss:
     """The product of the gradient with the direction."""
-    return lambda leaves: _product(jax.grad(asked.of(leaves))(asked.point(leaves)), asked.along(leaves))
+    return lambda leaves: _product(jax.grad(_of(asked, leaves))(asked.point(leaves)), asked.along(leaves))
 
 
-def _forward(asked: _Asked) -> Loss:
+def _forward(asked: Asked) -> Loss:
     """By jax.jvp."""
-    return lambda leaves: jax.jvp(asked.of(leaves), (asked.point(leaves),), (asked.along(leaves),))[1]
+    return lambda leaves: jax.jvp(_of(asked, leaves), (asked.point(leaves),), (asked.along(leaves),))[1]
 
 
-def _of_backward(asked: _Asked) -> Both:
+def _of_backward(asked: Asked) -> Both:
     """The gradient, by jax.grad, and its derivative along the direction, by jax.jvp."""
 
     @jax.jit
     def both(leaves: Leaves) -> tuple[Any, dict[str, Any]]:
         along = asked.along(leaves)
-        found, moved = jax.jvp(jax.grad(asked.of(leaves)), (asked.point(leaves),), (along,))
+        found, moved = jax.jvp(jax.grad(_of(asked, leaves)), (asked.point(leaves),), (along,))
         return _product(found, along), moved
 
     return both
 
 
-def _hessian(asked: _Asked) -> Both:
+def _hessian(asked: Asked) -> Both:
     """The whole Hessian, by jax.hessian, times the direction."""
 
     @jax.jit
     def both(leaves: Leaves) -> tuple[Any, dict[str, Any]]:
-        loss, point, along = asked.of(leaves), asked.point(leaves), asked.along(leaves)
+        loss, point, along = _of(asked, leaves), asked.point(leaves), asked.along(leaves)
         blocks = jax.hessian(loss)(point)
         moved = {
             path: jnp.asarray(sum(jnp.tensordot(row[other], v, axes=v.ndim) for other, v in along.items()))
@@ -120,31 +76,31 @@ def _product(one: Leaves, other: Leaves) -> Any:
 # Forward and reverse mode, as functions
 
 
-def _moved(asked: _Asked, leaves: Leaves) -> dict[str, Any]:
+def _moved(asked: Asked, leaves: Leaves) -> dict[str, Any]:
     """What the loss is differentiated by, after the steps along its directions."""
     return {path: leaves[path] + jnp.tensordot(leaves[step(path)], leaves[direction(path)], 1) for path in asked.paths}
 
 
-def _stepped(asked: _Asked) -> Loss:
-    return lambda leaves: asked.of(leaves)(_moved(asked, leaves))
+def _stepped(asked: Asked) -> Loss:
+    return lambda leaves: _of(asked, leaves)(_moved(asked, leaves))
 
 
-def _jvp(asked: _Asked) -> Both:
+def _jvp(asked: Asked) -> Both:
     """By jax.jvp, along one direction of one leaf after another."""
 
     @jax.jit
     def slope(leaves: Leaves, point: Leaves, along: Leaves) -> Any:
-        return jax.jvp(asked.of(leaves), (point,), (along,))[1]
+        return jax.jvp(_of(asked, leaves), (point,), (along,))[1]
 
     return _along_each(asked, lambda leaves, point: lambda along: slope(leaves, point, along))
 
 
-def _linearize(asked: _Asked) -> Both:
+def _linearize(asked: Asked) -> Both:
     """By jax.linearize, once for all directions."""
-    return _along_each(asked, lambda leaves, point: jax.jit(jax.linearize(asked.of(leaves), point)[1]))
+    return _along_each(asked, lambda leaves, point: jax.jit(jax.linearize(_of(asked, leaves), point)[1]))
 
 
-def _along_each(asked: _Asked, derivative: Callable[[Leaves, Leaves], Callable[[Leaves], Any]]) -> Both:
+def _along_each(asked: Asked, derivative: Callable[[Leaves, Leaves], Callable[[Leaves], Any]]) -> Both:
     """derivative: of leaves and the point, a function of the direction."""
     value = jax.jit(_stepped(asked))
 
@@ -159,12 +115,12 @@ def _along_each(asked: _Asked, derivative: Callable[[Leaves, Leaves], Callable[[
     return both
 
 
-def _vjp(asked: _Asked) -> Both:
+def _vjp(asked: Asked) -> Both:
     """By jax.vjp."""
 
     @jax.jit
     def both(leaves: Leaves) -> tuple[Any, dict[str, Any]]:
-        value, pull = jax.vjp(asked.of(leaves), asked.point(leaves))
+        value, pull = jax.vjp(_of(asked, leaves), asked.point(leaves))
         return value, pull(jnp.ones_like(value))[0]
 
     return both
@@ -173,21 +129,11 @@ def _vjp(asked: _Asked) -> Both:
 # Gradients by example
 
 
-def _examples(asked: _Asked) -> Loss:
-    """The sum of the losses of examples, each as a batch of one, at its own copy of the params."""
-
-    def total(leaves: Leaves) -> Any:
-        losses = []
-        for number in range(len(leaves[asked.single[0]])):
-            alone = {path: leaves[path][number : number + 1] for path in asked.single}
-            own = {path: leaves[path][number] for path in asked.paths}
-            losses.append(one_number(asked.loss({**leaves, **alone, **own})))
-        return jnp.stack(losses).sum()
-
-    return total
+def _examples(asked: Asked) -> Loss:
+    return ways.of_examples(asked, one_number, jnp.stack)
 
 
-def _vmap(asked: _Asked) -> Both:
+def _vmap(asked: Asked) -> Both:
     """By jax.vmap of jax.grad."""
 
     @jax.jit
@@ -203,14 +149,14 @@ def _vmap(asked: _Asked) -> Both:
     return both
 
 
-WAYS: Mapping[str, _Way] = {
-    "twice": _Way(_twice),
-    "through jvp": _Way(_forward),
-    "by jvp": _Way(_twice, _of_backward),
-    "jax.hessian": _Way(_twice, _hessian),
-    "jax.jvp": _Way(_stepped, _jvp),
-    "jax.linearize": _Way(_stepped, _linearize),
-    "jax.vjp": _Way(lambda asked: lambda leaves: asked.of(leaves)(asked.point(leaves)), _vjp),
-    "one by one": _Way(_examples),
-    "vmap": _Way(_examples, _vmap),
+WAYS: Mapping[str, Way] = {
+    "twice": Way(_twice),
+    "through jvp": Way(_forward),
+    "by jvp": Way(_twice, _of_backward),
+    "jax.hessian": Way(_twice, _hessian),
+    "jax.jvp": Way(_stepped, _jvp),
+    "jax.linearize": Way(_stepped, _linearize),
+    "jax.vjp": Way(lambda asked: lambda leaves: _of(asked, leaves)(asked.point(leaves)), _vjp),
+    "one by one": Way(_examples),
+    "vmap": Way(_examples, _vmap),
 }

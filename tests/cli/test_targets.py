@@ -186,8 +186,8 @@ def test_a_file_without_a_name_is_told_what_there_is(folder: Path) -> None:
     result = run("own_targets.py")
     assert result.exit_code == 2
     assert "name the object in it to verify, as in own_targets.py:problem; its problems: problem, bare" in result.output
-    assert "; its functions: right, wrong, wrong, nothing, given, array, pair" in " ".join(result.output.split())
-    assert "helper.py: name the object in it to verify, as in helper.py:problem" in run("helper.py").output
+    assert "; its functions: right, wrong, nothing, given, array, pair" in " ".join(result.output.split())
+    assert "helper.py: name the object in it to verify: a gradwitness.Problem" in run("helper.py").output
     (folder / "only.py").write_text("from os.path import join\ndef check(): ...\ndef _private(): ...\n")
     assert "as in only.py:check; its functions: check" in " ".join(run("only.py").output.split())
     assert run("only.py").output.rstrip().endswith("check")
