@@ -48,8 +48,8 @@ def passes(value: Callable[[Arrays, Arrays], jax.Array], *, dtype: Any, jit: boo
         return pull
 
     def taped(placed: Arrays, inputs: Arrays) -> Any:
-        residuals = forward(placed, inputs)
-        return residuals, backward(_shapes(placed, inputs))  # found here, so that the backward is not timed finding it
+        pull = backward(_shapes(placed, inputs))  # first, as XLA's threads fall asleep while Python works after a call
+        return forward(placed, inputs), pull
 
     return taped, lambda tape, cotangent: tape[1](tape[0], cotangent)
 

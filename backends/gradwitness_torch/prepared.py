@@ -30,6 +30,7 @@ __all__ = ["Tape", "TorchPrepared"]
 
 Tensors = dict[str, torch.Tensor]
 Gradients = dict[str, torch.Tensor | None]
+Found = Gradients | tuple[torch.Tensor | None, ...]  # by path, or as autograd gives them: in the order of the leaves
 INSIDE_FROZEN = (
     "the loss has a reentrant checkpoint whose inputs require no gradient, so the parameters inside it get none; "
     "give it use_reentrant=False, or an input that requires a gradient"
@@ -46,10 +47,12 @@ USED_UP = (
 
 @dataclass(frozen=True, slots=True)
 class Tape:
-    """One forward pass: its loss, which holds the residuals, and the leaves that it was taken at."""
+    """One forward pass: its loss, which holds the residuals, the leaves that it was taken at, and those of them that it
+    is differentiated by, in order."""
 
     loss: torch.Tensor
     leaves: Tensors
+    by: list[torch.Tensor]
 
 
 class TorchPrepared:
@@ -85,6 +88,7 @@ class TorchPrepared:
         self._loss, self._by_hand = implementation.loss, implementation.value_and_gradient
         self._gradient = implementation.gradient
         self._dtype, self._device = getattr(torch, dtype), torch.device(device)
+        self._on_gpu = self._device.type == "cuda"
         self._host = np.float64 if dtype == "float64" else np.float32
         self._paths = wrt
         self._is_plain = way in (None, "eager") and not compiled
@@ -133,7 +137,7 @@ class TorchPrepared:
                 raise UnsupportedError(f"with rounding errors put on its results the loss raises {error!r}") from error
 
         for how in (quiet(), rounding.recording())[self.written is None :]:  # the first takes a forward pass more
-            with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
+            with torch.random.fork_rng([self._device] if self._on_gpu else []):
                 run(how)
         for _ in range(runs):
             yield self._fetched(run(rounding.everywhere()))
@@ -263,17 +267,16 @@ class TorchPrepared:
     def forward(self, placed: Tensors) -> Tape:
         with _recording(), _expect_leaves_unmodified():
             leaves = {**self._inputs, **placed}
-            return Tape(one_number(self._loss(leaves)), leaves)
+            return Tape(one_number(self._loss(leaves)), leaves, [leaves[path] for path in self._by])
 
-    def backward(self, tape: Tape) -> Gradients:
+    def backward(self, tape: Tape) -> Found:
         """What is timed: nothing but autograd's call, if an evaluation before left nothing in `.grad`."""
-        if self._fills or self._gradient is not None or not tape.loss.requires_grad:
+        if self._fills or not tape.loss.requires_grad:
             return self._carefully(tape)
         try:
-            found = torch.autograd.grad(tape.loss, [tape.leaves[path] for path in self._by], allow_unused=True)
+            return torch.autograd.grad(tape.loss, tape.by, allow_unused=True)
         except RuntimeError:
             return self._carefully(tape)  # which says why
-        return dict(zip(self._by, found, strict=True))
 
     def _carefully(self, tape: Tape) -> Gradients:
         """The same, with what rules leave in `.grad`, and None for each leaf that the loss does not reach."""
@@ -316,18 +319,19 @@ class TorchPrepared:
             )[1]
         return found
 
-    def forward_backward(self, placed: Tensors) -> Gradients:
+    def forward_backward(self, placed: Tensors) -> Found:
         if self._by_hand is not None:
             with _recording():
                 return self._by_hand({**self._inputs, **placed})[1]
         return self.backward(self.forward(placed))
 
     def wait(self, x: Any) -> None:
-        if self._device.type == "cuda":
+        if self._on_gpu:
             torch.cuda.synchronize(self._device)
 
-    def fetch(self, gradient: Gradients) -> dict[str, Array | None]:
-        return {path: self._array(g) for path, g in gradient.items()}
+    def fetch(self, gradient: Found) -> dict[str, Array | None]:
+        found = dict(zip(self._by, gradient, strict=True)) if isinstance(gradient, tuple) else gradient
+        return {path: self._array(g) for path, g in found.items()}
 
     def _fetched(self, answer: tuple[float, Gradients]) -> tuple[float, dict[str, Array | None]]:
         """On the host; no name keeps the gradients on the device while the next run begins."""
