@@ -350,8 +350,8 @@ class TorchPrepared:
             return None
         found = torch.as_tensor(gradient).detach()
         dense = found if found.layout is torch.strided else found.to_dense()  # an embedding's may be sparse
-        real = dense.cpu().to(_WIDER[self._host]).resolve_neg()  # part of a conjugate, perhaps
-        return np.array(real.numpy())
+        wide = dense.to(_WIDER[self._host])
+        return np.array(wide.numpy(force=True))  # a part of a conjugate, perhaps, or a zero that holds no numbers
 
 
 @contextmanager

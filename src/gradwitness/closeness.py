@@ -144,6 +144,8 @@ class _Hand:
 
 def _wrong(path: str, mine: _Hand, theirs: _Hand) -> str:
     """What is wrong with the two at a leaf; empty if nothing is."""
+    if undefined := [hand for hand in (mine, theirs) if not np.all(np.isfinite(hand.at(path)))]:
+        return f"{path}: {'; '.join(_undefined(path, hand) for hand in undefined)}"
     floor, apart = mine.floor(path), mine.at(path) - theirs.at(path)
     both, reach = joint(floor, floor), node_reach(floor)
     if compare(apart, both, reach).ratio > 1:
@@ -156,6 +158,12 @@ def _wrong(path: str, mine: _Hand, theirs: _Hand) -> str:
     return f"{path}: {said}" + (
         f"; {_named(lacking, 'has', 'have')} no gradient, which counts as zeros" if lacking else ""
     )
+
+
+def _undefined(path: str, hand: _Hand) -> str:
+    where = np.flatnonzero(~np.isfinite(hand.at(path)))
+    first = place_of(int(where[0]), hand.at(path).shape)
+    return f"{hand.name} is NaN or infinite at {first}{f' and {where.size - 1} more' if where.size > 1 else ''}"
 
 
 def _apart(path: str, mine: _Hand, theirs: _Hand, both: TensorFloor) -> str:

@@ -129,3 +129,30 @@ def test_a_gradient_that_is_missing_is_named(missing: Any) -> None:
     for mine, theirs, who in ((right, lacking, "theirs has"), (lacking, lacking, "mine and theirs have")):
         with pytest.raises(AssertionError, match=rf"^b: .*; {who} no gradient, which counts as zeros$"):
             gw.assert_gradients_close(mine, theirs, loss=traced, params=PARAMS, batch=BATCH)
+
+
+SQUARES = {"torch": lambda p, b: (p["w"] ** 2).sum()}
+POINT = {"w": DRAW(8)}
+UNDEFINED = {
+    "all of it": np.full(8, np.nan),
+    "one": np.r_[2 * POINT["w"][:7], np.nan],
+    "one, and the others are wrong": np.r_[6 * POINT["w"][:7], np.nan],
+    "infinite": np.full(8, np.inf),
+}
+
+
+@pytest.mark.parametrize("loss", [SQUARES, lambda p, b: ops.sum(p["w"] * p["w"])], ids=["torch", "traced"])
+@pytest.mark.parametrize("who", ["mine", "theirs", "mine and theirs"])
+@pytest.mark.parametrize("kind", UNDEFINED)
+def test_what_is_not_finite_is_close_to_nothing(kind: str, who: str, loss: Any) -> None:
+    given = {name: UNDEFINED[kind] if name in who else 2 * POINT["w"] for name in ("mine", "theirs")}
+    with pytest.raises(AssertionError, match=f"w: {who.split()[0]} is NaN or infinite at "):
+        gw.assert_gradients_close({"w": given["mine"]}, {"w": given["theirs"]}, loss=loss, params=POINT)
+
+
+@pytest.mark.parametrize("faint", [{}, {"v": np.zeros(5)}], ids=["None", "zeros"])
+def test_a_gradient_that_both_lack_is_off_however_faint_it_is(faint: Any) -> None:
+    loss = {"torch": lambda p, b: (p["w"] ** 2).sum() + 1e-13 * p["v"].sum()}
+    both = {"w": 20 * POINT["w"], **faint}
+    with pytest.raises(AssertionError, match="v: mine and theirs are close to each other, and both are off"):
+        gw.assert_gradients_close(both, both, loss=loss, params={"w": 10 * POINT["w"], "v": DRAW(5)})

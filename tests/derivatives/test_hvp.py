@@ -191,6 +191,26 @@ def test_what_a_loss_detaches_stands_still_too() -> None:
     assert {str(row.verdict) for row in report.rows} == {"agree"}, repr(report)
 
 
+@pytest.mark.parametrize("derivative", ["jvp", "vjp", "hvp", "hessian", "per-example"])
+def test_what_a_loss_detaches_without_saying_so_is_no_derivative_of_any_kind(derivative: str) -> None:
+    def loss(p: Any, b: Any) -> Any:
+        return ((b["z"] @ (p["x"] * p["x"].detach())) ** 2).sum()
+
+    params, batch = {"x": np.array([0.3, -0.7])}, {"z": np.array([[1.0, 2.0], [0.5, -1.5], [2.0, 0.3]])}
+    with pytest.raises(gw.GradwitnessError, match=rf"torch: {derivative} takes as constant what the loss detaches"):
+        gw.verify({"torch": loss}, params, batch, dtypes="float64", derivative=derivative)
+    declared = gw.verify(
+        {"torch": loss}, params, batch, dtypes="float64", derivative=derivative, intended={"x": "detached"}
+    )
+    assert {str(row.verdict) for row in declared.rows} == {"agree"}, repr(declared)
+
+
+def test_a_derivative_that_is_zero_and_holds_no_numbers_is_read() -> None:
+    loss = lambda p, b: (p["x"] * p["x"].detach()).sum()  # noqa: E731
+    report = verified({"torch": loss}, {"x": np.array([0.3, -0.7])}, {}, intended={"x": "detached"})
+    assert {str(row.verdict) for row in report.rows} == {"agree"}, repr(report)
+
+
 def test_a_router_and_a_kink_are_refused_by_name() -> None:
     def routed(p: Any, b: Any) -> Any:
         return (torch.softmax(p["r"], 0).topk(1).values * p["w"][p["r"].topk(1).indices]).sum()

@@ -327,6 +327,12 @@ PLANTED = {
         Verdict.INCONCLUSIVE,
         "finite differences are too coarse; a wrong one could pass",
     ),
+    "_flushed": Planted(
+        1.5e-39 * G,
+        lambda: own(1e-39 * G, truth=1e-39 * G, bound=0.0, narrowed=True, floor=TensorFloor(0, 0 * G), scale=1e-39),
+        Verdict.INCONCLUSIVE,
+        "subnormal numbers may become zero in this dtype",
+    ),
     "_drowned": Planted(0 * G, lambda: evidence(spread=1.0), Verdict.INCONCLUSIVE, "a zero would pass"),
 }
 
@@ -397,9 +403,17 @@ def test_of_a_users_own_loss_formula_and_rounding_are_told_apart(
 
 
 def test_what_becomes_zero_below_the_smallest_normal_number_is_no_fault_of_the_formula() -> None:
-    tiny = 1e-39 * np.sign(G)
-    known = own(tiny, truth=tiny, narrowed=True, floor=TensorFloor(1e-46, np.full(G.shape, 1e-46)))
-    assert judge(0 * G, known).verdict is Verdict.AGREE
+    tiny, flushed = (np.where(np.arange(G.size).reshape(G.shape) % 3 == 0, x * np.sign(G), G) for x in (1e-39, 0.0))
+    known = own(tiny, truth=tiny, narrowed=True)
+    assert judge(flushed, known).verdict is Verdict.AGREE
+    assert judge(flushed + 1e-5, known).verdict is Verdict.DISAGREE
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 1.0, 1.5])
+def test_where_all_of_it_is_below_the_smallest_normal_number_a_zero_would_pass(factor: float) -> None:
+    tiny, floor = 1e-39 * np.sign(G), TensorFloor(1e-46, np.full(G.shape, 1e-46))
+    known = own(tiny, truth=tiny, bound=0.0, narrowed=True, floor=floor, scale=1e-38)
+    assert judge(factor * tiny, known).verdict is Verdict.INCONCLUSIVE
     assert judge(1e-30 * G, known).verdict is Verdict.DISAGREE
 
 

@@ -353,6 +353,30 @@ def beside_one(backend: str, factor: float) -> Case:
     return Case({backend: lambda p, b: 1.0 + square(p["w"]).sum()}, {"w": 1e-20 * normal(1, 5)}, verdicts=DOUBT)
 
 
+def gated(width: float, *x: float) -> Case:
+    """A gate in which the last element stands, and which the gradient leaves out."""
+
+    def loss(p: Any, b: Any) -> Any:
+        return np.sum(p["x"] ** 2) + width * np.tanh((p["x"][-1] - 1) / width)
+
+    mine = numpy_gradient(loss, lambda p, b: {"x": 2 * p["x"]})
+    return Case(mine, {"x": np.array(x)}, verdicts=DOUBT, how={"dtypes": "float64"})
+
+
+GATED = {f"{len(x)} elements": gated(1e-10, *x) for x in ([1.0], [0.9, 1.0], [0.9, 1.0, 1.0])}
+
+
+def subnormal(factor: float) -> Case:
+    """A gradient whose numbers are all below the smallest normal one, off by a factor in float32."""
+    rule = torch_rule(
+        lambda x: x * 1e-39, lambda x: torch.full_like(x, 1e-39 * (factor if x.dtype == torch.float32 else 1))
+    )
+    point, how = {"x": normal(1, 5)}, {"dtypes": "float32"}
+    return Case({"torch": lambda p, b: rule(p["x"]).sum()}, point, verdicts=DOUBT, how=how)
+
+
+SUBNORMAL = {f"{factor:g} times": subnormal(factor) for factor in (0.0, 0.5, 1.5, 1.9)}
+
 UNMOVED = {
     f"{backend}, {factor:g} times": beside_one(backend, factor)
     for backend, factor in [("torch", 2.5), ("torch", 0.0), ("jax", 1e30)]
@@ -373,6 +397,8 @@ KINDS = {
     "underflow": UNDERFLOW,
     "steps that cannot be used": DROPPED,
     "parameters that are all tiny": UNMOVED,
+    "a gate at one of few": GATED,
+    "subnormal numbers": SUBNORMAL,
 }
 
 

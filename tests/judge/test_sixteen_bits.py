@@ -319,3 +319,18 @@ def test_a_referee_that_cannot_judge_is_named_with_the_reason(loss: Any, why: st
 def test_a_gradient_that_is_meant_to_differ_is_left_to_what_was_declared() -> None:
     report = verified(SCALED, MULTIPLIED, ROWS, intended={"x": "straight-through"})
     assert "not judged by 'plain': gradients are declared to be other" in of_mine(report)["w"].message
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(0.0, "agree"), (0.5, "agree"), (0.9, "inconclusive")])
+def test_a_loss_that_is_judged_by_its_values_says_too_what_rounding_hides(factor: float, verdict: str) -> None:
+    """x + c - d with large c and d, off in float32 alone."""
+
+    def gradient(p: Any, b: Any) -> Any:
+        off = 1 if p["x"].dtype == np.float64 else p["x"].dtype.type(1 + factor)
+        return {"x": 2 * ((p["x"] + b["c"]) - b["d"]) * off}
+
+    mine = gw.Candidate("numpy", lambda p, b: np.sum(((p["x"] + b["c"]) - b["d"]) ** 2), gradient=gradient)
+    x, far = 0.1 * np.random.default_rng(0).normal(size=8), np.array(1e4 + 0.123)
+    (row,) = gw.verify(mine, {"x": x}, {"c": far, "d": far}, dtypes="float32").rows
+    assert str(row.verdict) == verdict
+    assert ("rounding in float32 hides errors of more than 1% here" in row.message) == (verdict == "agree")

@@ -219,8 +219,7 @@ class Line:
         """
         apart, step = abs(claim - first.value), LADDER[first.step]
         h = step * max(first.bound, self._rounding(step, first.value)) / (2 * apart)
-        rounded = replace(self, noise=UNIT_ROUNDOFF * abs(self.loss))
-        shortest = max(rounded._rounding(1.0, first.value) / (6 * apart), UNIT_ROUNDOFF)
+        shortest = max(self._rounded._rounding(1.0, first.value) / (6 * apart), UNIT_ROUNDOFF)
         while h >= shortest:
             if all(x != 0 and abs(x - claim) < apart / 2 for x in (self.plain(h), self.plain(3 * h))):
                 return True
@@ -269,9 +268,12 @@ class Line:
         return found if is_explained and noisy._is_quiet(found, varies) else replace(found, doubt=FINER)
 
     def _is_resolved(self) -> bool:
-        """Whether the tiniest steps tell the same slope, which is not 0: that of a fine wave, where noise has none."""
+        """Whether the tiniest steps tell the same slope, which is not 0: that of a fine wave, where noise has none.
+
+        As far as rounding in float64 lets them: what was measured as noise may be the wave.
+        """
         far, near = (self.plain(h) for h in TINIEST)
-        rounding = self._rounding(TINIEST[-1], max(abs(far), abs(near)))
+        rounding = self._rounded._rounding(TINIEST[-1], max(abs(far), abs(near)))
         return abs(near) > 2 * rounding and abs(far - near) <= rounding + 1e-2 * abs(near)
 
     def _is_quiet(self, slope: Slope, varies: float) -> bool:
@@ -312,6 +314,11 @@ class Line:
             return Slope(step=place)
         far = max(abs(x - self.loss) for pair in pairs for x in pair)
         return Slope(value, bound, place, far / h, still=far == 0)
+
+    @property
+    def _rounded(self) -> Line:
+        """The same without any noise but that of rounding to float64."""
+        return replace(self, noise=UNIT_ROUNDOFF * abs(self.loss))
 
     def _rounding(self, step: float, value: float) -> float:
         """What rounding may do to the difference (64 D(h/4) - 20 D(h/2) + D(h)) / 45: of the loss, of the points."""

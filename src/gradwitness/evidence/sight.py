@@ -244,9 +244,10 @@ class _Look:
         seen = Seen({path: self._part(path, index, own) for path, index in group.parts.items()}, own, alone=group.alone)
         for number, v in enumerate(self._directions(group, own)):
             line, claim = self._line(group, v)
-            slope = self._slope(line, seen, number == 0)
+            is_checked = number == 0 or group.count <= FEW  # further directions go through the same elements
+            slope = self._slope(line, seen, is_checked)
             if not slope.doubt and slope.refutes(claim):
-                slope = self._confirmed(line, slope, claim, group, v, checked=number == 0)
+                slope = self._confirmed(line, slope, claim, group, v, checked=is_checked)
             seen = replace(seen, slopes=(*seen.slopes, slope))
             if slope.refutes(claim):
                 return replace(seen, refuted=(slope, claim, v))

@@ -118,11 +118,15 @@ class Capture:
 
     @cached_property
     def stays_decided(self) -> bool:
-        """Whether all is decided beside the point as it is at the point, so that none of it hides a slope."""
-        if not self.is_decided:
-            return True
+        """Whether the loss is read alike beside the point, so that nothing that the graph holds hides a slope: neither
+        what was decided, nor a number that left the framework without a trace, through NumPy or another thread."""
+        if self.is_decided and not self.decides_alone:
+            return False
         around = Neighbours(self.own.problem.primals, "float64", (self.own.seed, 8), (0, 1), distance=BESIDE)
-        return self.decides_alone and all(self.graph.is_same_as(self._read_at(place)) for place in around)
+        try:
+            return all(self.graph.is_same_as(self._read_at(place)) for place in around)
+        except CaptureError:
+            return False
 
     @cached_property
     def mistrust(self) -> str:
@@ -131,10 +135,12 @@ class Capture:
 
     def stands_for(self, path: str) -> bool:
         """Whether the gradient of a leaf may be judged by it. Differences must have seen all of the leaf, those of the
-        loss; or, where its noise hides some, those of the graph itself, if nothing that it holds hides a slope."""
+        loss; or, where its noise hides some, or all of a faint one, those of the graph itself, if nothing that it holds
+        hides a slope."""
         if path in self.own.problem.intentions or self.mistrust:
             return False
-        return not self.sights[path].unseen or not self._among_its_own[path].unseen
+        is_seen = not self.sights[path].unseen and not self.sights[path].faint
+        return is_seen or not self._among_its_own[path].unseen
 
     @cached_property
     def _among_its_own(self) -> dict[str, Sight]:

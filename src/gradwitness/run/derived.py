@@ -21,11 +21,13 @@ from gradwitness.errors import GradwitnessError, UnsupportedError
 from gradwitness.graph import Graph, direction, step
 from gradwitness.lowering import reduction_over_examples
 from gradwitness.problem import Candidate, Derived, Problem
+from gradwitness.recording import IS_DETACHED
 from gradwitness.report import Case
 from gradwitness.run.preparing import prepare
 from gradwitness.run.problems import verify_problem
 from gradwitness.run.progress import Progress
 from gradwitness.run.referee import graph_referee
+from gradwitness.run.rules import WRONG
 from gradwitness.settings import Settings
 from gradwitness.verdict import Verdict
 
@@ -39,6 +41,10 @@ PARAMETERS = 3_000  # of which a Hessian is not too large
 DECIDED = (
     "{derivative} of a loss that decides something at the point cannot be judged yet: {text} ({line}); judge its "
     "gradient"
+)
+DETACHED = (
+    "{label}: {derivative} takes as constant what the loss detaches, and its gradient is wrong there ({why}); mend the "
+    "loss, or declare it"
 )
 OF_A_BATCH = "{name}: a Graph holds for its whole batch; for gradients by example give the loss itself"
 UNPROVEN = (
@@ -229,7 +235,11 @@ def _read_graph(asked: _Asked) -> Graph:
 
 
 def _expect_proven(asked: _Asked) -> None:
-    """Raise GradwitnessError unless the graphs of the candidates' own losses prove to be them, by their gradients."""
+    """Raise GradwitnessError unless the graphs of the candidates' own losses prove to be them, by their gradients.
+
+    What a loss detaches stands still in its further derivatives: where that makes its gradient another than the
+    derivative, it is to be declared, as for gradients.
+    """
     case, problem = asked.case, asked.problem
     if problem.loss is not None:
         return
@@ -239,6 +249,8 @@ def _expect_proven(asked: _Asked) -> None:
         if not is_shown and not isinstance(case.candidates[row.candidate].loss, Graph):
             why = row.not_captured or row.message or str(row.verdict)
             raise GradwitnessError(UNPROVEN.format(label=row.candidate, derivative=asked.derivative, why=why))
+        if row.verdict in WRONG and any(remark.startswith(IS_DETACHED) for remark in row.remarks):
+            raise GradwitnessError(DETACHED.format(label=row.candidate, derivative=asked.derivative, why=row.message))
 
 
 def _expect_smooth(graph: Graph, asked: _Asked) -> None:

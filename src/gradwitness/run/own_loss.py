@@ -78,21 +78,28 @@ class OwnLoss(Witness):
             return self.loss
         found = super().judged(path)
         if not isinstance(self.capture, Capture):
-            return self._in_more_digits(path, found)
-        if path not in self.by_graph:
-            return self._told_where_it_stops(path, found, self.capture)
-        if self.given(path) is None or (found.verdict is Verdict.CONVENTION and self._is_refuted(path)):
-            return self._judged_by_values(path)
-        for consider in (
-            self._rounding_by_itself,
-            self._formula_first,
-            self._promising_no_more,
-            self._hidden_by_narrow_numbers,
-            self._hidden_by_its_dtype,
-            self._told_where_it_stops,
-        ):
-            found = consider(path, found, self.capture)
-        return found
+            return self._hidden_by_its_dtype(path, self._in_more_digits(path, found))
+        if path in self.by_graph:
+            is_absent = self.given(path) is None and not self._moves_by_graph(path)
+            if is_absent or (found.verdict is Verdict.CONVENTION and self._is_refuted(path)):
+                return self._judged_by_values(path)
+            for consider in (
+                self._rounding_by_itself,
+                self._formula_first,
+                self._promising_no_more,
+                self._hidden_by_narrow_numbers,
+            ):
+                found = consider(path, found, self.capture)
+        return self._told_where_it_stops(path, self._hidden_by_its_dtype(path, found), self.capture)
+
+    def _moves_by_graph(self, path: str) -> bool:
+        """Whether the graph of its loss, as far as that may be trusted, has a gradient that is not zero there."""
+        if not isinstance(self.capture, Capture) or self.why_not_by_graph:
+            return False
+        return bool(np.any(self.capture.gradients[path]))
+
+    def is_vouched(self, path: str) -> bool:
+        return super().is_vouched(path) and not self._moves_by_graph(path)
 
     def _in_more_digits(self, path: str, found: Judgement) -> Judgement:
         """A gradient that differences refute may lose digits, and no more."""
@@ -148,10 +155,14 @@ class OwnLoss(Witness):
         message = f"it computes in fewer digits inside: an error of {limit / size:.2g} of its norm could pass"
         return found.instead(Verdict.INCONCLUSIVE, message)
 
-    def _hidden_by_its_dtype(self, path: str, found: Judgement, capture: Capture) -> Judgement:
+    def _hidden_by_its_dtype(self, path: str, found: Judgement) -> Judgement:
         """An agreement of few digits says so where rounding hides more than a hundredth of the gradient."""
-        hides = self.known.is_narrowed and (found.limit or 0.0) > LARGE * norm(capture.known.gradients[path].high)
-        if found.verdict is not Verdict.AGREE or found.message or not hides:
+        if found.verdict is not Verdict.AGREE or found.message or not self.known.is_narrowed or found.limit is None:
+            return found
+        truth = self.known.truth(path)
+        if path in self.by_graph and isinstance(self.capture, Capture):
+            truth = self.capture.known.gradients[path]
+        if not found.limit > LARGE * norm(truth.high):
             return found
         message = f"rounding in {self.address.dtype} hides errors of more than 1% here"
         hint = "" if self.is_under_referee else "; referee= shows smaller ones"

@@ -7,6 +7,7 @@ float64, as far as finite differences bear it out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,6 +29,8 @@ from gradwitness.verdict.verdicts import ACCEPTED, Judgement, Verdict, defect, p
 __all__ = ["CHECKS", "Distance", "compare", "judge", "refutation"]
 
 COARSE = 1e-2  # of the norm: a gradient of right formula that is farther off in its dtype is wrong whatever rounds
+BLUNT = 1e-10  # of the largest product: a zero that differences tell no better says so
+SPACINGS = 16  # of subnormal numbers: what their rounding may reach
 TRIFLE = 1 / 32  # of a rounding of the dtype on trial: what is wrong by less in float64 accuses nobody there
 
 
@@ -40,11 +43,13 @@ class Distance:
 
 
 def compare(error: Array, floor: TensorFloor, reach: Reach, *, lost: Array | float = 0.0) -> Distance:
-    """How large an error is; the ratio is the larger of by norm and by element.
+    """How large an error is; the ratio is the larger of by norm and by element, infinite where one is NaN.
 
     lost: what each element may lose beside, as where subnormal numbers become zero.
     """
     left = np.maximum(np.abs(error) - lost, 0.0)
+    if np.any(np.isnan(left)):
+        return Distance(math.nan, math.inf)
     by_norm = float(over(norm(left), floor.norm)) / reach.norm
     by_element = float(np.max(over(left, floor.elements), initial=0.0)) / reach.element
     return Distance(norm(error), max(by_norm, by_element))
@@ -71,6 +76,15 @@ class _Case:
     def distance(self) -> Distance:
         e = self.evidence
         return compare(self.error, e.floor, e.reach, lost=e.lost)
+
+    @property
+    def is_beyond_loss(self) -> bool:
+        """Whether it is near the truth only if subnormal numbers have become zero, which hardly makes a result larger,
+        or turns its sign."""
+        e, truth = self.evidence, self.evidence.truth.high
+        few = SPACINGS * find_dtype(e.dtype).smallest_subnormal
+        lost = (np.abs(self.gradient) <= np.abs(truth) + few) & (self.gradient * np.sign(truth) >= -few)
+        return compare(self.error, e.floor, e.reach, lost=np.where(lost, e.lost, 0.0)).ratio > 1
 
     @cached_property
     def is_apart(self) -> bool:
@@ -310,11 +324,19 @@ def _unseen(case: _Case) -> Judgement | None:
         if matters and e.sight.limit > norm(e.truth.high) and not e.is_noise:
             message = f"an error of {e.sight.limit:.2g} by norm could pass, as some elements are far below their leaf"
             return case.says(Verdict.INCONCLUSIVE, message)
-        return None
+        return _zero(case)
     if e.sight.still and e.is_vouched:
         message = "nothing leads to the loss: it stays the same wherever the parameters are moved"
         return case.says(Verdict.AGREE, message)
     return case.says(Verdict.INCONCLUSIVE, _what_is_unseen(e.sight, e.truth.high.shape))
+
+
+def _zero(case: _Case) -> Judgement | None:
+    """A gradient of zeros agrees, however blunt the differences are beside it, and says so where they are."""
+    e = case.evidence
+    if e.sight is None or np.any(e.truth.high) or e.reached is False or not e.sight.limit * e.size > BLUNT * e.scale:
+        return None
+    return case.says(Verdict.AGREE, f"it is zero as far as differences tell: {e.sight.limit:.2g} by norm could pass")
 
 
 def _what_is_unseen(sight: Sight, shape: tuple[int, ...]) -> str:
@@ -324,6 +346,17 @@ def _what_is_unseen(sight: Sight, shape: tuple[int, ...]) -> str:
     )
     part = "" if sight.unseen >= sight.size else f"{sight.unseen} of {sight.size} elements{which} could not be seen: "
     return f"{part}{doubt}; a wrong one could pass"
+
+
+def _flushed(case: _Case) -> Judgement | None:
+    """Where subnormal numbers may have become zero, and that is all that holds it near the truth."""
+    e = case.evidence
+    if not case.is_apart or e.is_referee or not np.any(e.lost):
+        return None
+    is_all = norm(e.lost) + e.reach.norm * e.floor.norm >= norm(e.truth.high) and not e.is_zero
+    if not is_all and not case.is_beyond_loss:
+        return None
+    return case.says(Verdict.INCONCLUSIVE, "subnormal numbers may become zero in this dtype: a zero would pass")
 
 
 def _drowned(case: _Case) -> Judgement | None:
@@ -347,6 +380,7 @@ CHECKS: tuple[Callable[[_Case], Judgement | None], ...] = (
     _refuted,
     _distant,
     _unseen,
+    _flushed,
     _drowned,
 )
 
