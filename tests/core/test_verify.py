@@ -200,7 +200,7 @@ def test_a_problem_has_settings_of_its_own() -> None:
 
 
 def test_a_wrong_option_is_an_error_at_once() -> None:
-    with pytest.raises(UnknownName, match=r"unknown option of jax .jti.; there is: jit"):
+    with pytest.raises(UnknownName, match=r"unknown option of jax .jti.; did you mean .jit."):
         gw.verify({"j": gw.Candidate("jax", lambda p, b: p["w"].sum(), options={"jti": False})}, {"w": W})
 
 
