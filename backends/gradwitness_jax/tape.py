@@ -55,4 +55,5 @@ def passes(value: Callable[[Arrays, Arrays], jax.Array], *, dtype: Any, jit: boo
 
 
 def _shapes(*leaves: Arrays) -> tuple[Any, ...]:
-    return tuple((path, x.shape, x.dtype.name) for group in leaves for path, x in sorted(group.items()))
+    """Their keys and dtypes are always the same."""
+    return tuple([x.shape for group in leaves for x in group.values()])

@@ -67,7 +67,7 @@ class JaxWatcher:
                 training.norms[training.steps] = float(size)
             if not bool(_finite(result)):
                 training.nonfinite = self._found(arguments, options, result)
-        if (training.steps - 1) % self._every == 0:
+        if (training.steps - 1) % self._every == 0 or training.steps == 2:
             training.looked_at += 1
             for name, is_moved in _which_moved(*both) if both is not None else ():
                 training.receive(name, is_moved)

@@ -146,6 +146,11 @@ def _sign(x: Any) -> int:
     return int(_less(0, x)) - int(_less(x, 0))
 
 
+def _minus(x: Any, y: Any) -> Any:
+    """The difference; of a number and itself that is 0, and no ball around it."""
+    return _ball()(0) if x is y and _to_ball(x).is_finite() else x - y
+
+
 # Extrema
 
 
@@ -237,6 +242,7 @@ _UFUNCS: dict[str, Callable[..., Any]] = {
     "equal": _elementwise(_equal, 2, bool),
     "not_equal": _elementwise(lambda x, y: not _equal(x, y), 2, bool),
     "sign": _elementwise(_sign, 1),
+    "subtract": _elementwise(_minus, 2),
     "isfinite": _elementwise(lambda x: _to_ball(x).is_finite(), 1, bool),
     "maximum": _elementwise(_larger, 2),
     "minimum": _elementwise(_smaller, 2),

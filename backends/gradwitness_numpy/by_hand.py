@@ -43,7 +43,7 @@ class PreparedByHand:
     ) -> dict[str, Array | None] | None:
         """In long double, where that has more digits; None for a function that raises there, that gives fewer, or whose
         gradient depends on what was called before."""
-        if self.dtype != np.float64 or np.finfo(np.longdouble).eps >= np.finfo(np.float64).eps:
+        if not self._has_finer:
             return None
         leaves = {**self._inputs, **self.place(params)}
         try:
@@ -57,6 +57,26 @@ class PreparedByHand:
         if not arrays or any(g.dtype != np.longdouble for g in arrays):
             return None
         return {path: None if g is None else np.asarray(g, np.float64) for path, g in found.items()}
+
+    def rounded_off(self, params: Mapping[str, Array]) -> float | None:
+        """How far the loss is from what the same function gives in long double; None as above."""
+        if not self._has_finer:
+            return None
+        leaves = {**self._inputs, **self.place(params)}
+        try:
+            value, finer = (
+                _called(self._loss, leaves),
+                _called(self._loss, {path: _long(x) for path, x in leaves.items()}),
+            )
+        except Exception:  # noqa: BLE001  # a user's function may raise anything on what it does not expect
+            return None
+        finer = np.asarray(finer)
+        return abs(float(finer - np.asarray(value))) if finer.dtype == np.longdouble and finer.size == 1 else None
+
+    @property
+    def _has_finer(self) -> bool:
+        """Whether long double has more digits than what it is called in."""
+        return bool(self.dtype == np.float64 and np.finfo(np.longdouble).eps < np.finfo(np.float64).eps)
 
     def place(self, params: Mapping[str, Array]) -> Leaves:
         placed = {path: np.array(a, self.dtype if a.dtype.kind == "f" else a.dtype) for path, a in params.items()}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gradwitness import ways
 from gradwitness.graph import direction, step
@@ -20,8 +22,14 @@ __all__ = ["WAYS", "derived"]
 
 def derived(implementation: Implementation, asked: Derived, wrt: Sequence[str]) -> Implementation:
     """The implementation of a further derivative. wrt: the leaves that the derivative is by."""
-    # torch.func.jvp warns when it is first called
-    return ways.derived("torch", WAYS[asked.way], implementation, asked, wrt, quiet=quiet)
+    return ways.derived("torch", WAYS[asked.way], implementation, asked, wrt, quiet=_able)
+
+
+@contextmanager
+def _able() -> Iterator[None]:
+    """Without the warnings of torch.func.jvp's first call, and with the kernel of attention that has a forward mode."""
+    with quiet(), sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 def _of(asked: Asked, leaves: Leaves) -> Callable[..., torch.Tensor]:

@@ -30,11 +30,13 @@ ALIKE = 1e-3  # part by which weights of examples may differ
 
 @dataclass
 class _Stepped:
-    """An optimizer of the module. steps: how many it has made; is_clean: whether a backward pass since its last step
-    began with nothing in `.grad` of its parameters; left: the norm of what was there instead, where it was looked at.
+    """An optimizer of the module. rates: the learning rate of each parameter at its first step. steps: how many it has
+    made; is_clean: whether a backward pass since its last step began with nothing in `.grad` of its parameters; left:
+    the norm of what was there instead, where it was looked at.
     """
 
     parameters: dict[str, torch.nn.Parameter]
+    rates: dict[str, float]
     steps: int = 0
     is_clean: bool = True
     left: float = 0.0
@@ -64,10 +66,11 @@ class TorchWatcher:
         self._without_slope: Culprit | None = None
         self._nonfinite: NonFinite | None = None  # of the step that is under way
         self._optimizers: dict[int, _Stepped] = {}
+        self._before: dict[str, tuple[float, float]] = {}
         self._weights: dict[tuple[str, ...], list[dict[Any, float]]] = {}  # of what is averaged, by the ops of a loss
 
     def start(self) -> None:
-        stack = self._stack
+        stack, self._before = self._stack, _sums(self._parameters)
         stack.enter_context(_replaced(torch.autograd, "backward", self._around_backward))
         if hasattr(clip_grad, CLIPPING):
             stack.enter_context(_replaced(clip_grad, CLIPPING, self._around_clipping))
@@ -78,7 +81,16 @@ class TorchWatcher:
 
     def stop(self) -> None:
         self.training.nonfinite = self.training.nonfinite or self._nonfinite
+        after = _sums(self._parameters)
+        still = [name for name, sums in self._before.items() if sums == after[name]]
+        self.training.still = {name: self._why_still(name) for name in still}
         self._stack.close()
+
+    def _why_still(self, name: str) -> str:
+        mine = [one for one in self._optimizers.values() if name in one.parameters]
+        if not mine:
+            return "it is in no optimizer that stepped"
+        return f"its steps, at a learning rate of {mine[0].rates[name]:g}, round to nothing, or are undone"
 
     @property
     def _step(self) -> int:
@@ -169,12 +181,16 @@ class TorchWatcher:
     # Steps
 
     def _before_step(self, optimizer: torch.optim.Optimizer, arguments: Any, options: Any) -> None:
-        mine = {
-            self._names[id(p)]: p for group in optimizer.param_groups for p in group["params"] if id(p) in self._names
-        }
-        if not mine:
+        found = [
+            (self._names[id(p)], p, float(group.get("lr", 0.0)))
+            for group in optimizer.param_groups
+            for p in group["params"]
+            if id(p) in self._names
+        ]
+        if not found:
             return  # another module's
-        one = self._optimizers.setdefault(id(optimizer), _Stepped(mine))
+        mine, rates = {name: p for name, p, _ in found}, {name: rate for name, _, rate in found}
+        one = self._optimizers.setdefault(id(optimizer), _Stepped(mine, rates))
         training, gradients = self.training, {name: p.grad for name, p in mine.items() if p.grad is not None}
         norm = _norm(gradients.values())
         training.norms[self._step] = norm
@@ -210,6 +226,16 @@ class TorchWatcher:
         found = self._without_slope
         place, line = ("an op behind it", "") if found is None else (found.place, found.line)
         return NonFinite(self._step, what, "op", place, line, backwards=True)
+
+
+@torch.no_grad()
+def _sums(parameters: Mapping[str, torch.nn.Parameter]) -> dict[str, tuple[float, float]]:
+    """Two sums of each parameter, one of which changes if any of its numbers does. A sum of NaN equals no other."""
+    found = {}
+    for name, p in parameters.items():
+        wide = p.detach().double().flatten()
+        found[name] = float(wide.sum()), float(wide.abs().sum())
+    return found
 
 
 @torch.no_grad()

@@ -99,11 +99,25 @@ def _taken(takes: Sequence[str], params: Any, batch: Any) -> str:
     """The text of what a function takes, out of params and batch, as far as their number tells."""
     if len(takes) == 1 and takes[0] in WHOLE:
         return "params"
+    if named := _by_name(takes, params, batch):
+        return named
     of_params, of_batch = _parts("params", params), _parts("batch", batch)
     for parts in (of_params, of_params + of_batch, [*of_params, "batch"], ["params", *of_batch], ["params"]):
         if len(parts) == len(takes):
             return ", ".join(parts)
     return "..."
+
+
+def _by_name(takes: Sequence[str], params: Any, batch: Any) -> str:
+    """The same where the arguments are called as the parts are, the first perhaps as all of params; else empty."""
+    known = {key: f"{name}[{key!r}]" for name, of in (("params", params), ("batch", batch)) for key in _keys(of)}
+    whole = {takes[0]: "params"} if takes and takes[0] not in known else {}
+    found = [{**known, **whole}.get(one) for one in takes]
+    return ", ".join(one for one in found if one) if all(found) and len(whole) < len(takes) else ""
+
+
+def _keys(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, Mapping) else []
 
 
 def _other_arguments(function: Callable[..., Any]) -> list[str] | None:

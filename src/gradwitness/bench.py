@@ -9,6 +9,7 @@ from typing import Any
 from gradwitness import registry
 from gradwitness.networks import network
 from gradwitness.networks import sizes as zoo
+from gradwitness.problem import Problem
 from gradwitness.report import Report, joined_environments
 from gradwitness.settings import Settings
 from gradwitness.shards import Part, Shard
@@ -139,7 +140,10 @@ def _report(cell: _Cell, backends: Sequence[str], step: Any) -> Report:
 
 def _own(name: str, backends: Sequence[str], settings: Settings, step: Any) -> Report:
     """What verifying a user's own candidates gives; their losses, read into graphs, run on every backend too."""
-    candidates, params, batch, further = expected_arguments(name, load(name))
+    found = load(name)
+    if isinstance(found, Problem) and found.loss is not None:
+        return verify_problems([(found, tuple(backends))], settings, progress=step)
+    candidates, params, batch, further = expected_arguments(name, found, beside="a gradwitness.Problem, or ")
     how = {key: value for key, value in vars(settings).items() if key in ("dtypes", "devices", "precision", "seed")}
     named = {"name": name.rpartition(":")[2], "backends": tuple(backends)}
     return verify(candidates, params, batch, progress=step, **{**named, **further, **how})

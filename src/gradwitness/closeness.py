@@ -11,7 +11,7 @@ import numpy as np
 
 from gradwitness import registry, tree
 from gradwitness.capturing import any_captured
-from gradwitness.dtypes import Array
+from gradwitness.dtypes import DTYPES, Array, find_dtype
 from gradwitness.errors import GradwitnessError
 from gradwitness.evidence.from_graph import FromGraph
 from gradwitness.evidence.noise_floor import TensorFloor, joint
@@ -19,7 +19,7 @@ from gradwitness.evidence.norms import norm
 from gradwitness.evidence.own_floors import as_gradient
 from gradwitness.evidence.reach import floors, node_reach, over
 from gradwitness.graph import Graph
-from gradwitness.problem import Candidate, Problem, as_array
+from gradwitness.problem import Candidate, Problem, as_array, dtype_as_given
 from gradwitness.run.cell import at_hand
 from gradwitness.run.own_loss import OwnLoss
 from gradwitness.run.referee import graph_referee
@@ -50,7 +50,7 @@ def assert_gradients_close(
     its Graph, a Candidate, or a bare loss under its backend's name, {"torch": loss}. A loss in torch or jax is
     captured.
     params, batch: nested dicts, lists or tuples of arrays.
-    dtype: the dtype in which both were computed; by default the narrowest of params.
+    dtype: the dtype in which both were computed; by default the narrowest of params and of both gradients.
 
     You give no tolerance: the noise floor is measured at this point. The message says how far apart the gradients are,
     where, which of the two is not the derivative, and which has no gradient there. Gradients that stop where the loss
@@ -61,13 +61,11 @@ def assert_gradients_close(
     """
     __tracebackhide__ = True  # pytest shows the line that called it
     problem, candidate = _problem(loss, params, {} if batch is None else batch)
-    chosen = dtype or problem.own_dtypes[-1]
+    both = {name: _arrays(gradient, problem, name) for name, gradient in (("mine", mine), ("theirs", theirs))}
+    chosen = dtype or _narrowest(problem, both)
     settings = Settings(dtypes=(chosen,))
     known = graph_referee(problem, chosen, settings)
-    hands = [
-        _Hand(name, _by_path(gradient, problem, name), candidate, known, settings)
-        for name, gradient in (("mine", mine), ("theirs", theirs))
-    ]
+    hands = [_Hand(name, _by_path(given, problem, name), candidate, known, settings) for name, given in both.items()]
     if found := [line for path in problem.differentiated if (line := _wrong(path, *hands))]:
         raise AssertionError("\n".join(found))
 
@@ -84,13 +82,25 @@ def _problem(loss: Any, params: Any, batch: Any) -> tuple[Problem, Candidate]:
     return replace(problem, loss=graph), candidate
 
 
-def _by_path(gradient: Any, problem: Problem, name: str) -> dict[str, Array | None]:
+def _arrays(gradient: Any, problem: Problem, name: str) -> dict[str, Any]:
+    """The arrays of a gradient, by path."""
     given = tree.flatten(gradient, "params")
     if unknown := [path for path in given if path not in problem.differentiated]:
         raise GradwitnessError(
             f"{name} has {', '.join(unknown)}, which is no leaf of params; give a tree shaped like params, of "
             f"{', '.join(problem.differentiated)}"
         )
+    return given
+
+
+def _narrowest(problem: Problem, gradients: Mapping[str, Mapping[str, Any]]) -> str:
+    """The narrowest dtype of the params and of what was computed: jax gives float32 for params in float64, unless it is
+    told otherwise."""
+    given = {dtype_as_given(x) for gradient in gradients.values() for x in gradient.values() if x is not None}
+    return max(given & DTYPES.keys() | {problem.own_dtypes[-1]}, key=lambda dtype: find_dtype(dtype).unit_roundoff)
+
+
+def _by_path(given: Mapping[str, Any], problem: Problem, name: str) -> dict[str, Array | None]:
     found: dict[str, Array | None] = {}
     for path, x in problem.primals.items():
         array = None if given.get(path) is None else as_array(given[path], path).astype(np.float64)

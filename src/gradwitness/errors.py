@@ -49,11 +49,20 @@ class NotOneNumberError(GradwitnessError):
     def __init__(self, shape: Any, advice: str = "end it in a mean or a sum") -> None:
         self.shape = shape
         several = not isinstance(shape, tuple) or any(not isinstance(n, int) for n in shape)
+        if several and (first := _first_number(shape)):
+            advice = f"give the number alone, lambda params, batch: loss(params, batch){first}"
         got = f"several arrays, of shapes {shape}" if several else f"an array of shape {shape}"
         super().__init__(
             f"the loss must return one number, got {got}: {advice}, or give "
             'verify(cotangent="random"), which weighs its elements at random, or weights of your own'
         )
+
+
+def _first_number(shapes: Any) -> str:
+    """What takes the first of several outputs, or the one called "loss", if that is one number; else empty."""
+    if isinstance(shapes, list | tuple):
+        return "[0]" if len(shapes) > 1 and shapes[0] == () else ""
+    return '["loss"]' if isinstance(shapes, dict) and shapes.get("loss") == () else ""
 
 
 class BypassedError(GradwitnessError):

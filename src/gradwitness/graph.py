@@ -508,7 +508,12 @@ def _explain_failure(error: Exception) -> str:
     place = f"\n  at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
     text = str(error)
     numpy = "__array_ufunc__" in text or "unexpected keyword argument 'out'" in text
-    hint = "\n  NumPy's functions cannot be traced: use those of gradwitness.ops." if numpy else ""
+    hint = ""
+    if numpy:
+        hint = (
+            "\n  NumPy's functions cannot be traced: use those of gradwitness.ops; or give the loss with its gradient, "
+            'gw.Candidate("numpy", loss, gradient=gradient).'
+        )
     if Value.__name__ in text and not numpy:  # another framework's function, which says what it got
         hint = (
             "\n  A loss in a framework's own arrays is given by its backend: "

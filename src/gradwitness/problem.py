@@ -18,7 +18,7 @@ from gradwitness.dtypes import DTYPES, OF_PARTS, Array, frozen, round_to
 from gradwitness.errors import GradwitnessError, ProblemError
 from gradwitness.graph import COTANGENT, Graph, trace
 
-__all__ = ["COTANGENT", "Candidate", "Derived", "Intention", "Problem", "as_array"]
+__all__ = ["COTANGENT", "Candidate", "Derived", "Intention", "Problem", "as_array", "dtype_as_given"]
 
 Loss = Callable[[Any, Any], Any]
 Intended = Mapping[str, str | tuple[str, float]]
@@ -195,7 +195,7 @@ class Problem:
     def own_dtypes(self) -> tuple[str, ...]:
         """The dtypes in which the differentiated leaves were given, widest first; float64 for any other."""
         given = {**tree.flatten(self.params, "params"), **tree.flatten(self.batch, "batch")}
-        found = {_dtype_name(given[whole(path, self.complex)]) for path in self.differentiated}
+        found = {dtype_as_given(given[whole(path, self.complex)]) for path in self.differentiated}
         return tuple(name for name in DTYPES if name in found)
 
     @cached_property
@@ -313,7 +313,7 @@ class Problem:
         return moved if self.cotangent is None else replace(moved, cotangent=self.cotangent_of(leaves))
 
 
-def _dtype_name(leaf: Any) -> str:
+def dtype_as_given(leaf: Any) -> str:
     """The name under which NumPy, torch and jax alike print the dtype."""
     name = str(getattr(leaf, "dtype", "float64")).rpartition(".")[2]
     name = OF_PARTS.get(name, name)
@@ -380,7 +380,7 @@ def on_host(leaf: Any) -> Any:
         leaf = leaf.detach().cpu()
         if is_complex(leaf):
             leaf = leaf.resolve_conj()
-        return leaf.float() if _dtype_name(leaf) == "bfloat16" else leaf
+        return leaf.float() if dtype_as_given(leaf) == "bfloat16" else leaf
     return leaf
 
 

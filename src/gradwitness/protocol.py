@@ -181,11 +181,15 @@ class Capturing(Protocol):
 
 @runtime_checkable
 class Finer(Protocol):
-    """A Prepared in float64 whose gradient the same function may give in more digits."""
+    """A Prepared in float64 whose loss and gradient the same functions may give in more digits."""
 
     def in_more_digits(self, params: Primals, given: Mapping[str, Array | None]) -> Mapping[str, Array | None] | None:
         """The gradient, computed in more digits than float64 has; None where it cannot be, or where the same call in
         float64 gives another gradient than `given`."""
+        ...
+
+    def rounded_off(self, params: Primals) -> float | None:
+        """How far the loss is from that in more digits; None where it cannot be computed in more."""
         ...
 
 

@@ -35,7 +35,8 @@ class Training:
     with the norm of that. unequal: steps whose micro-batches weigh their examples unequally, with the weight of an
     example in each. clipped: of each call that clips, the norm before and the limit. received: by parameter, (in how
     many of the steps that were looked at it got a gradient that is not 0, or moved; how many of its steps were looked
-    at). logs: lines at which a log follows a softmax. unseen: why nothing could be seen, if so.
+    at). still: by parameter that did not move at all, why, as far as that is known. logs: lines at which a log follows
+    a softmax. unseen: why nothing could be seen, if so.
     """
 
     steps: int = 0
@@ -45,6 +46,7 @@ class Training:
     unequal: dict[int, tuple[float, ...]] = field(default_factory=dict)
     clipped: list[tuple[float, float]] = field(default_factory=list)
     received: dict[str, tuple[int, int]] = field(default_factory=dict)
+    still: dict[str, str] = field(default_factory=dict)
     logs: dict[str, None] = field(default_factory=dict)
     nonfinite: NonFinite | None = None
     unseen: str = ""

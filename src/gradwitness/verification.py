@@ -31,6 +31,7 @@ from gradwitness.verdict import expect_verdicts
 __all__ = ["candidates_of", "expect_devices", "exporter", "verify", "verify_problems"]
 
 Candidates = dict[str, Candidate]
+WITH_GRADIENT = ("gradient", "value_and_gradient")  # options of a Candidate
 TOLERANCES = ("atol", "rtol", "eps", "tol", "tolerance", "delta")  # of gradcheck and others
 
 
@@ -160,6 +161,8 @@ def _unknown(options: Mapping[str, Any]) -> GradwitnessError:
     known = [option for option in inspect.signature(verify).parameters if option != "unknown"]
     if name in TOLERANCES:
         return GradwitnessError(f"verify has no {name!r}: how far a gradient may be off is measured, not given")
+    if name in WITH_GRADIENT:
+        return GradwitnessError(f'{name}= belongs to a candidate: gw.Candidate("numpy", loss, {name}={name})')
     near = get_close_matches(name, known, 1)
     return GradwitnessError(
         f"verify has no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known)}")

@@ -233,3 +233,116 @@ def test_a_loss_that_is_constant_by_itself_is_told_of_cotangents() -> None:
     x = {"x": np.random.default_rng(0).normal(size=(4, 5))}
     report = gw.verify({"torch": lambda p, b: p["x"].softmax(-1).sum()}, x, dtypes="float64", capture="never")
     assert all('cotangent="random"' in row.message for row in report.rows if row.verdict == "inconclusive")
+
+
+# A second trial
+
+
+X, W = np.random.default_rng(0).normal(size=(8, 3)), np.random.default_rng(1).normal(size=(4, 3))
+
+
+def in_torch(p: Any, b: Any) -> Any:
+    return torch.tanh(b["x"] @ p["w"].T).mean()
+
+
+def in_jax(p: Any, b: Any) -> Any:
+    return jnp.tanh(b["x"] @ p["w"].T).mean()
+
+
+def by_hand(p: Any, b: Any) -> Any:
+    y = np.tanh(b["x"] @ p["w"].T)
+    return {"w": ((1 - y**2) / y.size).T @ b["x"]}
+
+
+def test_a_gradient_in_float32_of_params_in_float64_is_compared_in_float32() -> None:
+    params, batch = {"w": W}, {"x": X}
+    with jax.enable_x64(False):
+        theirs = jax.grad(in_jax)(params, batch)
+    gw.assert_gradients_close(by_hand(params, batch), theirs, loss={"jax": in_jax}, params=params, batch=batch)
+    off = {"w": theirs["w"] * np.float32(1 + 1e-4)}
+    with pytest.raises(AssertionError, match="theirs is off from the derivative"):
+        gw.assert_gradients_close(by_hand(params, batch), off, loss={"jax": in_jax}, params=params, batch=batch)
+
+
+@pytest.mark.parametrize(
+    ("several", "line"),
+    [
+        (lambda p, b: (in_torch(p, b), p["w"]), "lambda params, batch: loss(params, batch)[0]"),
+        (lambda p, b: {"loss": in_torch(p, b), "aux": p["w"]}, 'lambda params, batch: loss(params, batch)["loss"]'),
+    ],
+    ids=["a pair", "a dict"],
+)
+def test_a_loss_beside_something_else_is_told_how_to_give_it_alone(several: Any, line: str) -> None:
+    (row,) = gw.verify({"torch": several}, {"w": W}, {"x": X}, dtypes="float64").rows
+    assert line in row.message
+
+
+def test_a_loss_in_numpy_is_told_where_its_gradient_goes() -> None:
+    candidate = 'gw.Candidate("numpy", loss, gradient=gradient)'
+    hows: list[dict[str, Any]] = [{}, {"gradient": by_hand}]
+    for how in hows:
+        with pytest.raises(gw.GradwitnessError) as raised:
+            gw.verify(lambda p, b: np.tanh(b["x"] @ p["w"].T).mean(), {"w": W}, {"x": X}, **how)
+        assert candidate in str(raised.value)
+
+
+def test_arguments_that_are_called_as_the_parts_of_the_batch_are_given_those() -> None:
+    with pytest.raises(gw.GradwitnessError) as raised:
+        gw.verify({"torch": lambda p, x, y: ((x @ p["w"].T - y) ** 2).mean()}, {"w": W, "b": W[0]}, {"x": X, "y": X})
+    assert "lambda params, batch: f(params, batch['x'], batch['y'])" in str(raised.value)
+
+
+def test_a_nan_in_the_batch_is_named() -> None:
+    x = X.copy()
+    x[2, 1] = np.nan
+    (row,) = gw.verify({"torch": in_torch}, {"w": W}, {"x": x}, dtypes="float64").rows
+    assert str(row.verdict) == "nonfinite"
+    assert "x has 1 of 24 numbers that are NaN or infinite, the first at [2, 1]" in row.message
+
+
+def test_a_detach_of_all_of_a_leaf_is_named_where_its_gradient_is_missing() -> None:
+    loss = lambda p, b: (b["x"] @ p["w"].T).mean() + (p["v"].detach() ** 2).sum()  # noqa: E731
+    rows = {row.parameter: row for row in gw.verify({"torch": loss}, {"w": W, "v": W}, {"x": X}).rows}
+    assert str(rows["v"].verdict) == "missing"
+    assert "it stops where the loss detaches" in rows["v"].message
+    assert 'intended={"v": "detached"}' in rows["v"].message
+
+
+def test_bench_times_a_problem_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "import numpy as np\nimport gradwitness as gw\nfrom gradwitness import ops\n"
+        "net = gw.Problem('net', lambda p, b: ops.sum(ops.tanh(p['w'])), {'w': np.ones(3)}, {})\n"
+    )
+    arguments = ["--backend", "numpy", "--processes", "1", "--budget", "0.05"]
+    result = CliRunner().invoke(cli, ["bench", f"{tmp_path}/net.py:net", *arguments])
+    assert result.exit_code == 0, result.output
+    assert "numpy" in result.output
+
+
+STEEP = (
+    "differences tell nothing; log(1 - sigmoid(x)) does so where x is large",
+    np.array([[36.0, 0, 0], [0.3, -1.2, 0.4], [1.0, 0.2, -0.5]]),
+    np.array([0.0, 1.0, 0.0]),
+)
+
+
+@pytest.mark.parametrize("who", ["torch", "numpy"])
+def test_a_right_gradient_of_a_loss_that_rounds_to_a_staircase_is_not_accused(who: str) -> None:
+    says, x, y = STEEP
+
+    def of_torch(p: Any, b: Any) -> Any:
+        s = torch.sigmoid(b["x"] @ p["w"])
+        return -(b["y"] * torch.log(s) + (1 - b["y"]) * torch.log(1 - s)).mean()
+
+    def of_numpy(p: Any, b: Any) -> Any:
+        s = 1 / (1 + np.exp(-(b["x"] @ p["w"])))
+        return -(b["y"] * np.log(s) + (1 - b["y"]) * np.log(1 - s)).mean()
+
+    def gradient(p: Any, b: Any) -> Any:
+        return {"w": b["x"].T @ (1 / (1 + np.exp(-(b["x"] @ p["w"]))) - b["y"]) / len(b["y"])}
+
+    candidates = {"torch": {"torch": of_torch}, "numpy": gw.Candidate("numpy", of_numpy, gradient=gradient)}
+    params, batch = {"w": np.array([1.0, 2.0, -1.0])}, {"x": x, "y": y}
+    (row,) = gw.verify(candidates[who], params, batch, dtypes="float64").rows
+    assert str(row.verdict) == "inconclusive"
+    assert says in row.message

@@ -164,3 +164,18 @@ def test_one_element_that_is_read_beside_others_has_a_gradient_in_256_bits(key: 
     report = verify(loss, {"x": np.arange(1.0, 7.0).reshape(2, 3)}, {}, backends="numpy", dtypes="float64")
     assert report, repr(report)
     assert "no reference in 256 bits" not in report.table(verbose=True)
+
+
+def test_what_is_subtracted_from_itself_is_zero_and_no_ball_around_it(bits: None) -> None:
+    x = balls(np.array([0.3, -2.0])) / balls(np.array([0.7, 3.0]))
+    assert [number.is_exact() and number == 0 for number in (x - x).tolist()] == [True, True]
+    assert not (x - (x + 0)).tolist()[0].is_exact()
+
+    def loss(p: Any, b: Any) -> Any:
+        y = p["w"] / b["c"]
+        return ops.elu(ops.mse(y, y, reduction="mean", half=True))
+
+    params, batch = {"w": np.arange(1.0, 7.0).reshape(2, 3)}, {"c": np.array([[0.3], [0.7]])}
+    report = verify(loss, params, batch, backends="numpy", dtypes="float64")
+    assert report, repr(report)
+    assert "no reference in 256 bits" not in report.table(verbose=True)

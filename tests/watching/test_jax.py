@@ -206,3 +206,12 @@ def test_a_step_that_returns_its_loss_first_is_told_so() -> None:
     watched = gw.watch(jax.jit(lambda p: (jnp.sum(p["w"]), p)))
     watched({"w": jnp.ones(3)})
     assert "let the step return it first" in repr(watched)
+
+
+def test_twenty_steps_tell_that_a_leaf_never_moves() -> None:
+    watched = gw.watch(jax.jit(lambda p: ({"w": p["w"] * 0.9, "b": p["b"]}, jnp.sum(p["w"]))))
+    p = {"w": jnp.ones(3), "b": jnp.ones(2)}
+    for _ in range(20):
+        p, _ = watched(p)
+    assert [finding.kind for finding in watched.findings] == ["no gradient"]
+    assert "['b']" in str(watched.findings[0])

@@ -42,6 +42,30 @@ def forgotten_zero_grad(wrong: bool) -> gw.Watch:
     return seen
 
 
+def forgotten_parameters(wrong: bool) -> gw.Watch:
+    """Two layers, one of which no optimizer has."""
+    torch.manual_seed(0)
+    net = torch.nn.ModuleDict({"a": torch.nn.Linear(4, 1), "b": torch.nn.Linear(4, 1)})
+    optimizer = torch.optim.Adam(net["a"].parameters() if wrong else net.parameters(), 0.01)
+    with gw.watch(net) as seen:
+        for x, y in batches():
+            net.zero_grad()
+            torch.nn.functional.mse_loss(net["a"](x) + net["b"](x), y).backward()
+            optimizer.step()
+    return seen
+
+
+def rate_of_zero(wrong: bool) -> gw.Watch:
+    net = model(4, 8, 1)
+    optimizer = torch.optim.SGD(net.parameters(), 0.0 if wrong else 0.01)
+    with gw.watch(net) as seen:
+        for x, y in batches():
+            optimizer.zero_grad()
+            torch.nn.functional.mse_loss(net(x), y).backward()
+            optimizer.step()
+    return seen
+
+
 def zeros_are_not_left(wrong: bool) -> gw.Watch:
     """zero_grad(set_to_none=False) leaves zeros, and every fourth step forgets it."""
     net = model(4, 8, 1)
@@ -203,6 +227,8 @@ def root_of_zero(wrong: bool) -> gw.Watch:
 
 PLANTED: dict[str, tuple[Script, str, str]] = {  # script: (kind, words of what is found)
     "forgotten zero_grad": (forgotten_zero_grad, "zero_grad forgotten", "step 2"),
+    "forgotten parameters": (forgotten_parameters, "never moved", "it is in no optimizer that stepped"),
+    "a rate of zero": (rate_of_zero, "never moved", "a learning rate of 0"),
     "zeros are not left": (zeros_are_not_left, "zero_grad forgotten", "step 5"),
     "mean of means": (mean_of_means, "unequal micro-batches", "weighs 0.25, 1 in its 2 micro-batches"),
     "mean over words": (mean_over_words, "unequal micro-batches", "weighs 0.333, 1 in its 2 micro-batches"),

@@ -108,7 +108,7 @@ def by_a_scaler() -> gw.Watch:
 
 def by_a_scaler_that_overflows() -> gw.Watch:
     net = model(4, 8, 1)
-    return scaled(net, torch.optim.SGD(net.parameters(), 1e-9), infinite=True)
+    return scaled(net, torch.optim.SGD(net.parameters(), 1e-5), infinite=True)
 
 
 def measured_by_clipping() -> gw.Watch:

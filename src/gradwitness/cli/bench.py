@@ -71,8 +71,8 @@ def bench(
 ) -> None:
     """Time forward, backward alone, and both, of NETWORKs (default: mlp, convnet, lstm, transformer) on every backend.
 
-    FILE.py:NAME or MODULE:NAME is your own: a function without arguments that returns (candidates, params, batch). Each
-    gradient is verified first, and what does not agree is not timed.
+    FILE.py:NAME or MODULE:NAME is your own: a gradwitness.Problem, or a function without arguments that returns
+    (candidates, params, batch). Each gradient is verified first, and what does not agree is not timed.
 
     Exits with 0 if everything was timed, 1 if not, and 2 for wrong usage.
     """

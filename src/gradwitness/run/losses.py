@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from gradwitness.dtypes import find_dtype
 from gradwitness.evidence.neighbours import Neighbours
 from gradwitness.evidence.noise_floor import TensorFloor, joint
 from gradwitness.evidence.reach import JITTER_REACH, Reach, node_reach
+from gradwitness.problem import Problem
 from gradwitness.protocol import Primals
 from gradwitness.run.own_loss import OwnLoss
 from gradwitness.run.witness import OfGraph, Witness
 from gradwitness.verdict import Judgement
 from gradwitness.verdict.losses import judge_alone, judge_loss
+from gradwitness.verdict.verdicts import place_of
 
 __all__ = ["alone_and_beside", "compared", "first_of"]
 
@@ -40,6 +44,15 @@ def first_of(witnesses: Sequence[Witness]) -> OwnLoss | None:
     return next((w for w in own if w.is_steady and all(map(math.isfinite, w.tried.losses))), None)
 
 
+def _not_finite(problem: Problem) -> str:
+    """The first array of the batch that holds a NaN or an infinity, in words; empty where there is none."""
+    for path, x in problem.leaves.items():
+        if x.dtype.kind == "f" and (wrong := np.flatnonzero(~np.isfinite(x))).size:
+            place = place_of(int(wrong[0]), x.shape)
+            return f"{path} has {wrong.size} of {x.size} numbers that are NaN or infinite, the first at {place}"
+    return ""
+
+
 def compared(witness: Witness, first: Witness, neighbours: Neighbours | None, dtype: str) -> Judgement | None:
     """Whether a loss, at the point and at its neighbours, is the graph's, or that of the first; None if it is."""
     losses = witness.tried.losses
@@ -49,7 +62,7 @@ def compared(witness: Witness, first: Witness, neighbours: Neighbours | None, dt
             return None
         return judge_loss(losses, known.losses, known.loss_floors_of(witness.arithmetic))
     if witness is first:
-        return judge_alone(losses[0])
+        return judge_alone(losses[0], _not_finite(witness.problem))
     assert isinstance(witness, OwnLoss)
     assert isinstance(first, OwnLoss)
     if _are_near(losses, first.tried.losses, dtype):

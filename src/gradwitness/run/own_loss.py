@@ -11,12 +11,12 @@ import numpy as np
 
 from gradwitness.dtypes import Array
 from gradwitness.errors import NoAnswerError
-from gradwitness.evidence.finite_difference import Probe
+from gradwitness.evidence.finite_difference import LADDER, START, Probe
 from gradwitness.evidence.from_graph import FromGraph
 from gradwitness.evidence.from_values import FromValues, with_largest_rounded
 from gradwitness.evidence.groups import PROMISED
 from gradwitness.evidence.norms import norm, typical
-from gradwitness.evidence.own_floors import OwnFloors
+from gradwitness.evidence.own_floors import OwnFloors, as_gradient
 from gradwitness.evidence.reach import node_reach
 from gradwitness.protocol import Finer, Prepared
 from gradwitness.run.captured import Capture
@@ -35,9 +35,14 @@ SHOWN = 3  # lines of a loss in a message
 FAR = 1e3  # a floor by node that is so many times the one by inputs is said
 COARSE = "differences cannot tell whether the graph of its loss is the loss"
 IN_MORE_DIGITS = "in more digits the same function is right, so it loses digits, as where large numbers cancel"
+STEEP = (
+    "its loss rounds by as much, so its differences tell nothing; log(1 - sigmoid(x)) does so where x is large, and "
+    "logsigmoid(-x) does not"
+)
 CAST = "a step of it computes in a dtype of its own choice: a cast, or autocast"
 BY_DTYPE = "does it depend on the dtype, by a cast, autocast, an eps, a branch, or random numbers drawn in it?"
 SUMMED = "as where large numbers cancel, or a sum is kept in as few digits as its terms"
+ROUNDED = 10.0  # times what a loss is off at the point: it may be off so much near it
 LARGE = 1e-2  # of the gradient's norm: what rounding may reach before that is looked into
 
 
@@ -78,7 +83,8 @@ class OwnLoss(Witness):
             return self.loss
         found = super().judged(path)
         if not isinstance(self.capture, Capture):
-            return self._hidden_by_its_dtype(path, self._in_more_digits(path, found))
+            found = self._in_rounding_of_its_loss(path, self._in_more_digits(path, found))
+            return self._hidden_by_its_dtype(path, found)
         if path in self.by_graph:
             is_absent = self.given(path) is None and not self._moves_by_graph(path)
             if is_absent or (found.verdict is Verdict.CONVENTION and self._is_refuted(path)):
@@ -90,6 +96,8 @@ class OwnLoss(Witness):
                 self._hidden_by_narrow_numbers,
             ):
                 found = consider(path, found, self.capture)
+        else:
+            found = self._in_rounding_of_its_loss(path, found)
         return self._told_where_it_stops(path, self._hidden_by_its_dtype(path, found), self.capture)
 
     def _moves_by_graph(self, path: str) -> bool:
@@ -108,6 +116,30 @@ class OwnLoss(Witness):
         if refuted is None or not self.only_loses_digits(path, refuted.probe):
             return found
         return found.instead(Verdict.INCONCLUSIVE, f"{found.message}: {IN_MORE_DIGITS}")
+
+    def _in_rounding_of_its_loss(self, path: str, found: Judgement) -> Judgement:
+        """Differences refute nothing by what the loss rounds: log(1 - sigmoid(x)) is a staircase where sigmoid(x) is
+        nearly 1, and stands still on each tread of it."""
+        sight = self.known.sights.get(path)
+        refuted = None if sight is None or found.verdict is not Verdict.DISAGREE else sight.refuted
+        if refuted is None:
+            return found
+        scale = typical(self.problem.primals[path]) if refuted.probe.direction is None else 1.0
+        moved = abs(refuted.claim - refuted.probe.value) * LADDER[START] * scale
+        if moved > self._rounding_of_its_loss:  # which is NaN where rounding makes the loss infinite
+            return found
+        return found.instead(Verdict.INCONCLUSIVE, f"{found.message}: {STEEP}")
+
+    @cached_property
+    def _rounding_of_its_loss(self) -> float:
+        """What rounding may do to its loss where that is differenced, as far as its graph or more digits tell; else
+        0."""
+        if isinstance(self.capture, Capture) and not self.why_unlike_in_value:
+            floor = self.capture.fine.loss_floors_of(self.capture.wide_arithmetic)[0]
+            return node_reach(floor).norm * floor.norm
+        finest = self.known.finest
+        off = finest.rounded_off(self.problem.primals) if isinstance(finest, Finer) else None
+        return 0.0 if off is None else ROUNDED * off
 
     @cached_property
     def _finer(self) -> Mapping[str, Array | None]:
@@ -170,7 +202,7 @@ class OwnLoss(Witness):
 
     def _told_where_it_stops(self, path: str, found: Judgement, capture: Capture) -> Judgement:
         """With the lines at which the loss detaches, if the gradient is that through which no derivative goes there."""
-        if found.verdict not in (Verdict.DISAGREE, Verdict.INCONCLUSIVE):
+        if found.verdict not in (Verdict.DISAGREE, Verdict.INCONCLUSIVE, Verdict.MISSING):
             return found
         lines = attempt(partial(self.stops_at, path))
         if isinstance(lines, Failure) or not lines:  # a graph that did not prove to be the loss may raise anything
@@ -181,9 +213,10 @@ class OwnLoss(Witness):
 
     def stops_at(self, path: str) -> list[str]:
         """The lines at which the loss detaches, if the gradient is that through which no derivative goes there."""
-        given, capture = self.given(path), self.capture
-        if given is None or not isinstance(capture, Capture) or not capture.detached:
+        capture = self.capture
+        if not isinstance(capture, Capture) or not capture.detached:
             return []
+        given = as_gradient(self.given(path), self.problem.primals[path].shape)
         floor = capture.known.floors_of(self.known.arithmetic).tensors[path]
         reach, stopping = node_reach(floor), capture.stopping[path]
         is_that = compare(given - stopping, floor, reach).ratio <= 1
@@ -281,6 +314,14 @@ class OwnLoss(Witness):
             raise
         except Exception as error:  # noqa: BLE001  # a graph that cannot be evaluated is none
             return f"its graph cannot be evaluated: {first_lines(error)}"
+
+    @cached_property
+    def why_unlike_in_value(self) -> str:
+        """In what the values of its loss differ from those of its graph."""
+        if isinstance(self.capture, str):
+            return self.capture
+        found = attempt(partial(self._other_loss, self.capture))
+        return found.message if isinstance(found, Failure) else found
 
     @property
     def why_judged_by_values(self) -> str:

@@ -262,7 +262,7 @@ def _rounded_away(case: _Case) -> Judgement:
     far = floors(by_norm) if by_norm > e.reach.norm else f"{floors(alone)} at {place}"
     message = f"right in float64, but {far} from there in {e.dtype}"
     if e.another_loss:
-        also = f"so does the loss ({e.another_loss}): it cannot be held against it"
+        also = f"so does the loss ({e.another_loss}): leave that out, or verify it in float64 alone"
         return case.says(Verdict.INCONCLUSIVE, f"{message}; {also}")
     is_far = not by_norm <= e.reach.beyond_doubt.norm and case.distance.error > COARSE * size
     if e.reach.certain == 0.0 or is_far:

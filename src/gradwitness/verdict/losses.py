@@ -16,12 +16,12 @@ NARROWER = {32: 4 * 2.0**-24, 16: 2.0**-8}  # by the bits of a dtype, the part o
 SURELY = 1e-3  # of that part: rounding inside leaves more, though errors cancel
 
 
-def judge_alone(loss: float) -> Judgement | None:
-    """What is wrong with a loss where no other says what it should be."""
+def judge_alone(loss: float, also: str = "") -> Judgement | None:
+    """What is wrong with a loss where no other says what it should be. also: what may be the cause."""
     if np.isfinite(loss):
         return None
     message = f"the loss is {loss} at the given point: there is nothing to differentiate"
-    return Judgement(Verdict.NONFINITE, message)
+    return Judgement(Verdict.NONFINITE, f"{message}; {also}" if also else message)
 
 
 def judge_loss(

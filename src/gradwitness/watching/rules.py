@@ -24,6 +24,7 @@ RULES: Mapping[str, Rule] = {
     ),
     "clipping never binds": Rule("lower the limit, or leave it out", "Pascanu et al. 2013"),
     "no gradient": Rule("use it in the loss, leave it out, or look for a detach, no_grad or requires_grad=False"),
+    "never moved": Rule("give it to an optimizer that steps, and look at the learning rate"),
     "log of softmax": Rule("use log_softmax, which loses no small probability", "Blanchard et al. 2021"),
 }
 
@@ -98,6 +99,12 @@ def _received(training: Training) -> Iterator[Finding]:
             yield found(RULES, "no gradient", name, f"none in any of its {looks} steps that were looked at")
 
 
+def _still(training: Training) -> Iterator[Finding]:
+    for name, why in training.still.items():
+        if training.steps >= FEWEST and training.received.get(name, (1, 0))[0] > 0:  # else it got no gradient
+            yield found(RULES, "never moved", name, f"the same after {training.steps} steps: {why}")
+
+
 def _logs(training: Training) -> Iterator[Finding]:
     for line in training.logs:
         yield found(RULES, "log of softmax", line, "a probability that rounds to 0 has a log of -inf")
@@ -109,5 +116,6 @@ LOOKS: Sequence[Callable[[Training], Iterator[Finding]]] = (
     _unequal,
     _clipped,
     _received,
+    _still,
     _logs,
 )
