@@ -287,8 +287,9 @@ def test_a_loss_in_numpy_is_told_where_its_gradient_goes() -> None:
 
 
 def test_arguments_that_are_called_as_the_parts_of_the_batch_are_given_those() -> None:
+    loss: Any = lambda p, x, y: ((x @ p["w"].T - y) ** 2).mean()  # noqa: E731
     with pytest.raises(gw.GradwitnessError) as raised:
-        gw.verify({"torch": lambda p, x, y: ((x @ p["w"].T - y) ** 2).mean()}, {"w": W, "b": W[0]}, {"x": X, "y": X})
+        gw.verify({"torch": loss}, {"w": W, "b": W[0]}, {"x": X, "y": X})
     assert "lambda params, batch: f(params, batch['x'], batch['y'])" in str(raised.value)
 
 
@@ -341,7 +342,10 @@ def test_a_right_gradient_of_a_loss_that_rounds_to_a_staircase_is_not_accused(wh
     def gradient(p: Any, b: Any) -> Any:
         return {"w": b["x"].T @ (1 / (1 + np.exp(-(b["x"] @ p["w"]))) - b["y"]) / len(b["y"])}
 
-    candidates = {"torch": {"torch": of_torch}, "numpy": gw.Candidate("numpy", of_numpy, gradient=gradient)}
+    candidates: dict[str, Any] = {
+        "torch": {"torch": of_torch},
+        "numpy": gw.Candidate("numpy", of_numpy, gradient=gradient),
+    }
     params, batch = {"w": np.array([1.0, 2.0, -1.0])}, {"x": x, "y": y}
     (row,) = gw.verify(candidates[who], params, batch, dtypes="float64").rows
     assert str(row.verdict) == "inconclusive"
