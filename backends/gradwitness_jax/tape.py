@@ -55,5 +55,5 @@ def passes(value: Callable[[Arrays, Arrays], jax.Array], *, dtype: Any, jit: boo
 
 
 def _shapes(*leaves: Arrays) -> tuple[Any, ...]:
-    """Their keys and dtypes are always the same."""
-    return tuple([x.shape for group in leaves for x in group.values()])
+    """Their keys and dtypes are always the same, and jax sorts the keys as it traces."""
+    return tuple([group[path].shape for group in leaves for path in sorted(group)])
