@@ -271,7 +271,7 @@ class TorchPrepared:
 
     def backward(self, tape: Tape) -> Found:
         """What is timed: nothing but autograd's call, if an evaluation before left nothing in `.grad`."""
-        if self._fills or not tape.loss.requires_grad:
+        if self._fills:
             return self._carefully(tape)
         try:
             return torch.autograd.grad(tape.loss, tape.by, allow_unused=True)

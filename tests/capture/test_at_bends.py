@@ -142,5 +142,5 @@ def test_alone_the_element_is_named_with_its_sign_and_both_sides(slope: float, w
     )
     (row,) = gw.verify(mine, {"w": np.array([1.5, 0.0, -0.7])}).rows
     assert row.verdict is Verdict.INCONCLUSIVE
-    sides = "; its one-sided derivatives are -1 and 1; a wrong one could pass"
+    sides = "; its one-sided derivatives are -1 and 1, a kink that a point beside it avoids; a wrong one could pass"
     assert re.fullmatch(rf"1 of 3 elements, \[1\], could not be seen: {why}{sides}", row.message)

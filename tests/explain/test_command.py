@@ -206,4 +206,5 @@ def test_a_problem_of_ones_own_is_explained_and_what_is_none_is_told(
     assert "explain takes a network (`gradwitness list networks`), or a gradwitness.Problem" in " ".join(
         refused.output.split()
     )
-    assert "its functions: loss, check" in " ".join(explain("mine.py:typo").output.split())
+    said = " ".join(explain("mine.py:typo").output.split())
+    assert "its functions: check; its functions with arguments: loss" in said

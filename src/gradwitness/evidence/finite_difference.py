@@ -72,7 +72,8 @@ TOOTH = 4.0  # a loss that stands still where it should move by so many units of
 class Probe:
     """One numerical derivative.
 
-    It is by coordinate `index` (flat) of a leaf, or along `direction` (the leaf's shape).
+    It is by coordinate `index` (flat) of a leaf, or along `direction` (the leaf's shape). moved: by how much of either,
+    as far as that is known.
     """
 
     value: float
@@ -80,6 +81,7 @@ class Probe:
     index: int | None = None
     direction: Array | None = None
     textbook: float | None = None
+    moved: float = math.inf
 
     def of(self, gradient: Array) -> float:
         """The same derivative according to a gradient of the leaf."""
@@ -435,7 +437,8 @@ class Differencing:
             line = self.line(path, v)
             slope = line.checked(line.slope())
         bound = np.inf if slope.doubt else slope.bound / length
-        return Probe(slope.value / length, bound, index, textbook=line.plain(TEXTBOOK_STEP / length) / length)
+        plain = line.plain(TEXTBOOK_STEP / length) / length
+        return Probe(slope.value / length, bound, index, textbook=plain, moved=LADDER[slope.step] * length)
 
     def one_sided(self, path: str, index: int) -> tuple[float, float, float]:
         """(left derivative, right derivative, bound on the error of both) by a coordinate: what a kink is made of."""

@@ -386,7 +386,7 @@ class _Look:
             suspects = half if is_wrong else other
         direction = along[path].reshape(self.gradients[path].shape)
         self.refuted[path] = self._at_element(path, int(suspects[0])) or Refutation(
-            Probe(slope.value, slope.bound, direction=direction), claim
+            Probe(slope.value, slope.bound, direction=direction, moved=LADDER[slope.step]), claim
         )
 
     def _at_element(self, path: str, index: int) -> Refutation | None:
@@ -445,7 +445,8 @@ class _Look:
         """In words the one-sided derivatives at a kink; empty where there is none, as far as they tell."""
         left, right, bound = self.differencing.one_sided(path, index)
         is_kink = abs(right - left) > CLEAR * bound
-        return f"; its one-sided derivatives are {left:.3g} and {right:.3g}" if is_kink else ""
+        said = f"its one-sided derivatives are {left:.3g} and {right:.3g}, a kink that a point beside it avoids"
+        return f"; {said}" if is_kink else ""
 
 
 def _moved(x: Array, t: float, v: Array) -> Array:

@@ -372,8 +372,8 @@ def _not_cut(problem: Problem) -> str:
     """That no batch of another size was tried, if it was not for an extent that others share."""
     if problem.examples < 2 or not problem.by_example or problem.may_be_cut:
         return ""
-    others = ", ".join(problem.not_cut)
-    return f"not tried with a batch of another size, as {others} has an extent of {problem.examples} too"
+    others, have = ", ".join(problem.not_cut), "has" if len(problem.not_cut) == 1 else "have"
+    return f"not tried with a batch of another size, as {others} {have} an extent of {problem.examples} too"
 
 
 def _is_finite_at(prepared: Prepared, primals: Primals) -> bool:

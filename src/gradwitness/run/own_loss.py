@@ -11,7 +11,7 @@ import numpy as np
 
 from gradwitness.dtypes import Array
 from gradwitness.errors import NoAnswerError
-from gradwitness.evidence.finite_difference import LADDER, START, Probe
+from gradwitness.evidence.finite_difference import Probe
 from gradwitness.evidence.from_graph import FromGraph
 from gradwitness.evidence.from_values import FromValues, with_largest_rounded
 from gradwitness.evidence.groups import PROMISED
@@ -124,9 +124,8 @@ class OwnLoss(Witness):
         refuted = None if sight is None or found.verdict is not Verdict.DISAGREE else sight.refuted
         if refuted is None:
             return found
-        scale = typical(self.problem.primals[path]) if refuted.probe.direction is None else 1.0
-        moved = abs(refuted.claim - refuted.probe.value) * LADDER[START] * scale
-        if moved > self._rounding_of_its_loss:  # which is NaN where rounding makes the loss infinite
+        apart = abs(refuted.claim - refuted.probe.value) * refuted.probe.moved
+        if apart > self._rounding_of_its_loss:  # which is NaN where rounding makes the loss infinite
             return found
         return found.instead(Verdict.INCONCLUSIVE, f"{found.message}: {STEEP}")
 

@@ -351,7 +351,7 @@ def _what_is_unseen(sight: Sight, shape: tuple[int, ...]) -> str:
 def _flushed(case: _Case) -> Judgement | None:
     """Where subnormal numbers may have become zero, and that is all that holds it near the truth."""
     e = case.evidence
-    if not case.is_apart or e.is_referee or not np.any(e.lost):
+    if not case.is_apart or e.is_referee or compare(case.error, e.floor, e.reach).ratio <= 1:
         return None
     is_all = norm(e.lost) + e.reach.norm * e.floor.norm >= norm(e.truth.high) and not e.is_zero
     if not is_all and not case.is_beyond_loss:
