@@ -350,3 +350,13 @@ def test_a_right_gradient_of_a_loss_that_rounds_to_a_staircase_is_not_accused(wh
     (row,) = gw.verify(candidates[who], params, batch, dtypes="float64").rows
     assert str(row.verdict) == "inconclusive"
     assert says in row.message
+
+
+@pytest.mark.parametrize("what", ["params", "batch"])
+def test_lists_of_numbers_are_told_to_be_arrays(what: str) -> None:
+    params, batch = {"w": W.tolist() if what == "params" else W}, {"x": X.tolist() if what == "batch" else X}
+    (row,) = gw.verify({"torch": in_torch}, params, batch, dtypes="float64").rows
+    assert str(row.verdict) == "error"
+    assert (
+        f"{'w' if what == 'params' else 'x'}: a list holds leaves, each an array: give np.array([...])" in row.message
+    )

@@ -15,7 +15,7 @@ from gradwitness.verdict import Verdict
 __all__ = ["with_hints"]
 
 COARSE = 2.0**-12  # units of roundoff: dtypes of 16 bits
-LOOKED_UP = ("KeyError", "IndexError", "TypeError")
+LOOKED_UP = ("KeyError", "IndexError", "TypeError", "AttributeError: 'list'")
 
 
 def with_hints(failure: Failure, problem: Problem, runs_in: Callable[[], str]) -> Failure:
@@ -37,13 +37,17 @@ def _about_names(failure: Failure, problem: Problem) -> str:
 
 
 def _lists_of_numbers(structure: Any, path: str = "") -> list[str]:
-    """The paths of lists and tuples that hold nothing but numbers."""
+    """The paths of lists and tuples that hold nothing but numbers, or lists of them."""
     if isinstance(structure, Mapping):
         return [
             found for key, value in structure.items() for found in _lists_of_numbers(value, f"{path}.{key}".lstrip("."))
         ]
-    is_one = isinstance(structure, list | tuple) and structure and all(isinstance(x, int | float) for x in structure)
-    return [path or "it"] if is_one else []
+    return [path or "it"] if _is_of_numbers(structure) else []
+
+
+def _is_of_numbers(structure: Any) -> bool:
+    is_list = isinstance(structure, list | tuple) and bool(structure)
+    return is_list and all(isinstance(x, int | float) or _is_of_numbers(x) for x in structure)
 
 
 def _about_dtypes(failure: Failure, runs_in: Callable[[], str]) -> str:
