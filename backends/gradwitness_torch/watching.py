@@ -181,16 +181,13 @@ class TorchWatcher:
     # Steps
 
     def _before_step(self, optimizer: torch.optim.Optimizer, arguments: Any, options: Any) -> None:
-        found = [
-            (self._names[id(p)], p, float(group.get("lr", 0.0)))
-            for group in optimizer.param_groups
-            for p in group["params"]
-            if id(p) in self._names
-        ]
-        if not found:
+        mine = {
+            self._names[id(p)]: p for group in optimizer.param_groups for p in group["params"] if id(p) in self._names
+        }
+        if not mine:
             return  # another module's
-        mine, rates = {name: p for name, p, _ in found}, {name: rate for name, _, rate in found}
-        one = self._optimizers.setdefault(id(optimizer), _Stepped(mine, rates))
+        if (one := self._optimizers.get(id(optimizer))) is None:
+            one = self._optimizers[id(optimizer)] = _Stepped(mine, self._rates(optimizer))
         training, gradients = self.training, {name: p.grad for name, p in mine.items() if p.grad is not None}
         norm = _norm(gradients.values())
         training.norms[self._step] = norm
@@ -202,6 +199,11 @@ class TorchWatcher:
         self._weights, self._nonfinite = {}, None
         one.steps, one.is_clean = one.steps + 1, False
         training.steps = max(training.steps, one.steps)
+
+    def _rates(self, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+        """The learning rate of each parameter of the module."""
+        groups = [(float(group.get("lr", 0.0)), group["params"]) for group in optimizer.param_groups]
+        return {self._names[id(p)]: rate for rate, found in groups for p in found if id(p) in self._names}
 
     def _look(self, one: _Stepped, gradients: Mapping[str, torch.Tensor]) -> None:
         training = self.training

@@ -308,7 +308,7 @@ class OwnLoss(Witness):
         if isinstance(self.capture, str):
             return self.capture
         try:
-            return self._other_loss(self.capture) or self.capture.mistrust
+            return self._other_loss or self.capture.mistrust
         except NoAnswerError:
             raise
         except Exception as error:  # noqa: BLE001  # a graph that cannot be evaluated is none
@@ -319,7 +319,7 @@ class OwnLoss(Witness):
         """In what the values of its loss differ from those of its graph."""
         if isinstance(self.capture, str):
             return self.capture
-        found = attempt(partial(self._other_loss, self.capture))
+        found = attempt(lambda: self._other_loss)
         return found.message if isinstance(found, Failure) else found
 
     @property
@@ -330,9 +330,11 @@ class OwnLoss(Witness):
         assert isinstance(self.capture, Capture)
         return f"{COARSE}{self.capture.decided}"
 
-    def _other_loss(self, capture: Capture) -> str:
+    @cached_property
+    def _other_loss(self) -> str:
         """In what the loss in the dtype on trial differs from the graph's."""
-        return capture.apart(self.tried.losses, capture.known.loss_floors_of(self.known.arithmetic))
+        assert isinstance(self.capture, Capture)
+        return self.capture.apart(self.tried.losses, self.capture.known.loss_floors_of(self.known.arithmetic))
 
     def finest(self, path: str) -> Array | None:
         """The gradient in float64 if there is one, else in the dtype on trial; None where it is no finite gradient."""
